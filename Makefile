@@ -1,0 +1,119 @@
+# Everything here works in a clean clone: a target makes the environments that it needs, and a stamp file in each
+# environment makes the next run quick. An installation that was cut short is started again from nothing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+TRAIN := .venv
+RENDER := .venv-bpy
+TRL := .venv-trl
+PY := $(TRAIN)/bin/python
+
+# Set-up tells pip's long story only when it fails.
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+BPY_APT_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libgl1
+
+# $(call make_venv,FOLDER,VERSIONS): an environment of the first of these Python versions that this machine has. One
+# that is already there is kept, unless the marker .installing says that an installation into it never finished.
+define make_venv
+	if [ -e $(1)/.installing ] || ! $(1)/bin/python -c '' 2>/dev/null; then \
+	  chosen=; \
+	  for version in $(2); do \
+	    for python in python$$version python3 python; do \
+	      if $$python -c "import sys, ensurepip; sys.exit('%d.%d' % sys.version_info[:2] != '$$version')" 2>/dev/null; then \
+	        chosen=$$python; break 2; \
+	      fi; \
+	    done; \
+	  done; \
+	  if [ -z "$$chosen" ]; then \
+	    echo "error: $(1) needs one of Python $(2), with its venv module, on PATH; found none of them." >&2; \
+	    echo "  On Debian or Ubuntu: apt-get install python3.11 python3.11-venv (or use pyenv, conda or uv)." >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "making $(1) with $$($$chosen --version)"; \
+	  $$chosen -m venv --clear $(1); \
+	fi
+endef
+
+.PHONY: help
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+# --- environments ---------------------------------------------------------------------------------------------------
+
+$(TRAIN)/.stamp-base: pyproject.toml
+	@$(call make_venv,$(TRAIN),3.11 3.12 3.13)
+	@touch $(TRAIN)/.installing && rm -f $(TRAIN)/.stamp-*
+	@echo "installing dig_jax into $(TRAIN) (about 1 GB, a minute or two)"
+	@$(PY) $(PIP_INSTALL) --editable .
+	@rm $(TRAIN)/.installing && touch $@
+
+# torch goes first: where pip can find a CPU build of it, that is the one that stays.
+$(TRAIN)/.stamp-dev: pyproject.toml
+	@$(call make_venv,$(TRAIN),3.11 3.12 3.13)
+	@touch $(TRAIN)/.installing && rm -f $(TRAIN)/.stamp-*
+	@echo "installing dig_jax and its test tools into $(TRAIN) (about 2 GB, two or three minutes)"
+	@$(PY) $(PIP_INSTALL) torch==2.13.0
+	@$(PY) $(PIP_INSTALL) --editable '.[dev,parity]'
+	@rm $(TRAIN)/.installing && touch $(TRAIN)/.stamp-base $@
+
+$(RENDER)/.stamp: data_gen/requirements-bpy.txt
+	@$(call make_venv,$(RENDER),3.11 3.13)
+	@touch $(RENDER)/.installing && rm -f $@
+	@echo "installing Blender's bpy into $(RENDER) (about 1 GB, a minute)"
+	@$(RENDER)/bin/python $(PIP_INSTALL) --requirement $<
+	@rm $(RENDER)/.installing && touch $@
+
+$(TRL)/.stamp: bench/requirements-trl.txt
+	@$(call make_venv,$(TRL),3.11 3.12 3.13)
+	@touch $(TRL)/.installing && rm -f $@
+	@echo "installing TRL, the peer of the benchmark, into $(TRL) (about 2 GB, two minutes)"
+	@$(TRL)/bin/python $(PIP_INSTALL) torch==2.13.0
+	@$(TRL)/bin/python $(PIP_INSTALL) --requirement $<
+	@rm $(TRL)/.installing && touch $@
+
+.PHONY: setup setup-dev setup-render
+setup: $(TRAIN)/.stamp-base  ## make .venv: everything needed to train on a CPU
+
+setup-dev: $(TRAIN)/.stamp-dev  ## the same, with the test tools and torch for the parity tests
+
+setup-render: $(RENDER)/.stamp  ## make .venv-bpy: Blender as a Python module, and check that it loads
+	@if ! message=$$($(RENDER)/bin/python -c 'import bpy' 2>&1); then \
+	  echo "error: Blender does not load in $(RENDER): $$(tail -n 1 <<<"$$message")" >&2; \
+	  echo "  If a lib*.so is missing: apt-get install $(BPY_APT_PACKAGES)" >&2; \
+	  exit 1; \
+	fi
+
+.PHONY: print-apt-packages
+print-apt-packages:
+	@echo $(BPY_APT_PACKAGES)
+
+# --- work -----------------------------------------------------------------------------------------------------------
+
+.PHONY: quickstart
+quickstart: setup setup-render  ## render image pairs, train the small model on them, write a report
+	$(PY) -m data_gen --preset=quickstart --out=data/quickstart
+	$(PY) -m dig_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+.PHONY: test test-slow lint format types bench
+test: setup-dev  ## run the tests (PYTEST_ARGS="..." passes options on)
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+test-slow: setup-dev setup-render  ## run the tests marked slow: they render, train and compile for minutes
+	@$(PY) -m pytest -m slow $(PYTEST_ARGS) || { code=$$?; [ $$code = 5 ] && echo "no test is marked slow" || exit $$code; }
+
+lint: setup-dev  ## ruff: rules and formatting
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: setup-dev  ## let ruff mend what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+types: setup-dev  ## mypy
+	$(PY) -m mypy
+
+bench: setup $(TRL)/.stamp  ## one GRPO step, dig_jax against TRL, alternating on this machine
+	$(PY) -m bench.grpo_step --trl-python=$(TRL)/bin/python $(BENCH_ARGS)
