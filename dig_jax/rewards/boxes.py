@@ -1,0 +1,84 @@
+"""Overlap of boxes, batched: IoU, generalised IoU and the matching cost, under `jax.jit`.
+
+Boxes are `x0, y0, x1, y1`, normalised to 0..1. Shape letters: n completions, N predicted and M true boxes,
+both padded. Padding may hold anything finite. A box without area is allowed and overlaps nothing.
+
+XLA compiles once per shape, so callers pad all three sizes by `padded_size`: then neither the number of boxes
+in an answer nor a smaller last batch compiles anything new.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def padded_size(size: int) -> int:
+    """Returns the power of two, at least 4, that an axis of this size is padded to."""
+    return max(4, 1 << (size - 1).bit_length())
+
+
+@jax.jit
+def pairwise_iou(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Intersection over union of every pair: [..., N, 4], [..., M, 4] -> float32 [..., N, M] in 0..1."""
+    intersection, union = _intersection_and_union(a, b)
+    return _share(intersection, union)
+
+
+@jax.jit
+def pairwise_giou(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Generalised IoU of every pair: [..., N, 4], [..., M, 4] -> float32 [..., N, M] in -1..1.
+
+    IoU minus the share of the smallest enclosing box that neither box covers (Rezatofighi et al., CVPR 2019,
+    algorithm 1), so that boxes which do not touch still rank by distance.
+    """
+    intersection, union = _intersection_and_union(a, b)
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    hull_sides = jnp.maximum(a[..., 2:], b[..., 2:]) - jnp.minimum(a[..., :2], b[..., :2])
+    hull = hull_sides[..., 0] * hull_sides[..., 1]
+    return _share(intersection, union) - _share(hull - union, hull)
+
+
+@jax.jit
+def cost_matrix(
+    predicted: jax.Array,
+    num_predicted: jax.Array,
+    true: jax.Array,
+    num_true: jax.Array,
+    l1_weight: float,
+    giou_weight: float,
+) -> jax.Array:
+    """Cost of matching predicted to true boxes: `l1_weight * mean|P - T| + giou_weight * (1 - GIoU(P, T))`.
+
+    Args:
+      predicted: float32 [n, N, 4].
+      num_predicted: int32 [n], how many rows of `predicted` are boxes.
+      true: float32 [n, M, 4].
+      num_true: int32 [n].
+      l1_weight, giou_weight: scalars.
+
+    Returns:
+      float32 [n, N, M], infinite where either side is padding.
+    """
+    l1 = jnp.mean(jnp.abs(predicted[:, :, None, :] - true[:, None, :, :]), axis=-1)
+    cost = l1_weight * l1 + giou_weight * (1.0 - pairwise_giou(predicted, true))
+    is_predicted = jnp.arange(predicted.shape[1]) < num_predicted[:, None]  # [n, N]
+    is_true = jnp.arange(true.shape[1]) < num_true[:, None]  # [n, M]
+    return jnp.where(is_predicted[:, :, None] & is_true[:, None, :], cost, jnp.inf)
+
+
+def _intersection_and_union(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Areas [..., N, M] of the intersection and the union of every pair."""
+    area_a, area_b = _area(a), _area(b)
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    sides = jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2])
+    sides = jnp.maximum(sides, 0.0)
+    intersection = sides[..., 0] * sides[..., 1]
+    return intersection, area_a[..., :, None] + area_b[..., None, :] - intersection
+
+
+def _area(boxes: jax.Array) -> jax.Array:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def _share(part: jax.Array, whole: jax.Array) -> jax.Array:
+    """`part / whole`, 0 where the whole is 0; clipped, because rounding can leave 0..1."""
+    return jnp.where(whole > 0, jnp.clip(part / jnp.where(whole > 0, whole, 1.0), 0.0, 1.0), 0.0)
