@@ -1,0 +1,116 @@
+"""Every setting of a dig_jax run, once, with its default and its comment.
+
+An experiment is a small file that changes a few of these. Nothing else in the code base holds a default, so
+what is written here (and in the experiment) is what runs; `workdir/config.json` keeps the resolved values.
+Where the DiG paper (arXiv 2512.12633) gives no number, the default is EasyR1's, which the paper trained with.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the defaults: GRPO on a Qwen3-VL folder, to be completed with `model_path` and `data.train`."""
+    config = ConfigDict()
+
+    config.algorithm = "grpo"  # "grpo": reward only. "sft": supervised answers (warm-up).
+    config.seed = 0  # order of the data, sampling noise, augmentation
+    config.num_steps = 45  # training steps; one step is one rollout (grpo) or one batch (sft)
+    config.model_path = ""  # Hugging Face folder, hub id, or workdir: architecture, tokenizer, reference weights
+    config.init_from = ""  # workdir of an earlier stage whose newest parameters to start from; "" = model_path
+
+    config.model = ConfigDict()
+    config.model.dtype = "bfloat16"  # compute: "bfloat16" | "float32"
+    config.model.param_dtype = "float32"  # parameters and optimizer moments: "float32" | "bfloat16"
+    config.model.head_chunk = 1024  # tokens per slice of the output head: bounds the memory for logits
+    config.model.remat = True  # recompute each layer in the backward pass: less memory, about a third more FLOPs
+
+    config.data = ConfigDict()
+    config.data.train = ("",)  # dig_pairs folders; several are mixed uniformly over pairs
+    config.data.train_split = "train"
+    config.data.eval = ""  # dig_pairs folder for held-out evaluation; "" = none
+    config.data.eval_split = "test"
+    config.data.num_differences = ()  # keep only pairs with these numbers of differences; () = all
+    config.data.question = "dig"  # the text after the images: a name in dig_jax.data.prompts.QUESTIONS, or a sentence
+    config.data.min_pixels = 0  # image resize limits in pixels; 0 = those of the model folder
+    config.data.max_pixels = 0
+    config.data.prefetch = 2  # batches prepared ahead by a background thread
+
+    config.data.augment = ConfigDict()  # each applied to a training pair with probability one half
+    config.data.augment.flip_horizontal = False
+    config.data.augment.flip_vertical = False
+    config.data.augment.transpose = False  # square images only
+    config.data.augment.swap_pair = False  # image A becomes image B
+    config.data.augment.permute_channels = False  # the same permutation of R, G, B in both images
+
+    config.batch = ConfigDict()
+    config.batch.prompts = 512  # prompts per step
+    config.batch.update_prompts = 128  # prompts per optimizer update; prompts / update_prompts updates per step
+    config.batch.micro_prompts = 8  # prompts per gradient-accumulation slice, over all devices
+    config.batch.rollout_prompts = 64  # prompts sampled together, over all devices
+
+    config.rollout = ConfigDict()
+    config.rollout.group_size = 8  # G, completions per prompt
+    config.rollout.max_new_tokens = 2048
+    config.rollout.temperature = 1.0
+    config.rollout.top_p = 1.0
+    config.rollout.top_k = 0  # 0 = off
+
+    config.grpo = ConfigDict()
+    config.grpo.loss = "grpo"  # "grpo" | "dr_grpo" | "gspo"
+    config.grpo.loss_mean = "token"  # "token": over all tokens of the update | "sequence": per completion first
+    config.grpo.normalize_std = True  # divide advantages by the group's standard deviation
+    config.grpo.advantage_eps = 1e-6
+    config.grpo.clip_low = 0.2
+    config.grpo.clip_high = 0.3
+    config.grpo.dual_clip = 3.0  # bound on the loss for negative advantages; 0 = off
+    config.grpo.kl = "k3"  # "k1" | "k2" | "k3"
+    config.grpo.kl_coef = 1e-2  # 0 = no reference model is kept
+    config.grpo.importance_cap = 0.0  # cap of the sampler/trainer importance weight; 0 = no correction
+    config.grpo.dynamic_sampling = 0  # extra rollouts allowed per step to replace groups of equal reward; 0 = off
+
+    config.sft = ConfigDict()
+    config.sft.answer_step = 1  # answers are rounded to multiples of this, in 0..1000
+    config.sft.max_answer_tokens = 256
+    config.sft.aux_weight = 0.0  # weight of the auxiliary loss "this image cell overlaps a true box"
+
+    config.reward = ConfigDict()  # DESIGN of the reward: docs in dig_jax/rewards/reward.py
+    config.reward.f1_weight = 0.5
+    config.reward.iou_weight = 0.5
+    config.reward.format_weight = 0.1
+    config.reward.iou_threshold = 0.5  # a matched pair counts as found from this IoU
+    config.reward.iou_average = "max"  # mean IoU is divided by max(N, M) ("max") or by matched pairs ("matched")
+    config.reward.l1_weight = 1.0  # matching cost
+    config.reward.giou_weight = 1.0
+    config.reward.max_boxes = 16  # boxes kept of one answer
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-6
+    config.optimizer.schedule = "constant"  # after warm-up: "constant" | "linear" | "cosine" (both to 0)
+    config.optimizer.warmup_updates = 0
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.weight_decay = 1e-2
+    config.optimizer.clip_norm = 1.0  # global gradient norm
+    config.optimizer.max_skipped_updates = 10  # non-finite updates in a row before the run stops
+
+    config.mesh = ConfigDict()  # devices per axis; -1 takes what is left
+    config.mesh.data = 1
+    config.mesh.fsdp = -1
+    config.mesh.tensor = 1
+
+    config.eval = ConfigDict()
+    config.eval.every = 5  # steps; the first and the last step are always evaluated
+    config.eval.num_pairs = 128  # 0 = the whole split
+    config.eval.batch_prompts = 64
+    config.eval.group_size = 8  # completions per pair for the mean sampled reward; 0 = greedy only
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 5  # steps
+    config.checkpoint.keep = 3  # newest checkpoints kept
+
+    config.log = ConfigDict()
+    config.log.every = 1  # steps between lines on the terminal; metrics.jsonl has every step
+    config.log.samples = 4  # pictures with true and predicted boxes per evaluation
+    config.log.tensorboard = True
+    config.log.wandb_project = ""  # "" = off
+    return config

@@ -1,0 +1,48 @@
+"""Supervised warm-up of the small from-scratch model, up to where it localises and GRPO can find a reward.
+
+    make warmup
+
+makes the tokenizer and random weights, renders the pairs, trains with this config and writes
+`assets/quickstart_warmup`, the checkpoint that the quickstart starts from. The answers are rounded to multiples
+of 20 (one token each in the small tokenizer), and an auxiliary loss asks at every cell of the second image whether
+it overlaps a true box: without it a model this small needs many times longer before it compares the images.
+The learning rate stays constant, so that what GRPO gains later is not just the annealing that a decay would give.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the settings of the warm-up."""
+    config = base.get_config()
+    config.algorithm = "sft"
+    config.num_steps = 30_000
+    config.model_path = "runs/scratch"
+    config.model.dtype = "float32"
+    config.model.remat = False
+    config.data.train = ("data/warmup",)
+    config.data.eval = "data/warmup"
+    config.data.question = "short"
+    config.data.augment.flip_horizontal = True
+    config.data.augment.flip_vertical = True
+    config.data.augment.transpose = True
+    config.data.augment.swap_pair = True
+    config.data.augment.permute_channels = True
+    config.batch.prompts = config.batch.update_prompts = config.batch.micro_prompts = 32
+    config.rollout.max_new_tokens = 48
+    config.sft.answer_step = 20
+    config.sft.max_answer_tokens = 48
+    config.sft.aux_weight = 1.0
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup_updates = 200
+    config.optimizer.b2 = 0.98
+    config.optimizer.weight_decay = 0.05
+    config.eval.every = 2000
+    config.eval.num_pairs = 256
+    config.eval.batch_prompts = 128
+    config.eval.group_size = 0
+    config.checkpoint.every = 2000
+    config.log.every = 100
+    return config

@@ -1,0 +1,119 @@
+"""Held-out evaluation: `python -m dig_jax.evaluate --model=DIR --data=DIR [--out=FILE]`.
+
+Answers every pair greedily, and with sampled completions, and prints the figures; `--out` also writes them as JSON.
+The model is a Hugging Face folder or a training workdir. Question, answer length and reward are the workdir's own;
+for a Hugging Face folder they are those of `--config` (default configs/base.py).
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+from flax import nnx
+
+from dig_jax.data.loader import Batch, PairLoader
+from dig_jax.data.records import Pair
+from dig_jax.rewards.reward import METRICS, Scores
+from dig_jax.rollout.engine import sample_keys
+from dig_jax.sampler import Completions, Sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """One greedy answer, for pictures: the pair, the text, its boxes float32 [N, 4], and the reward terms."""
+
+    pair: Pair
+    text: str
+    boxes: np.ndarray
+    terms: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Figures of one evaluation, and the greedy answers they come from.
+
+    Attributes:
+        metrics: means over the pairs. `format`, `f1`, `iou`, `precision`, `recall`, `count_accuracy` and
+            `reward_greedy` of the greedy answers, `f1_at_<M>` over the pairs with M differences; with sampled
+            completions also `reward_sampled` and `f1_sampled`.
+        answers: the greedy answers, in the order of the split.
+    """
+
+    metrics: dict[str, float]
+    answers: list[Answer]
+
+
+def evaluate(
+    sampler: Sampler,
+    params: nnx.State,
+    loader: PairLoader,
+    *,
+    num_pairs: int,
+    group_size: int,
+    max_new_tokens: int,
+    seed: int,
+) -> Evaluation:
+    """Evaluates `params` on the first `num_pairs` pairs of an unshuffled loader.
+
+    The noise of the sampled completions depends on the seed and the pair only, so two evaluations of one run differ
+    by the model and nothing else.
+
+    Args:
+        sampler: draws and scores completions.
+        params: the policy.
+        loader: held-out pairs in a fixed order; its last batch may run over the end and is cut.
+        num_pairs: how many pairs to score.
+        group_size: sampled completions per pair; 0 evaluates greedily only.
+        max_new_tokens: of one answer.
+        seed: of the sampling noise.
+    """
+    key = jax.random.key(seed)
+    size = loader.batch_size
+
+    def complete(batch: Batch, first: int, group: int, temperature: float) -> Completions:
+        rows = first + np.arange(size)[:, None]
+        return sampler.complete(
+            params,
+            batch,
+            sample_keys(key, 0, rows * group + np.arange(group)),
+            sampling=sampler.sampling(temperature),
+            max_new_tokens=max_new_tokens,
+            slice_prompts=size,
+        )
+
+    answers: list[Answer] = []
+    greedy, sampled = [], []
+    for first in range(0, num_pairs, size):
+        batch = loader.batch(first // size)
+        completions = complete(batch, first, group=1, temperature=0.0)
+        greedy.append(completions.scores)
+        answers += _answers(batch, completions)
+        if group_size:
+            sampled.append(complete(batch, first, group=group_size, temperature=1.0).scores)
+    metrics = _greedy_metrics(_terms(greedy, num_pairs))
+    if group_size:
+        terms = _terms(sampled, num_pairs * group_size)
+        metrics |= {"reward_sampled": float(terms["reward"].mean()), "f1_sampled": float(terms["f1"].mean())}
+    return Evaluation(metrics, answers[:num_pairs])
+
+
+def _answers(batch: Batch, completions: Completions) -> list[Answer]:
+    scores = completions.scores
+    return [
+        Answer(pair, text, boxes, {name: float(getattr(scores, name)[row]) for name in METRICS})
+        for row, (pair, text, boxes) in enumerate(zip(batch.pairs, completions.texts, scores.boxes, strict=True))
+    ]
+
+
+def _terms(parts: list[Scores], count: int) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([getattr(part, name) for part in parts])[:count] for name in METRICS}
+
+
+def _greedy_metrics(terms: dict[str, np.ndarray]) -> dict[str, float]:
+    num_true = terms["num_true"]
+    metrics = {name: terms[name].mean() for name in ("format", "f1", "iou", "precision", "recall")}
+    metrics["count_accuracy"] = (terms["num_predicted"] == num_true).mean()
+    metrics["reward_greedy"] = terms["reward"].mean()
+    for count in np.unique(num_true):
+        metrics[f"f1_at_{count}"] = terms["f1"][num_true == count].mean()
+    return {name: float(value) for name, value in metrics.items()}

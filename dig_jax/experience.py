@@ -1,0 +1,125 @@
+"""One GRPO step's experience: sample a group per prompt, score it, compare within the group.
+
+Shapes: B prompts of this process, G completions per prompt, R response tokens.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from dig_jax import grpo
+from dig_jax.data.loader import PairLoader
+from dig_jax.policy import Experience
+from dig_jax.rewards.reward import mean_metrics
+from dig_jax.rollout.engine import sample_keys
+from dig_jax.sampler import Completions, Sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """What a step learns from, and what it cost.
+
+    Attributes:
+        experience: numpy arrays, [B, ...].
+        metrics: reward terms and rollout figures, over every completion that was drawn.
+        seconds: wall time per phase.
+        response_tokens: tokens drawn.
+    """
+
+    experience: Experience
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    response_tokens: int
+
+
+class Collector:
+    """Draws the experience of any step; a pure function of parameters, step and seed."""
+
+    def __init__(self, config: ConfigDict, sampler: Sampler, loader: PairLoader, loss: grpo.GRPOConfig):
+        self._sampler = sampler
+        self._loader = loader
+        self._loss = loss
+        self._rollout = config.rollout
+        self._slice_prompts = config.batch.rollout_prompts
+        self._attempts = 1 + config.grpo.dynamic_sampling
+        self._key = jax.random.key(config.seed)
+        self._sampling = sampler.sampling(
+            config.rollout.temperature, config.rollout.top_p, config.rollout.top_k
+        )
+
+    def collect(self, params: nnx.State, step: int) -> Collected:
+        """Samples and scores the prompts of `step`.
+
+        With dynamic sampling, prompts whose completions all earned the same reward carry no gradient and are
+        replaced by informative ones from further batches, as long as attempts are left.
+        """
+        drawn: list[Completions] = []
+        experience = None
+        for attempt in range(self._attempts):
+            index = step * self._attempts + attempt
+            batch = self._loader.batch(index)
+            completions = self._sampler.complete(
+                params,
+                batch,
+                self._keys(index),
+                sampling=self._sampling,
+                max_new_tokens=self._rollout.max_new_tokens,
+                slice_prompts=self._slice_prompts,
+            )
+            drawn.append(completions)
+            fresh = self._compare(batch.prompts, completions)
+            experience = fresh if experience is None else _replace_uninformative(experience, fresh)
+            if np.all(_informative(experience)):
+                break
+        return Collected(experience, *self._figures(drawn))
+
+    def _keys(self, index: int) -> jax.Array:
+        prompts = self._loader.batch_size
+        first = jax.process_index() * prompts
+        group = self._rollout.group_size
+        return sample_keys(self._key, index, (first + np.arange(prompts)[:, None]) * group + np.arange(group))
+
+    def _compare(self, prompts: object, completions: Completions) -> Experience:
+        rollout = completions.rollout
+        rewards = completions.scores.reward.reshape(rollout.finished.shape)
+        advantages = grpo.group_advantages(
+            rewards, normalize_std=self._loss.normalize_std, eps=self._loss.advantage_eps
+        )
+        return Experience(prompts, rollout.tokens, rollout.mask, rollout.logprobs, np.asarray(advantages))
+
+    def _figures(self, drawn: list[Completions]) -> tuple[dict[str, float], dict[str, float], int]:
+        figures = []
+        for completions in drawn:
+            rollout, scores = completions.rollout, completions.scores
+            rewards = scores.reward.reshape(rollout.finished.shape)
+            rollout_metrics = grpo.rollout_metrics(rewards, rollout.mask, rollout.finished)
+            figures.append(
+                {f"reward/{name}": value for name, value in mean_metrics(scores).items()}
+                | {"reward/std_in_group": float(rewards.std(axis=1, ddof=1).mean())}
+                | {f"rollout/{name}": float(value) for name, value in rollout_metrics.items()}
+            )
+        metrics = {name: float(np.mean([part[name] for part in figures])) for name in figures[0]}
+        metrics["rollout/attempts"] = float(len(drawn))
+        seconds = {name: sum(part.seconds[name] for part in drawn) for name in drawn[0].seconds}
+        return metrics, seconds, int(sum(part.rollout.mask.sum() for part in drawn))
+
+
+def _informative(experience: Experience) -> np.ndarray:
+    return np.any(experience.advantages != 0, axis=1)
+
+
+def _replace_uninformative(kept: Experience, fresh: Experience) -> Experience:
+    """Puts informative rows of `fresh`, in order, where `kept` has uninformative ones."""
+    targets = np.flatnonzero(~_informative(kept))
+    sources = np.flatnonzero(_informative(fresh))
+    count = min(len(targets), len(sources))
+
+    def replace(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        old = np.array(old)
+        old[targets[:count]] = new[sources[:count]]
+        return old
+
+    return jax.tree.map(replace, kept, fresh)

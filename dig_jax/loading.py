@@ -1,0 +1,128 @@
+"""From a config to what a run works with: parameters on the mesh, and loaders of pairs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from dig_jax import checkpoint, parallel
+from dig_jax.checkpoint import Checkpoints
+from dig_jax.data.augment import NO_AUGMENT, Augment
+from dig_jax.data.encode import PairEncoder
+from dig_jax.data.images import ImageConfig
+from dig_jax.data.loader import PairDataset, PairLoader
+from dig_jax.data.prompts import resolve_question
+from dig_jax.data.tokenizer import Tokenizer
+from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.qwen3_vl.model import Qwen3VL
+
+CACHE_BYTES = 4 << 30  # decoded pairs kept in memory, per loader: 4 GiB hold 40,000 pairs of 128x128 pixels
+
+
+def load_params(config: ConfigDict, model: epath.Path, init: epath.Path, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.State]:
+    """The policy's structure, and its parameters placed on the mesh.
+
+    Args:
+        config: dtypes and rematerialisation (`config.model`).
+        model: Hugging Face folder or workdir that gives the architecture.
+        init: Hugging Face folder or workdir that gives the weights.
+        mesh: where the parameters go, as `parallel.RULES` say.
+    """
+    settings = config.model
+    dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
+    architecture = hf.load_config(checkpoint.hf_files(model))
+    abstract = nnx.eval_shape(
+        lambda: Qwen3VL(
+            architecture, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=settings.remat
+        )
+    )
+    graphdef, shapes = nnx.split(abstract, nnx.Param)
+    shardings = parallel.param_shardings(shapes, mesh)
+    if checkpoint.is_workdir(init):
+        like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+        return graphdef, restore_params(init, like)
+    loaded = hf.load_model(init, dtype=dtype, param_dtype=param_dtype, remat=settings.remat)
+    return graphdef, jax.device_put(nnx.state(loaded, nnx.Param), shardings)
+
+
+def restore_params(workdir: epath.Path, like: nnx.State, step: int | None = None) -> nnx.State:
+    """Parameters of a workdir's checkpoint, the newest unless `step` says which."""
+    checkpoints = Checkpoints(workdir)
+    try:
+        newest = checkpoints.latest_step
+        if newest is None:
+            raise FileNotFoundError(f"{workdir} has no complete checkpoint")
+        return checkpoints.restore_params(newest if step is None else step, like)
+    finally:
+        checkpoints.close()
+
+
+def vocab_rows(model: epath.Path) -> int:
+    """Rows of the output head: the tokenizer's vocabulary and its padding."""
+    return hf.load_config(checkpoint.hf_files(model)).text.vocab_size
+
+
+def train_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> PairLoader:
+    """Shuffled, augmented training pairs, with answers to learn where training is supervised."""
+    dataset = PairDataset(
+        config.data.train,
+        config.data.train_split,
+        num_differences=config.data.num_differences,
+        cache_bytes=CACHE_BYTES,
+    )
+    return PairLoader(
+        dataset,
+        _encoder(config, model, tokenizer, dataset, supervised=config.algorithm == "sft"),
+        batch_size=config.batch.prompts,
+        seed=config.seed,
+        augment=Augment(**config.data.augment.to_dict()),
+        shuffle=True,
+        readahead=config.data.prefetch,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def eval_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> PairLoader:
+    """Held-out pairs in the order of the split, unchanged."""
+    dataset = PairDataset(
+        [config.data.eval], config.data.eval_split, num_differences=(), cache_bytes=CACHE_BYTES
+    )
+    return PairLoader(
+        dataset,
+        _encoder(config, model, tokenizer, dataset, supervised=False),
+        batch_size=config.eval.batch_prompts,
+        seed=config.seed,
+        augment=NO_AUGMENT,
+        shuffle=False,
+        readahead=0,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def _encoder(
+    config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, dataset: PairDataset, supervised: bool
+) -> PairEncoder:
+    files = checkpoint.hf_files(model)
+    return PairEncoder(
+        tokenizer,
+        image_config(config, files),
+        hf.load_config(files),
+        question=resolve_question(config.data.question),
+        image_sizes=dataset.image_sizes(),
+        max_boxes=config.reward.max_boxes,
+        answer_step=config.sft.answer_step,
+        max_answer_length=config.sft.max_answer_tokens if supervised else 0,
+    )
+
+
+def image_config(config: ConfigDict, files: epath.Path) -> ImageConfig:
+    """The model folder's image preprocessing, with the config's pixel limits where it sets any."""
+    settings = ImageConfig.from_folder(files)
+    limits = {"min_pixels": config.data.min_pixels, "max_pixels": config.data.max_pixels}
+    return dataclasses.replace(settings, **{name: value for name, value in limits.items() if value})

@@ -1,0 +1,139 @@
+"""Checks a config before any work is done with it: its keys, its types, and the rules between its values."""
+
+import json
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from configs import base
+from dig_jax.grpo import GRPOConfig
+from dig_jax.rewards.reward import RewardConfig
+
+ALGORITHMS = ("grpo", "sft")
+DTYPES = ("bfloat16", "float32")
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses a config that does not have exactly the keys of `configs/base.py`, or whose values contradict.
+
+    Raises:
+        ValueError: names the setting, its value, and what is expected.
+    """
+    _same_keys(config, base.get_config(), prefix="config")
+    _one_of(config, "algorithm", ALGORITHMS)
+    _one_of(config.model, "dtype", DTYPES, "model.")
+    _one_of(config.model, "param_dtype", DTYPES, "model.")
+    _one_of(config.optimizer, "schedule", SCHEDULES, "optimizer.")
+    reward_config(config)
+    grpo_config(config)
+    _positive(config, "num_steps")
+    for name in ("prompts", "update_prompts", "micro_prompts", "rollout_prompts"):
+        _positive(config.batch, name, "batch.")
+    _positive(config.rollout, "max_new_tokens", "rollout.")
+    _positive(config.eval, "every", "eval.")
+    _positive(config.eval, "batch_prompts", "eval.")
+    _positive(config.checkpoint, "every", "checkpoint.")
+    _positive(config.checkpoint, "keep", "checkpoint.")
+    _positive(config.log, "every", "log.")
+    _multiple(config.batch, "prompts", "update_prompts")
+    _multiple(config.batch, "update_prompts", "micro_prompts")
+    if config.algorithm == "grpo":
+        _multiple(config.batch, "prompts", "rollout_prompts")
+        if config.rollout.group_size < 2:
+            raise ValueError(f"config.rollout.group_size={config.rollout.group_size}: GRPO compares at least 2")
+        if config.rollout.temperature <= 0:
+            raise ValueError(f"config.rollout.temperature={config.rollout.temperature}: must be above 0 to sample")
+    if not any(config.data.train):
+        raise ValueError("config.data.train is empty: give the folders of dig_pairs datasets to train on")
+
+
+# A resumed run may change these: they decide what is written and where it runs, not what is computed.
+FREE_ON_RESUME = ("num_steps", "mesh", "eval", "checkpoint", "log", "data.prefetch", "data.eval", "data.eval_split")
+
+
+def check_resume(config: ConfigDict, saved: epath.Path) -> None:
+    """Refuses to continue a run under settings that would make it another run.
+
+    Raises:
+        ValueError: lists the settings that differ from `saved`, the run's config.json.
+    """
+    if not saved.exists():
+        return
+    before = _flat(json.loads(saved.read_text()))
+    now = _flat(json.loads(config.to_json()))
+    changed = [
+        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not _is_free(key)
+    ]
+    if changed:
+        raise ValueError(
+            f"{saved.parent} holds a run with other settings; use a new --workdir, or set them back:\n  "
+            + "\n  ".join(changed)
+        )
+
+
+def check_batches(config: ConfigDict, data_shards: int) -> None:
+    """Refuses batch sizes that do not divide over the devices that share a batch."""
+    sizes = {f"batch.{name}": config.batch[name] for name in ("micro_prompts", "rollout_prompts")}
+    sizes["eval.batch_prompts"] = config.eval.batch_prompts
+    for name, size in sizes.items():
+        if size % data_shards:
+            raise ValueError(
+                f"config.{name}={size} does not divide over mesh.data * mesh.fsdp = {data_shards} devices"
+            )
+
+
+def grpo_config(config: ConfigDict) -> GRPOConfig:
+    """The GRPO loss settings as a checked dataclass."""
+    settings = config.grpo.to_dict()
+    settings.pop("dynamic_sampling")
+    settings["importance_cap"] = settings["importance_cap"] or None
+    return GRPOConfig(**settings)
+
+
+def reward_config(config: ConfigDict) -> RewardConfig:
+    """The reward settings as a checked dataclass."""
+    return RewardConfig(**config.reward.to_dict())
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in FREE_ON_RESUME)
+
+
+def _same_keys(config: ConfigDict, expected: ConfigDict, prefix: str) -> None:
+    unknown = sorted(set(config.keys()) - set(expected.keys()))
+    missing = sorted(set(expected.keys()) - set(config.keys()))
+    if unknown:
+        raise ValueError(f"unknown setting {prefix}.{unknown[0]}; configs/base.py lists every setting")
+    if missing:
+        raise ValueError(f"missing setting {prefix}.{missing[0]}; start from configs.base.get_config()")
+    for key, value in expected.items():
+        if isinstance(value, ConfigDict):
+            _same_keys(config[key], value, f"{prefix}.{key}")
+
+
+def _one_of(config: ConfigDict, key: str, allowed: tuple[str, ...], prefix: str = "") -> None:
+    if config[key] not in allowed:
+        raise ValueError(f"config.{prefix}{key}={config[key]!r}: expected one of {', '.join(allowed)}")
+
+
+def _positive(config: ConfigDict, key: str, prefix: str = "") -> None:
+    if config[key] < 1:
+        raise ValueError(f"config.{prefix}{key}={config[key]}: must be at least 1")
+
+
+def _multiple(batch: ConfigDict, key: str, divisor: str) -> None:
+    if batch[key] % batch[divisor]:
+        raise ValueError(
+            f"config.batch.{key}={batch[key]} is not a multiple of config.batch.{divisor}={batch[divisor]}"
+        )

@@ -1,0 +1,230 @@
+"""Training, top to bottom: settings, model, data, compiled steps, resume, loop.
+
+One loop serves GRPO (rollout -> reward -> advantage -> update) and the supervised warm-up (batch -> update). All that
+a step needs besides the state is a function of its number, so a run that was stopped continues where it was.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+from flax import nnx
+from ml_collections import ConfigDict
+
+from dig_jax import checkpoint, loading, parallel, settings, sft
+from dig_jax.checkpoint import Checkpoints
+from dig_jax.data.loader import PairLoader
+from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
+from dig_jax.evaluate import Evaluation, evaluate
+from dig_jax.experience import Collector
+from dig_jax.learner import Learner, TrainState, make_optimizer
+from dig_jax.policy import Experience
+from dig_jax.report import Report
+from dig_jax.sampler import Sampler
+
+Metrics = dict[str, float]
+Step = Callable[[TrainState, int], tuple[TrainState, Metrics]]
+Batched = TypeVar("Batched")
+
+
+def run(config: ConfigDict, workdir: epath.Path) -> None:
+    """Trains as `config` says, in `workdir`; continues there if a checkpoint exists.
+
+    Raises:
+        ValueError: a setting is unknown, contradictory, or differs from those the workdir was started with.
+        FileNotFoundError: the model, the data or the stage to start from is missing.
+        FloatingPointError: too many non-finite updates in a row; the last good checkpoint stays.
+    """
+    # Settings: what can be refused is refused here, before anything compiles.
+    settings.check(config)
+    settings.check_resume(config, workdir / "config.json")
+    mesh = parallel.make_mesh(config.mesh)
+    settings.check_batches(config, parallel.data_shards(mesh))
+    model_folder = checkpoint.find_model(config.model_path)
+    init_folder = checkpoint.find_workdir(config.init_from) if config.init_from else model_folder
+
+    # Data.
+    tokenizer = load_tokenizer(checkpoint.hf_files(model_folder))
+    train_data = loading.train_loader(config, model_folder, tokenizer)
+    eval_data = loading.eval_loader(config, model_folder, tokenizer) if config.data.eval else None
+
+    # Model: parameters land on the mesh as `parallel.RULES` say.
+    graphdef, params = loading.load_params(config, model_folder, init_folder, mesh)
+    updates_per_step = config.batch.prompts // config.batch.update_prompts
+    optimizer, schedule = make_optimizer(config.optimizer, config.num_steps * updates_per_step)
+    sampler = Sampler(graphdef, tokenizer, settings.reward_config(config), mesh)
+    learner = Learner(
+        graphdef=graphdef,
+        optimizer=optimizer,
+        grpo=settings.grpo_config(config),
+        sft=sft_config(config, tokenizer),
+        temperature=config.rollout.temperature,
+        allowed=sampler.sampling(1.0).allowed(loading.vocab_rows(model_folder)),
+        chunk=config.model.head_chunk,
+        micro_prompts=config.batch.micro_prompts,
+    )
+    state = jax.jit(learner.init)(params)
+
+    # Resume. The reference is the model the run started from, never a later one: its fingerprint is kept.
+    reference = params if config.algorithm == "grpo" and config.grpo.kl_coef else None
+    meta = {"step": 0, "reference": checkpoint.fingerprint(params), "best_score": -math.inf}
+    checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+    if (latest := checkpoints.latest_step) is not None:
+        state, saved = checkpoints.restore(latest, state)
+        if saved["reference"] != meta["reference"]:
+            raise ValueError(
+                f"{workdir} was started from another model (fingerprint {saved['reference']}) than"
+                f" {init_folder} holds now ({meta['reference']}): restore that model, or use a new workdir"
+            )
+        meta = saved
+        logging.info("resumed at step %d of %d", latest, config.num_steps)
+    else:
+        checkpoint.copy_model_files(checkpoint.hf_files(model_folder), workdir / "model")
+        checkpoint.write_json(workdir / "config.json", json.loads(config.to_json()))
+    report = Report(workdir, config.log, first_step=meta["step"])
+
+    # Compiled steps.
+    if config.algorithm == "grpo":
+        collector = Collector(config, sampler, train_data, learner.grpo)
+        train_step = grpo_step(config, learner, collector, reference, mesh)
+    else:
+        train_step = sft_step(config, learner, train_data, mesh)
+
+    def evaluate_and_report(step: int) -> None:
+        if eval_data is None:
+            return
+        start = time.perf_counter()
+        result = run_evaluation(config, sampler, state.params, eval_data)
+        score = result.metrics.get("reward_sampled", result.metrics["f1"])
+        meta["best_score"] = max(meta["best_score"], score)
+        report.evaluation(step, result, seconds=time.perf_counter() - start)
+
+    # Loop.
+    if meta["step"] == 0:
+        evaluate_and_report(0)
+    for step in range(meta["step"], config.num_steps):
+        start = time.perf_counter()
+        state, metrics = train_step(state, step)
+        metrics["learning_rate"] = float(schedule(int(state.updates) - 1))
+        metrics["time/step"] = time.perf_counter() - start
+        if int(state.skipped) > config.optimizer.max_skipped_updates:
+            raise FloatingPointError(
+                f"{int(state.skipped)} updates in a row had a non-finite loss or gradient (last step: {step + 1});"
+                f" the newest checkpoint in {workdir} is from before. Lower config.optimizer.learning_rate"
+                " or look at the samples"
+            )
+        done = step + 1
+        report.step(done, config.num_steps, metrics)
+        if done % config.eval.every == 0 or done == config.num_steps:
+            evaluate_and_report(done)
+        if done % config.checkpoint.every == 0 or done == config.num_steps:
+            meta["step"] = done
+            checkpoints.save(done, state, meta)
+    checkpoints.close()
+    report.close()
+
+
+def sft_config(config: ConfigDict, tokenizer: Tokenizer) -> sft.SFTConfig:
+    """The supervised loss; its auxiliary question is answered with the tokens "1" (yes) and "0" (no)."""
+    yes, no = (tokenizer.encode(text)[0] for text in "10")
+    return sft.SFTConfig(aux_weight=config.sft.aux_weight, token_yes=yes, token_no=no)
+
+
+def run_evaluation(
+    config: ConfigDict, sampler: Sampler, params: nnx.State, loader: PairLoader
+) -> Evaluation:
+    """Evaluates on the held-out pairs that `config.eval` names."""
+    return evaluate(
+        sampler,
+        params,
+        loader,
+        num_pairs=min(config.eval.num_pairs or loader.num_pairs, loader.num_pairs),
+        group_size=config.eval.group_size,
+        max_new_tokens=config.rollout.max_new_tokens,
+        seed=config.seed,
+    )
+
+
+def grpo_step(
+    config: ConfigDict, learner: Learner, collector: Collector, reference: nnx.State | None, mesh: jax.sharding.Mesh
+) -> Step:
+    """One GRPO step: experience for `batch.prompts` prompts, then an update per `batch.update_prompts` of them."""
+    update = jax.jit(learner.update_grpo, donate_argnums=0)
+    logprobs = jax.jit(learner.logprobs)
+    num_updates = config.batch.prompts // config.batch.update_prompts
+    # With a single update per step the policy's log-probs before it are those of the update itself.
+    needs_old = num_updates > 1
+
+    def step(state: TrainState, index: int) -> tuple[TrainState, Metrics]:
+        collected = collector.collect(state.params, index)
+        start = time.perf_counter()
+        slices = [_score(state, part) for part in _cut(collected.experience, num_updates)]
+        jax.block_until_ready(slices)
+        scored = time.perf_counter()
+        parts = []
+        for part in slices:
+            state, metrics = update(state, part)
+            parts.append(jax.device_get(metrics))
+        end = time.perf_counter()
+        seconds = collected.seconds | {"score": scored - start, "update": end - scored}
+        sampling_seconds = max(seconds["rollout"], 1e-9)
+        return state, {
+            **collected.metrics,
+            **{f"grpo/{name}": value for name, value in _mean(parts).items()},
+            **{f"time/{name}": value for name, value in seconds.items()},
+            "tokens_per_second/rollout": collected.response_tokens / sampling_seconds,
+            "tokens_per_second/step": collected.response_tokens / sum(seconds.values()),
+        }
+
+    def _score(state: TrainState, experience: Experience) -> Experience:
+        experience = parallel.put_batch(experience, mesh)
+        if reference is not None:
+            experience = experience.replace(ref_logprobs=logprobs(reference, experience))
+        if needs_old:
+            experience = experience.replace(old_logprobs=logprobs(state.params, experience))
+        return experience
+
+    return step
+
+
+def sft_step(config: ConfigDict, learner: Learner, loader: PairLoader, mesh: jax.sharding.Mesh) -> Step:
+    """One supervised step on `batch.prompts` pairs, an update per `batch.update_prompts` of them."""
+    update = jax.jit(learner.update_sft, donate_argnums=0)
+    num_updates = config.batch.prompts // config.batch.update_prompts
+
+    def step(state: TrainState, index: int) -> tuple[TrainState, Metrics]:
+        start = time.perf_counter()
+        batch = loader.batch(index)
+        loaded = time.perf_counter()
+        examples = sft.Supervised(
+            batch.prompts, batch.answers, batch.answer_mask, batch.cell_mask, batch.cell_targets
+        )
+        parts = []
+        for part in _cut(examples, num_updates):
+            state, metrics = update(state, parallel.put_batch(part, mesh))
+            parts.append(jax.device_get(metrics))
+        seconds = {"data": loaded - start, "update": time.perf_counter() - loaded}
+        return state, {
+            **{f"sft/{name}": value for name, value in _mean(parts).items()},
+            **{f"time/{name}": value for name, value in seconds.items()},
+        }
+
+    return step
+
+
+def _cut(batch: Batched, count: int) -> list[Batched]:
+    """Cuts the rows [B, ...] of every leaf into `count` equal parts."""
+    rows = jax.tree.leaves(batch)[0].shape[0] // count
+    return [jax.tree.map(lambda x, i=i: x[i * rows : (i + 1) * rows], batch) for i in range(count)]
+
+
+def _mean(parts: list[dict[str, np.ndarray]]) -> Metrics:
+    """Metrics of a step from those of its updates: the maximum of `*_max`, the mean of the others."""
+    reduce = {True: np.max, False: np.mean}
+    return {name: float(reduce[name.endswith("_max")]([part[name] for part in parts])) for name in parts[0]}
