@@ -1,0 +1,261 @@
+"""Image preprocessing for Qwen3-VL: pixels in, flat patches out, with PIL and NumPy only.
+
+Equal to transformers' ``Qwen2VLImageProcessorPil`` (same resampling, same rounding of the normalised
+values), so a model trained here sees what it will see there. Shapes: H, W pixels; h, w the patch grid;
+C channels; T temporal patch size; p patch size; m merge size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+# A decoded image larger than this is refused before its pixels are allocated: a PNG of a few kilobytes can
+# claim gigapixels. It is Qwen3-VL's own upper limit (`size.longest_edge`), which it never looks beyond.
+MAX_IMAGE_PIXELS = 16_777_216
+
+_PREPROCESSOR = "preprocessor_config.json"  # what hub repositories hold
+_PROCESSOR = "processor_config.json"  # what transformers 5 saves: the same settings under "image_processor"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageConfig:
+    """How an image becomes patches.
+
+    Attributes:
+      patch_size: side of a patch, in pixels.
+      merge_size: patches per side of the square that the model merges into one token.
+      temporal_patch_size: frames per patch; a still image is repeated this many times.
+      min_pixels: images are enlarged to at least this many pixels.
+      max_pixels: images are shrunk to at most this many pixels.
+      mean: per-channel mean, subtracted after rescaling pixels to 0..1.
+      std: per-channel standard deviation, divided by after that.
+    """
+
+    patch_size: int
+    merge_size: int
+    temporal_patch_size: int
+    min_pixels: int
+    max_pixels: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        for name in ("patch_size", "merge_size", "temporal_patch_size", "min_pixels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"ImageConfig.{name} must be at least 1, got {getattr(self, name)}.")
+        if self.max_pixels < self.min_pixels:
+            raise ValueError(
+                f"ImageConfig.max_pixels ({self.max_pixels}) is below min_pixels ({self.min_pixels})."
+            )
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != 3:
+                raise ValueError(
+                    f"ImageConfig.{name} needs one value per RGB channel, got {getattr(self, name)}."
+                )
+
+    @property
+    def factor(self) -> int:
+        """Both image sides are made multiples of this many pixels (the side of one merged token)."""
+        return self.patch_size * self.merge_size
+
+    @property
+    def patch_dim(self) -> int:
+        """Length of a flat patch: C * T * p * p."""
+        return 3 * self.temporal_patch_size * self.patch_size**2
+
+    @classmethod
+    def from_folder(cls, folder: epath.PathLike) -> ImageConfig:
+        """Reads the settings of a Hugging Face model folder.
+
+        Raises:
+          FileNotFoundError: the folder has neither preprocessor_config.json nor processor_config.json.
+          ValueError: a setting is missing, or asks for something this module does not do.
+        """
+        folder = epath.Path(folder)
+        for path, read in (
+            (folder / _PREPROCESSOR, lambda config: config),
+            (folder / _PROCESSOR, lambda config: config.get("image_processor", {})),
+        ):
+            if path.exists():
+                return _from_json(read(json.loads(path.read_text())), path)
+        raise FileNotFoundError(
+            f"{folder} has no {_PREPROCESSOR} and no {_PROCESSOR}; "
+            "a Hugging Face folder of a vision model has one of them."
+        )
+
+    def save(self, folder: epath.PathLike) -> None:
+        """Writes preprocessor_config.json, readable by transformers and by `from_folder`."""
+        config = {
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "processor_class": "Qwen3VLProcessor",
+            "do_convert_rgb": True,
+            "do_resize": True,
+            "resample": int(Image.Resampling.BICUBIC),
+            "size": {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels},
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+            "patch_size": self.patch_size,
+            "temporal_patch_size": self.temporal_patch_size,
+            "merge_size": self.merge_size,
+        }
+        (epath.Path(folder) / _PREPROCESSOR).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _from_json(config: dict[str, Any], path: epath.Path) -> ImageConfig:
+    fixed = {
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "resample": int(Image.Resampling.BICUBIC),
+        "rescale_factor": 1 / 255,
+    }
+    for key, expected in fixed.items():
+        value = config.get(key, expected)  # absent means transformers' default, which is `expected`
+        if not math.isclose(value, expected):
+            raise ValueError(f"{path}: {key} is {value}; only {expected} is supported.")
+    size = config.get("size") or {}
+    values: dict[str, Any] = {
+        "patch_size": config.get("patch_size"),
+        "merge_size": config.get("merge_size"),
+        "temporal_patch_size": config.get("temporal_patch_size"),
+        # The flat names are older, and transformers lets them win over `size`.
+        "min_pixels": config.get("min_pixels") or size.get("shortest_edge"),
+        "max_pixels": config.get("max_pixels") or size.get("longest_edge"),
+        "mean": config.get("image_mean"),
+        "std": config.get("image_std"),
+    }
+    if missing := [key for key, value in values.items() if value is None]:
+        raise ValueError(
+            f"{path}: no value for {', '.join(missing)}; expected a Qwen2-VL style image processor."
+        )
+    values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
+    return ImageConfig(**values)
+
+
+def smart_resize(height: int, width: int, config: ImageConfig) -> tuple[int, int]:
+    """The size an image is resampled to: multiples of `factor`, area within limits, aspect ratio about kept.
+
+    Args:
+      height, width: the image, in pixels.
+      config: gives factor, min_pixels and max_pixels.
+
+    Returns:
+      (height, width) in pixels.
+
+    Raises:
+      ValueError: an empty image, or one side more than 200 times the other (as in transformers).
+    """
+    if min(height, width) < 1 or max(height, width) > 200 * min(height, width):
+        raise ValueError(
+            f"cannot use an image of {width}x{height} pixels: sides must be within 200:1 and not empty."
+        )
+    factor = config.factor
+    # Python's round (half to even) is part of the definition.
+    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    if new_height * new_width > config.max_pixels:
+        shrink = math.sqrt(height * width / config.max_pixels)
+        new_height = max(factor, math.floor(height / shrink / factor) * factor)
+        new_width = max(factor, math.floor(width / shrink / factor) * factor)
+    elif new_height * new_width < config.min_pixels:
+        grow = math.sqrt(config.min_pixels / (height * width))
+        new_height = math.ceil(height * grow / factor) * factor
+        new_width = math.ceil(width * grow / factor) * factor
+    return new_height, new_width
+
+
+def patch_grid(height: int, width: int, config: ImageConfig) -> tuple[int, int]:
+    """The (h, w) patch grid that `preprocess` gives an image of this size in pixels."""
+    new_height, new_width = smart_resize(height, width, config)
+    return new_height // config.patch_size, new_width // config.patch_size
+
+
+def preprocess(image: np.ndarray, config: ImageConfig) -> tuple[np.ndarray, tuple[int, int]]:
+    """Resizes, normalises and cuts an image into flat patches.
+
+    Args:
+      image: uint8 [H, W, 3].
+      config: the model's settings.
+
+    Returns:
+      patches: float32 [h*w, C*T*p*p], in merge-block order: the m*m patches of a merged token are adjacent.
+      grid: (h, w).
+
+    Raises:
+      ValueError: the image is not uint8 [H, W, 3] or has a shape no Qwen3-VL accepts.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"expected a uint8 image [H, W, 3], got {image.dtype} {image.shape}.")
+    height, width = smart_resize(image.shape[0], image.shape[1], config)
+    if (height, width) != image.shape[:2]:
+        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+    p, m = config.patch_size, config.merge_size
+    h, w = height // p, width // p
+    blocks = image.reshape(h // m, m, p, w // m, m, p, 3).transpose(
+        0, 3, 1, 4, 6, 2, 5
+    )  # [h/m, w/m, m, m, C, p, p]
+    # Reorder bytes first, then compute: a fraction of the memory traffic. A float32 division by 255 gives
+    # the same values as transformers' float64 product with 1/255 rounded to float32, for all 256 of them.
+    values = np.ascontiguousarray(blocks).reshape(h * w, 3, p * p) / np.float32(255)
+    values -= np.array(config.mean, np.float32)[:, None]
+    values /= np.array(config.std, np.float32)[:, None]
+    frames = np.broadcast_to(values[:, :, None], (h * w, 3, config.temporal_patch_size, p * p))
+    return frames.reshape(h * w, config.patch_dim), (h, w)
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Decodes an image file to uint8 RGB [H, W, 3].
+
+    Args:
+      data: the bytes of a PNG, JPEG or other file that PIL reads.
+      name: what to call the image in an error.
+
+    Raises:
+      ValueError: not an image, damaged, or of more than MAX_IMAGE_PIXELS (known before any pixel is decoded).
+    """
+    height, width = image_size(data, name)
+    if width * height > MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"{name}: {width}x{height} pixels is more than the limit of {MAX_IMAGE_PIXELS} pixels."
+        )
+    with _readable(name), Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def image_size(data: bytes, name: str) -> tuple[int, int]:
+    """(height, width) in pixels from the header of an image file; raises ValueError as `decode_image`."""
+    with _readable(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `decode_image` has a stricter limit
+        with Image.open(io.BytesIO(data)) as image:
+            return image.height, image.width
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:  # SyntaxError: PIL on a broken PNG chunk
+        raise ValueError(f"{name}: not a readable image ({error}).") from error
+
+
+def load_image(path: epath.PathLike) -> np.ndarray:
+    """Reads an image file to uint8 RGB [H, W, 3]; errors as `decode_image`, or FileNotFoundError."""
+    return decode_image(epath.Path(path).read_bytes(), str(path))

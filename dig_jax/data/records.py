@@ -1,0 +1,136 @@
+"""Reading rendered pairs: TFDS datasets of the `dig_pairs` format, by random access, without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from dig_jax.data import images
+
+_TEXTS = ("kinds", "descriptions")
+_BOXES = ("bboxes", "bboxes_a", "bboxes_b")
+_IMAGES = ("image_a", "image_b")
+_FEATURES = ("id", *_IMAGES, *_BOXES, *_TEXTS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two renderings of a scene and the differences between them. M, their number, may be 0.
+
+    Attributes:
+      id: unique and stable name of the pair.
+      image_a: uint8 [H, W, 3].
+      image_b: uint8 [H, W, 3], the same size.
+      boxes: float32 [M, 4], x0, y0, x1, y1 in 0..1 of width and height: the union over both images of the
+        changed object's visible pixels. This is what the model is asked for.
+      boxes_a: float32 [M, 4], the same in the first image alone; zeros where the object is not visible there.
+      boxes_b: float32 [M, 4], the same in the second image.
+      kinds: what changed ("color", "add", ...), one word per difference.
+      descriptions: one sentence per difference; empty after an augmentation, which could make them wrong.
+    """
+
+    id: str
+    image_a: np.ndarray
+    image_b: np.ndarray
+    boxes: np.ndarray
+    boxes_a: np.ndarray
+    boxes_b: np.ndarray
+    kinds: tuple[str, ...]
+    descriptions: tuple[str, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of both images, in pixels."""
+        height, width = self.image_a.shape[:2]
+        return height, width
+
+
+class PairSource:
+    """Random access to the pairs of one split of one dataset. Safe to read from several threads."""
+
+    def __init__(self, builder: Any, split: str):
+        import tensorflow_datasets as tfds
+
+        self.name = f"{builder.data_path}, split {split!r}"
+        self._records = builder.as_data_source(
+            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
+        # Only what is needed is parsed: the scenes and objects of a record are larger than its boxes.
+        self._features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in _FEATURES})
+        self._count = tfds.features.FeaturesDict(
+            {key: builder.info.features[key] for key in ["num_differences"]}
+        )
+        # PNG bytes are left to us: their size is checked before they are decoded.
+        self._decoders = dict.fromkeys(_IMAGES, tfds.decode.SkipDecoding())
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Pair:
+        """Pair number `index`, decoded.
+
+        Raises:
+          ValueError: an image is damaged or too large, or the two differ in size.
+        """
+        record = self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
+        id = record["id"].decode()
+        image_a, image_b = (images.decode_image(record[key], f"{self.name}, {id}, {key}") for key in _IMAGES)
+        if image_a.shape != image_b.shape:
+            raise ValueError(
+                f"{self.name}, {id}: the images differ in size, {image_a.shape} and {image_b.shape}."
+            )
+        boxes, boxes_a, boxes_b = (np.asarray(record[key], np.float32).reshape(-1, 4) for key in _BOXES)
+        kinds, descriptions = (tuple(text.decode() for text in record[key]) for key in _TEXTS)
+        return Pair(id, image_a, image_b, boxes, boxes_a, boxes_b, kinds, descriptions)
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(height, width) in pixels of pair number `index`, from the header of its first image."""
+        record = self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
+        return images.image_size(record["image_a"], f"{self.name}, pair {index}")
+
+    def num_differences(self) -> np.ndarray:
+        """int [len]: how many differences each pair has. Reads every record once, without decoding images."""
+        records = (self._count.deserialize_example_np(self._records[i]) for i in range(len(self)))
+        return np.array([record["num_differences"] for record in records], int)
+
+
+def open_pairs(folder: epath.PathLike, split: str) -> PairSource:
+    """Opens one split of a dataset folder.
+
+    Args:
+      folder: the folder that holds dataset_info.json, or one above it with a single dataset inside
+        (folder/VERSION or folder/dig_pairs/VERSION).
+      split: "train", "test", or a TFDS slice such as "train[:256]".
+
+    Raises:
+      FileNotFoundError: no such folder, or no dataset in it.
+      ValueError: several datasets, a missing split, or a dataset of another kind.
+    """
+    import tensorflow_datasets as tfds  # 0.7 s: on use, not on import
+
+    builder = tfds.builder_from_directory(str(_dataset_folder(epath.Path(folder))))
+    name = split.split("[")[0]
+    if name not in builder.info.splits:
+        raise ValueError(f"{folder} has no split {name!r}; it has {', '.join(sorted(builder.info.splits))}.")
+    if missing := [key for key in (*_FEATURES, "num_differences") if key not in builder.info.features]:
+        raise ValueError(f"{folder} is not a dataset of pairs: it has no feature {', '.join(missing)}.")
+    return PairSource(builder, split)
+
+
+def _dataset_folder(folder: epath.Path) -> epath.Path:
+    if not folder.exists():
+        raise FileNotFoundError(f"no dataset at {folder}: there is no such folder.")
+    for pattern in ("dataset_info.json", "*/dataset_info.json", "*/*/dataset_info.json"):
+        found = sorted(path.parent for path in folder.glob(pattern))
+        if len(found) > 1:
+            raise ValueError(
+                f"{folder} holds several datasets, name one of them: {', '.join(map(str, found))}."
+            )
+        if found:
+            return found[0]
+    raise FileNotFoundError(
+        f"{folder} holds no TFDS dataset (no dataset_info.json in it, or up to two levels below)."
+    )

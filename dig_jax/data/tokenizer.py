@@ -1,0 +1,102 @@
+"""The tokenizer of a model folder, and what the rest of the program must know about its special tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+END_OF_TURN = "<|im_end|>"
+END_OF_TEXT = "<|endoftext|>"
+IMAGE_PLACEHOLDER = "<|image_pad|>"
+# Tokens that stand for vision input. They make no sense in an answer, marked special or not.
+_VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", IMAGE_PLACEHOLDER, "<|video_pad|>")
+
+Message = Mapping[
+    str, Any
+]  # {"role": ..., "content": str or [{"type": "image"} | {"type": "text", "text": ...}]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """A loaded tokenizer.
+
+    Attributes:
+      hf: the transformers tokenizer underneath.
+      eos_ids: ids that end a response; the first is the end-of-turn token written after an answer.
+      pad_id: fills the tail of token arrays.
+      vocab_size: number of ids the tokenizer knows. The embedding table may be longer: its tail is padding,
+        and ids from `vocab_size` on must never be sampled.
+      suppressed: ids below `vocab_size` that must never be sampled either: image, video, vision and padding
+        tokens, and every other special token that does not end a response. Sorted.
+      image_token_id: the placeholder that image features replace.
+      opens_thinking: the chat template's generation prompt already ends in an open "<think>".
+    """
+
+    hf: Any  # a PreTrainedTokenizerBase: not named, because transformers is imported on loading only
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    vocab_size: int
+    suppressed: tuple[int, ...]
+    image_token_id: int
+    opens_thinking: bool
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`. Special tokens written in it are recognised; none are added."""
+        return self.hf.encode(text, add_special_tokens=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids` without special tokens. "<think>" and "</think>" are not special and stay."""
+        return self.hf.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Chat-template text of `messages`, up to and including the opening of the assistant's turn."""
+        return self.hf.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+
+
+def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
+    """Loads the tokenizer and chat template of a local Hugging Face folder, without network.
+
+    Raises:
+      FileNotFoundError: the folder or its tokenizer files are not there.
+      ValueError: the tokenizer lacks a chat template or a token that Qwen3-VL needs.
+    """
+    from transformers import AutoTokenizer  # 1.5 s and many modules: on use, not on import
+
+    path = epath.Path(folder)
+    if not any((path / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        raise FileNotFoundError(
+            f"{path} has no tokenizer (tokenizer.json); expected a Hugging Face model folder."
+        )
+    hf = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    if not hf.chat_template:
+        raise ValueError(
+            f"{path}: the tokenizer has no chat template (chat_template.jinja or tokenizer_config.json)."
+        )
+
+    vocab = hf.get_vocab()
+    if missing := [token for token in (END_OF_TURN, END_OF_TEXT, IMAGE_PLACEHOLDER) if token not in vocab]:
+        raise ValueError(f"{path}: the tokenizer has no {', '.join(missing)}; is it a Qwen3-VL tokenizer?")
+    eos_ids = (vocab[END_OF_TURN], vocab[END_OF_TEXT])
+    pad_id = vocab[END_OF_TEXT] if hf.pad_token_id is None else hf.pad_token_id
+    special = {id for id, token in hf.added_tokens_decoder.items() if token.special}
+    special |= {vocab[token] for token in _VISION_TOKENS if token in vocab} | {pad_id}
+    return Tokenizer(
+        hf=hf,
+        eos_ids=eos_ids,
+        pad_id=pad_id,
+        vocab_size=max(vocab.values()) + 1,
+        suppressed=tuple(sorted(special - set(eos_ids))),
+        image_token_id=vocab[IMAGE_PLACEHOLDER],
+        opens_thinking=_opens_thinking(hf),
+    )
+
+
+def _opens_thinking(hf: Any) -> bool:
+    """Whether the generation prompt leaves "<think>" open. An empty, closed block means no thinking."""
+    messages = [{"role": "user", "content": "?"}]
+    without = hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+    opening = hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)[len(without) :]
+    return opening.rfind("<think>") > opening.rfind("</think>")
