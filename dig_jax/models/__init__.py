@@ -1,0 +1,1 @@
+"""Flax NNX models. They name their logical axes and know nothing of meshes, data or training."""

@@ -1,0 +1,164 @@
+"""Model inputs: prompts of text and images as padded arrays (NumPy only).
+
+Shape letters: B prompts, P padded prompt length, N padded patches per prompt.
+
+All that varies between prompts (lengths, the number of images, their sizes) is held in arrays, so one
+compiled program serves every prompt that fits the same P and N.
+"""
+
+from collections.abc import Sequence
+
+import flax.struct
+import numpy as np
+
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
+
+# The patches of one image [n, C*T*p*p] in merge-block order, and its grid (h, w) in patches.
+Image = tuple[np.ndarray, tuple[int, int]]
+
+
+@flax.struct.dataclass
+class Prompts:
+    """A batch of prompts, right-padded with zeros."""
+
+    tokens: np.ndarray  # int32 [B,P]
+    length: np.ndarray  # int32 [B]
+    positions: np.ndarray  # int32 [B,3,P]: M-RoPE time, row, column; 0 on padding
+    next_position: np.ndarray  # int32 [B]: M-RoPE position of the first response token
+    patches: np.ndarray  # float32 [B,N,C*T*p*p]: the images of a prompt one after another
+    patch_image: np.ndarray  # int32 [B,N]: 1-based number of the image within its prompt; 0 on padding
+    patch_coords: np.ndarray  # int32 [B,N,2]: row and column of the patch in its image
+    patch_grid: np.ndarray  # int32 [B,N,2]: rows and columns of that image, in patches
+
+
+def make_prompts(
+    token_ids: Sequence[np.ndarray],
+    images: Sequence[Sequence[Image]],
+    config: Qwen3VLConfig,
+    *,
+    prompt_length: int,
+    num_patches: int,
+) -> Prompts:
+    """Packs prompts into padded arrays.
+
+    Args:
+      token_ids: one int array per prompt, image placeholders already expanded to one token per merged
+        patch (h * w / merge_size^2).
+      images: the images of each prompt, in the order of their placeholders.
+      config: of the model that will read them.
+      prompt_length: P. num_patches: N, a multiple of merge_size^2.
+
+    Raises:
+      ValueError: naming the prompt, when it does not fit or its placeholders do not match its images.
+    """
+    vision = config.vision
+    batch = len(token_ids)
+    if len(images) != batch:
+        raise ValueError(f"{batch} prompts but {len(images)} lists of images; expected one list per prompt")
+    if num_patches % vision.merge_unit:
+        raise ValueError(f"num_patches is {num_patches}, expected a multiple of {vision.merge_unit}")
+    prompts = Prompts(
+        tokens=np.zeros((batch, prompt_length), np.int32),
+        length=np.zeros(batch, np.int32),
+        positions=np.zeros((batch, 3, prompt_length), np.int32),
+        next_position=np.zeros(batch, np.int32),
+        patches=np.zeros((batch, num_patches, vision.patch_dim), np.float32),
+        patch_image=np.zeros((batch, num_patches), np.int32),
+        patch_coords=np.zeros((batch, num_patches, 2), np.int32),
+        patch_grid=np.zeros((batch, num_patches, 2), np.int32),
+    )
+    for row, (ids, row_images) in enumerate(zip(token_ids, images, strict=True)):
+        ids = np.asarray(ids, np.int32)
+        length = len(ids)
+        if not 1 <= length <= prompt_length:
+            raise ValueError(f"prompt {row} has {length} tokens; expected 1 to prompt_length={prompt_length}")
+        grids = [grid for _, grid in row_images]
+        try:
+            positions, next_position = rope_positions(
+                ids == config.image_token_id, grids, vision.spatial_merge_size
+            )
+            _fill_patches(prompts, row, row_images, vision.spatial_merge_size)
+        except ValueError as error:
+            raise ValueError(f"prompt {row}: {error}") from None
+        prompts.tokens[row, :length] = ids
+        prompts.length[row] = length
+        prompts.positions[row, :, :length] = positions
+        prompts.next_position[row] = next_position
+    return prompts
+
+
+def rope_positions(
+    is_image: np.ndarray, grids: Sequence[tuple[int, int]], merge_size: int
+) -> tuple[np.ndarray, int]:
+    """Interleaved M-RoPE positions of one prompt.
+
+    Text tokens count up by one on all three axes. The tokens of an image share one time; their rows and
+    columns start from it, and the text goes on after the larger side of the image.
+
+    Args:
+      is_image: bool [T], True on image tokens.
+      grids: (rows, columns) in patches of each image.
+      merge_size: patches per token and side.
+
+    Returns:
+      int32 positions [3,T] and the position of the next token.
+    """
+    positions = np.zeros((3, len(is_image)), np.int32)
+    remaining = iter(grids)
+    index = position = used = 0
+    while index < len(is_image):
+        if not is_image[index]:
+            positions[:, index] = position
+            index, position = index + 1, position + 1
+            continue
+        grid = next(remaining, None)
+        if grid is None:
+            raise ValueError(
+                f"image tokens at {index} but only {used} images; expected one image per placeholder"
+            )
+        rows, columns = grid[0] // merge_size, grid[1] // merge_size
+        stop = index + rows * columns
+        if not is_image[index:stop].all() or stop > len(is_image) or is_image[stop : stop + 1].any():
+            raise ValueError(
+                f"image {used} has a grid of {grid[0]}x{grid[1]} patches and needs exactly {rows * columns} "
+                f"image tokens in a row at {index}"
+            )
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        positions[:, index:stop] = position + np.stack([np.zeros_like(row), row, column])
+        index, position, used = stop, position + max(rows, columns), used + 1
+    if used != len(grids):
+        raise ValueError(f"{len(grids)} images but placeholders for {used}")
+    return positions, position
+
+
+def patch_coords(grid: tuple[int, int], merge_size: int) -> np.ndarray:
+    """Row and column of every patch of an image in merge-block order, int32 [h*w,2].
+
+    The patches of one image token stand together: order (h/m, w/m, m, m).
+    """
+    rows, columns = grid
+    coords = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1)
+    blocks = coords.reshape(rows // merge_size, merge_size, columns // merge_size, merge_size, 2)
+    return blocks.transpose(0, 2, 1, 3, 4).reshape(-1, 2).astype(np.int32)
+
+
+def _fill_patches(prompts: Prompts, row: int, images: Sequence[Image], merge_size: int) -> None:
+    capacity, patch_dim = prompts.patches.shape[1:]
+    start = 0
+    for number, (patches, grid) in enumerate(images):
+        if grid[0] % merge_size or grid[1] % merge_size or min(grid) < merge_size:
+            raise ValueError(f"image {number} has grid {grid}; expected positive multiples of {merge_size}")
+        if patches.shape != (grid[0] * grid[1], patch_dim):
+            raise ValueError(
+                f"image {number} has patches of shape {patches.shape}; "
+                f"expected {(grid[0] * grid[1], patch_dim)} for grid {grid}"
+            )
+        stop = start + len(patches)
+        if stop > capacity:
+            total = sum(len(p) for p, _ in images)
+            raise ValueError(f"{total} patches do not fit num_patches={capacity}")
+        prompts.patches[row, start:stop] = patches
+        prompts.patch_image[row, start:stop] = number + 1
+        prompts.patch_coords[row, start:stop] = patch_coords(grid, merge_size)
+        prompts.patch_grid[row, start:stop] = grid
+        start = stop

@@ -1,0 +1,153 @@
+"""Qwen3-VL: images and text in, hidden states and logits out.
+
+Shape letters: B prompts, G responses per prompt, P prompt length, R response length, N patches per prompt,
+M image tokens per prompt (N / 4), L layers, D width, K key/value heads, E head_dim, V vocabulary.
+
+Checked against the transformers implementation in tests/models.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dig_jax.models.layers import constrain, make_param, normal, precision_for
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
+from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.models.qwen3_vl.text import PromptCache, ResponseCache, TextDecoder
+from dig_jax.models.qwen3_vl.vision import VisionTower
+
+__all__ = ["PromptCache", "Qwen3VL", "ResponseCache"]
+
+
+class Qwen3VL(nnx.Module):
+    """The model. Parameters are initialised as transformers does: normal kernels, zero biases, unit norms.
+
+    Args:
+      config: the architecture.
+      rngs: with a "params" or default stream.
+      dtype: of activations and caches.
+      param_dtype: of parameters.
+      remat: recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(
+        self,
+        config: Qwen3VLConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype = jnp.float32,
+        param_dtype: jnp.dtype = jnp.float32,
+        remat: bool = False,
+    ) -> None:
+        self.config = config
+        self.dtype = dtype
+        self.vision = VisionTower(config.vision, rngs=rngs, dtype=param_dtype, remat=remat)
+        self.text = TextDecoder(config.text, rngs=rngs, dtype=param_dtype, remat=remat)
+        self.head = (
+            None
+            if config.tie_word_embeddings
+            else make_param(
+                rngs,
+                (config.text.vocab_size, config.text.hidden_size),
+                ("vocab", "embed"),
+                normal(config.text.initializer_range),
+                param_dtype,
+            )
+        )
+
+    def encode_images(self, prompts: Prompts) -> tuple[jax.Array, jax.Array]:
+        """Features [B,M,D] of the image tokens in order, and DeepStack features [taps,B,M,D]."""
+        return self.vision(
+            jnp.asarray(prompts.patches, self.dtype),
+            jnp.asarray(prompts.patch_image),
+            jnp.asarray(prompts.patch_coords),
+            jnp.asarray(prompts.patch_grid),
+        )
+
+    def __call__(
+        self, prompts: Prompts, responses: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Final-normed hidden states of prompts and responses; each prompt is computed once.
+
+        The result for a response is that of running [prompt, response] as one sequence. Responses are
+        padded on the right; the states at padding are finite but mean nothing.
+
+        Args:
+          prompts: see `inputs.Prompts`.
+          responses: int32 [B,G,R] or None.
+
+        Returns:
+          [B,P,D] and [B,G,R,D] (None without responses).
+        """
+        x, positions, deepstack = self._embed_prompts(prompts)
+        if responses is None:
+            hidden, _ = self.text(x, positions, deepstack)
+            return hidden, None
+        offsets = jnp.asarray(prompts.next_position)[:, None] + jnp.arange(responses.shape[-1])  # [B,R]
+        return self.text.with_responses(
+            x,
+            positions,
+            deepstack,
+            jnp.asarray(prompts.length),
+            self.text.embed(responses, self.dtype),
+            jnp.broadcast_to(offsets[..., None], (*offsets.shape, 3)),
+        )
+
+    def prefill(self, prompts: Prompts) -> tuple[jax.Array, PromptCache]:
+        """Hidden states [B,P,D] of the prompts, and what responses need to go on from them."""
+        hidden, (k, v) = self.text(*self._embed_prompts(prompts))
+        return hidden, PromptCache(k, v, jnp.asarray(prompts.length), jnp.asarray(prompts.next_position))
+
+    def init_response_cache(self, batch: int, group: int, length: int) -> ResponseCache:
+        """An empty cache for `group` responses of up to `length` tokens to each of `batch` prompts."""
+        text = self.config.text
+        shape = (text.num_hidden_layers, batch, group, length, text.num_key_value_heads, text.head_dim)
+        return ResponseCache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+
+    def decode(
+        self, tokens: jax.Array, step: jax.Array | int, prompt_cache: PromptCache, cache: ResponseCache
+    ) -> tuple[jax.Array, ResponseCache]:
+        """Feeds token number `step` of every response.
+
+        Args:
+          tokens: int32 [B,G].
+          step: int32 scalar, or [B,G]. Slots from `step` on are neither read nor assumed empty, so a slot
+            may be reused for a new response by starting it again at 0.
+
+        Returns:
+          Hidden states [B,G,D] (their logits are for token `step` + 1) and the cache with slot `step` filled.
+        """
+        return self.text.decode(self.text.embed(tokens, self.dtype), jnp.asarray(step), prompt_cache, cache)
+
+    def logits(self, hidden: jax.Array, tokens: jax.Array | None = None) -> jax.Array:
+        """float32 logits [...,V] of hidden states [...,D], or [...,n] of only the n given `tokens`."""
+        table = (self.text.embedding if self.head is None else self.head)[...]
+        if tokens is not None:
+            table = jnp.take(table, tokens, axis=0)
+        return jnp.einsum(
+            "...d,vd->...v",
+            hidden,
+            table.astype(hidden.dtype),
+            precision=precision_for(hidden),
+            preferred_element_type=jnp.float32,
+        )
+
+    def _embed_prompts(self, prompts: Prompts) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Embeddings [B,P,D] with image features in place, positions [B,P,3], DeepStack [taps,B,P,D]."""
+        tokens = jnp.asarray(prompts.tokens)
+        x = self.text.embed(tokens, self.dtype)
+        positions = jnp.moveaxis(jnp.asarray(prompts.positions), 1, -1)
+        if prompts.patches.shape[1] == 0:  # a batch without room for images
+            return x, positions, jnp.zeros((0, *x.shape), x.dtype)
+        features, deepstack = self.encode_images(prompts)
+        is_image = tokens == self.config.image_token_id
+        # The k-th image token takes feature k: a gather, so no shape depends on how many there are.
+        index = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, features.shape[1] - 1)
+        x = jnp.where(is_image[..., None], _take_tokens(features, index), x)
+        deepstack = jnp.where(is_image[..., None], jax.vmap(_take_tokens, (0, None))(deepstack, index), 0)
+        return constrain(x, "activation_batch", None, "activation_embed"), positions, deepstack
+
+
+def _take_tokens(features: jax.Array, index: jax.Array) -> jax.Array:
+    """features [B,M,D] at index [B,P]: [B,P,D]."""
+    return jnp.take_along_axis(features, index[..., None], axis=1)

@@ -1,0 +1,294 @@
+"""The Qwen3-VL decoder, run over a prompt and the G responses that share it.
+
+Shape letters: B prompts, G responses per prompt, P prompt length, R response length, L layers, D width,
+H query heads, K key/value heads, E head_dim.
+
+A prompt is computed once. Its responses are a second stream through the same layers: in every layer they
+attend to the keys and values of the prompt, of which there is one copy, and to their own. Prefill is the
+first stream alone, training both at once, and decoding the second with the keys and values kept in caches.
+"""
+
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from dig_jax.models.layers import (
+    KeyValues,
+    Linear,
+    RMSNorm,
+    Rotation,
+    attention,
+    constrain,
+    make_param,
+    normal,
+    stack_layers,
+)
+from dig_jax.models.qwen3_vl.config import TextConfig
+
+
+@flax.struct.dataclass
+class PromptCache:
+    """Keys and values of the prompts, shared by all responses to them."""
+
+    k: jax.Array  # [L,B,P,K,E]
+    v: jax.Array  # [L,B,P,K,E]
+    length: jax.Array  # int32 [B]
+    next_position: jax.Array  # int32 [B]: M-RoPE position of the first response token
+
+
+@flax.struct.dataclass
+class ResponseCache:
+    """Keys and values of the response tokens fed so far."""
+
+    k: jax.Array  # [L,B,G,R,K,E]
+    v: jax.Array  # [L,B,G,R,K,E]
+
+
+class TextAttention(nnx.Module):
+    """Grouped-query attention with a norm on every query and key head."""
+
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
+        width, head_dim, std = config.hidden_size, config.head_dim, config.initializer_range
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+
+        def project_in(count: int, axis: str) -> Linear:
+            axes = ("embed", axis, "head_dim")
+            return Linear((width,), (count, head_dim), axes, std=std, rngs=rngs, dtype=dtype)
+
+        self.num_kv_heads = kv_heads
+        self.q_proj = project_in(heads, "heads")
+        self.k_proj = project_in(kv_heads, "kv_heads")
+        self.v_proj = project_in(kv_heads, "kv_heads")
+        self.o_proj = Linear(
+            (heads, head_dim), (width,), ("heads", "head_dim", "embed"), std=std, rngs=rngs, dtype=dtype
+        )
+        self.q_norm = RMSNorm(head_dim, "head_dim", eps=config.rms_norm_eps, rngs=rngs, dtype=dtype)
+        self.k_norm = RMSNorm(head_dim, "head_dim", eps=config.rms_norm_eps, rngs=rngs, dtype=dtype)
+
+    def __call__(
+        self, x: jax.Array, rotation: Rotation, own_mask: jax.Array | None, context: Sequence[KeyValues]
+    ) -> tuple[jax.Array, KeyValues]:
+        """x [B,G,T,D] to the same shape, and the keys and values [B,G,T,K,E] made on the way."""
+        q = rotation(self.q_norm(self.q_proj(x)))  # [B,G,T,H,E]
+        k = rotation(self.k_norm(self.k_proj(x)))  # [B,G,T,K,E]
+        own = KeyValues(k, self.v_proj(x), own_mask)
+        # Query head h reads key/value head h // (H / K).
+        grouped = q.reshape(*q.shape[:3], self.num_kv_heads, -1, q.shape[-1])
+        mixed = attention(grouped, [*context, own])
+        return self.o_proj(mixed.reshape(q.shape)), own
+
+
+class TextMLP(nnx.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
+        width, inner, std = config.hidden_size, config.intermediate_size, config.initializer_range
+        self.gate_proj = Linear((width,), (inner,), ("embed", "mlp"), std=std, rngs=rngs, dtype=dtype)
+        self.up_proj = Linear((width,), (inner,), ("embed", "mlp"), std=std, rngs=rngs, dtype=dtype)
+        self.down_proj = Linear((inner,), (width,), ("mlp", "embed"), std=std, rngs=rngs, dtype=dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class TextLayer(nnx.Module):
+    """Pre-norm decoder layer."""
+
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
+        eps = config.rms_norm_eps
+        self.input_norm = RMSNorm(config.hidden_size, "embed", eps=eps, rngs=rngs, dtype=dtype)
+        self.attn = TextAttention(config, rngs=rngs, dtype=dtype)
+        self.post_norm = RMSNorm(config.hidden_size, "embed", eps=eps, rngs=rngs, dtype=dtype)
+        self.mlp = TextMLP(config, rngs=rngs, dtype=dtype)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        rotation: Rotation,
+        own_mask: jax.Array | None,
+        context: Sequence[KeyValues] = (),
+    ) -> tuple[jax.Array, KeyValues]:
+        """x [B,G,T,D] attends to `context` and, under `own_mask`, to itself. Returns it with its K and V."""
+        mixed, own = self.attn(self.input_norm(x), rotation, own_mask, context)
+        x = x + mixed
+        x = x + self.mlp(self.post_norm(x))
+        return constrain(x, "activation_batch", None, None, "activation_embed"), own
+
+
+class TextDecoder(nnx.Module):
+    """Token embedding, stacked layers and final norm. The output head is `Qwen3VL.logits`."""
+
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype, remat: bool) -> None:
+        self.config = config
+        self.remat = remat
+        self.embedding = make_param(
+            rngs,
+            (config.vocab_size, config.hidden_size),
+            ("vocab", "embed"),
+            normal(config.initializer_range),
+            dtype,
+        )
+        self.layers = stack_layers(
+            lambda r: TextLayer(config, rngs=r, dtype=dtype), config.num_hidden_layers, rngs
+        )
+        self.norm = RMSNorm(config.hidden_size, "embed", eps=config.rms_norm_eps, rngs=rngs, dtype=dtype)
+
+    def embed(self, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        return jnp.take(self.embedding[...], tokens, axis=0).astype(dtype)
+
+    def __call__(
+        self, prompt: jax.Array, positions: jax.Array, deepstack: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """The prompts alone.
+
+        Args:
+          prompt: [B,P,D] embeddings with the image features in place.
+          positions: int32 [B,P,3].
+          deepstack: [taps,B,P,D], zero off the image tokens; entry j is added after layer j.
+
+        Returns:
+          Final-normed hidden states [B,P,D], and their keys and values [L,B,P,K,E].
+        """
+        rotation = mrope(positions[:, None], self.config)
+        mask = causal_mask(prompt.shape[1])
+
+        def run(layer: TextLayer, x: jax.Array) -> tuple[jax.Array, KeyValues]:
+            return layer(x, rotation, mask)
+
+        if self.remat:
+            run = jax.checkpoint(run, prevent_cse=False)
+
+        def step(x: jax.Array, xs: tuple[jax.Array, TextLayer]) -> tuple[jax.Array, tuple]:
+            index, layer = xs
+            x, own = run(layer, x)
+            return add_deepstack(x, index, deepstack), (own.k[:, 0], own.v[:, 0])
+
+        x, kv = jax.lax.scan(step, prompt[:, None], (self._layer_numbers(), self.layers))
+        return self.norm(x[:, 0]), kv
+
+    def with_responses(
+        self,
+        prompt: jax.Array,
+        positions: jax.Array,
+        deepstack: jax.Array,
+        length: jax.Array,
+        responses: jax.Array,
+        response_positions: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The prompts and their responses, layer by layer together.
+
+        Args:
+          prompt, positions, deepstack: as above.
+          length: int32 [B], tokens of each prompt that responses see.
+          responses: [B,G,R,D] embeddings.
+          response_positions: int32 [B,R,3].
+
+        Returns:
+          Final-normed hidden states [B,P,D] and [B,G,R,D].
+        """
+        rotation = mrope(positions[:, None], self.config)
+        response_rotation = mrope(response_positions[:, None], self.config)
+        mask, response_mask = causal_mask(prompt.shape[1]), causal_mask(responses.shape[2])
+        visible = prompt_mask(length, prompt.shape[1])
+
+        def run(layer: TextLayer, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+            x, own = layer(x, rotation, mask)
+            shared = KeyValues(own.k[:, 0], own.v[:, 0], visible)
+            y, _ = layer(y, response_rotation, response_mask, [shared])
+            return x, y
+
+        if self.remat:
+            run = jax.checkpoint(run, prevent_cse=False)
+
+        def step(
+            streams: tuple[jax.Array, jax.Array], xs: tuple[jax.Array, TextLayer]
+        ) -> tuple[tuple[jax.Array, jax.Array], None]:
+            index, layer = xs
+            x, y = run(layer, *streams)
+            return (add_deepstack(x, index, deepstack), y), None
+
+        (x, y), _ = jax.lax.scan(step, (prompt[:, None], responses), (self._layer_numbers(), self.layers))
+        return self.norm(x[:, 0]), self.norm(y)
+
+    def decode(
+        self, x: jax.Array, step: jax.Array, prompt_cache: PromptCache, cache: ResponseCache
+    ) -> tuple[jax.Array, ResponseCache]:
+        """One more token per response.
+
+        Args:
+          x: [B,G,D] embeddings of token number `step` of each response.
+          step: int32 scalar, or [B,G] when responses have got to different lengths.
+
+        Returns:
+          Final-normed hidden states [B,G,D] and the cache with slot `step` filled.
+        """
+        batch, group, _ = x.shape
+        position = prompt_cache.next_position[:, None] + jnp.broadcast_to(step, (batch, group))
+        rotation = mrope(jnp.broadcast_to(position[:, :, None, None], (batch, group, 1, 3)), self.config)
+        visible = prompt_mask(prompt_cache.length, prompt_cache.k.shape[2])
+        slots = jnp.arange(cache.k.shape[3])
+        filled = (slots < jnp.broadcast_to(step, (batch, group))[..., None])[:, :, None]  # [B,G,1,R]
+
+        # The new token attends to the cache as it was and to itself, and the cache is written once after
+        # the scan: written inside, it would be copied in every layer.
+        def run(x: jax.Array, xs: tuple) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            layer, prompt_k, prompt_v, k, v = xs
+            context = [KeyValues(prompt_k, prompt_v, visible), KeyValues(k, v, filled)]
+            x, own = layer(x, rotation, None, context)
+            return x, (own.k, own.v)
+
+        per_layer = (self.layers, prompt_cache.k, prompt_cache.v, cache.k, cache.v)
+        x, (k, v) = jax.lax.scan(run, x[:, :, None], per_layer)
+        cache = ResponseCache(_write_slot(cache.k, k, step), _write_slot(cache.v, v, step))
+        return self.norm(x[:, :, 0]), cache
+
+    def _layer_numbers(self) -> jax.Array:
+        return jnp.arange(self.config.num_hidden_layers)
+
+
+def causal_mask(length: int) -> jax.Array:
+    """bool [1,1,T,T]. Padding is on the right, so no real token ever sees it."""
+    return jnp.tril(jnp.ones((1, 1, length, length), bool))
+
+
+def prompt_mask(length: jax.Array, padded: int) -> jax.Array:
+    """bool [B,1,1,P]: the real tokens of each prompt."""
+    return (jnp.arange(padded) < length[:, None])[:, None, None]
+
+
+def add_deepstack(x: jax.Array, layer: jax.Array, deepstack: jax.Array) -> jax.Array:
+    """Adds DeepStack features to the prompt stream [B,1,P,D] after layer number `layer`.
+
+    A choice by number inside one scan over all layers; a scan of its own for the first layers would cut
+    the stacked weights in two and copy them.
+    """
+    taps = deepstack.shape[0]
+    if taps == 0:
+        return x
+    features = jax.lax.dynamic_index_in_dim(deepstack, jnp.minimum(layer, taps - 1), keepdims=False)
+    return x + jnp.where(layer < taps, features, 0)[:, None]
+
+
+def mrope(positions: jax.Array, config: TextConfig) -> Rotation:
+    """Interleaved M-RoPE for int positions [...,T,3] (time, row, column): angles [...,T,E/2].
+
+    Frequencies go T H W T H W ... until the sections for H and W are used up, and the rest to T.
+    """
+    half = config.head_dim // 2
+    axis = np.zeros(half, np.int32)
+    for which in (1, 2):
+        axis[which : 3 * config.mrope_section[which] : 3] = which
+    frequencies = config.rope_theta ** -(np.arange(half) / half)
+    return Rotation.from_angles(positions.astype(jnp.float32)[..., axis] * frequencies.astype(np.float32))
+
+
+def _write_slot(cache: jax.Array, new: jax.Array, step: jax.Array) -> jax.Array:
+    """Puts `new` [L,B,G,1,K,E] into slot `step` of `cache` [L,B,G,R,K,E]."""
+    if jnp.ndim(step) == 0:
+        return jax.lax.dynamic_update_slice_in_dim(cache, new, step, axis=3)
+    batch, group = new.shape[1:3]
+    return cache.at[:, jnp.arange(batch)[:, None], jnp.arange(group), step].set(new[:, :, :, 0])

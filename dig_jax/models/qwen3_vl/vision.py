@@ -1,0 +1,241 @@
+"""The Qwen3-VL vision tower: packed patches of several images to image-token features.
+
+Shape letters: B prompts, N padded patches per prompt, M = N / merge_unit image tokens, D decoder width.
+
+The images of a prompt lie packed in one row. Which image a patch belongs to and where it sits in it are
+arrays, so images of any size and number run through one compiled program.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dig_jax.models.layers import (
+    KeyValues,
+    LayerNorm,
+    Linear,
+    Rotation,
+    attention,
+    constrain,
+    make_param,
+    normal,
+    stack_layers,
+)
+from dig_jax.models.qwen3_vl.config import VisionConfig
+
+NORM_EPS = 1e-6
+ROPE_THETA = 10_000.0
+
+
+class VisionAttention(nnx.Module):
+    """Full attention among the patches of the same image."""
+
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
+        width, heads, head_dim = config.hidden_size, config.num_heads, config.head_dim
+        std = config.initializer_range
+        self.qkv = Linear(
+            (width,),
+            (3, heads, head_dim),
+            ("vision_embed", None, "vision_heads", "head_dim"),
+            std=std,
+            bias=True,
+            rngs=rngs,
+            dtype=dtype,
+        )
+        self.proj = Linear(
+            (heads, head_dim),
+            (width,),
+            ("vision_heads", "head_dim", "vision_embed"),
+            std=std,
+            bias=True,
+            rngs=rngs,
+            dtype=dtype,
+        )
+
+    def __call__(self, x: jax.Array, rotation: Rotation, same_image: jax.Array) -> jax.Array:
+        q, k, v = jnp.moveaxis(self.qkv(x), -3, 0)  # [B,1,N,heads,head_dim] each
+        q = rotation(q)[..., None, :]  # one query head per key head
+        mixed = attention(q, [KeyValues(rotation(k), v, same_image)])
+        return self.proj(mixed[..., 0, :])
+
+
+class VisionMLP(nnx.Module):
+    """Two biased layers with the tanh approximation of GELU between them."""
+
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
+        width, inner, std = config.hidden_size, config.intermediate_size, config.initializer_range
+        self.fc1 = Linear(
+            (width,), (inner,), ("vision_embed", "vision_mlp"), std=std, bias=True, rngs=rngs, dtype=dtype
+        )
+        self.fc2 = Linear(
+            (inner,), (width,), ("vision_mlp", "vision_embed"), std=std, bias=True, rngs=rngs, dtype=dtype
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=True))
+
+
+class VisionBlock(nnx.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
+        self.norm1 = LayerNorm(config.hidden_size, "vision_embed", eps=NORM_EPS, rngs=rngs, dtype=dtype)
+        self.attn = VisionAttention(config, rngs=rngs, dtype=dtype)
+        self.norm2 = LayerNorm(config.hidden_size, "vision_embed", eps=NORM_EPS, rngs=rngs, dtype=dtype)
+        self.mlp = VisionMLP(config, rngs=rngs, dtype=dtype)
+
+    def __call__(self, x: jax.Array, rotation: Rotation, same_image: jax.Array) -> jax.Array:
+        x = x + self.attn(self.norm1(x), rotation, same_image)
+        x = x + self.mlp(self.norm2(x))
+        return constrain(x, "activation_batch", None, None, "activation_embed")
+
+
+class PatchMerger(nnx.Module):
+    """Joins the patches of an image token and projects them to the decoder's width.
+
+    The main merger normalises each patch, a DeepStack merger the joined vector (`norm_after_merge`).
+    """
+
+    def __init__(
+        self, config: VisionConfig, *, norm_after_merge: bool, rngs: nnx.Rngs, dtype: jnp.dtype
+    ) -> None:
+        joined, std = config.hidden_size * config.merge_unit, config.initializer_range
+        self.joined = joined
+        self.norm_after_merge = norm_after_merge
+        self.norm = LayerNorm(
+            joined if norm_after_merge else config.hidden_size,
+            "vision_embed",
+            eps=NORM_EPS,
+            rngs=rngs,
+            dtype=dtype,
+        )
+        self.fc1 = Linear(
+            (joined,), (joined,), ("vision_embed", "vision_mlp"), std=std, bias=True, rngs=rngs, dtype=dtype
+        )
+        self.fc2 = Linear(
+            (joined,),
+            (config.out_hidden_size,),
+            ("vision_mlp", "embed"),
+            std=std,
+            bias=True,
+            rngs=rngs,
+            dtype=dtype,
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B,N,width] to [B,M,D]."""
+        if not self.norm_after_merge:
+            x = self.norm(x)
+        x = x.reshape(x.shape[0], -1, self.joined)
+        if self.norm_after_merge:
+            x = self.norm(x)
+        # Unlike the blocks, the mergers use the exact GELU.
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class VisionTower(nnx.Module):
+    """Patch embedding, blocks, and the mergers to the decoder."""
+
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype, remat: bool) -> None:
+        self.config = config
+        self.remat = remat
+        std = config.initializer_range
+        # The original is a 3-D convolution whose kernel equals its stride: a matrix product.
+        self.patch_embed = Linear(
+            (config.patch_dim,),
+            (config.hidden_size,),
+            (None, "vision_embed"),
+            std=std,
+            bias=True,
+            rngs=rngs,
+            dtype=dtype,
+        )
+        self.pos_embed = make_param(
+            rngs,
+            (config.num_position_embeddings, config.hidden_size),
+            (None, "vision_embed"),
+            normal(std),
+            dtype,
+        )
+        self.blocks = stack_layers(lambda r: VisionBlock(config, rngs=r, dtype=dtype), config.depth, rngs)
+        self.merger = PatchMerger(config, norm_after_merge=False, rngs=rngs, dtype=dtype)
+        num_taps = len(config.deepstack_visual_indexes)
+        self.deepstack_mergers = (
+            stack_layers(
+                lambda r: PatchMerger(config, norm_after_merge=True, rngs=r, dtype=dtype), num_taps, rngs
+            )
+            if num_taps
+            else None
+        )
+
+    def __call__(
+        self, patches: jax.Array, patch_image: jax.Array, coords: jax.Array, grid: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Features of every image token.
+
+        Args:
+          patches: [B,N,C*T*p*p] in the compute dtype.
+          patch_image, coords, grid: int32 [B,N], [B,N,2], [B,N,2]; see `inputs.Prompts`.
+
+        Returns:
+          features [B,M,D] and DeepStack features [number of taps,B,M,D].
+        """
+        x = self.patch_embed(patches)
+        x = (x + self.position_embedding(coords, grid).astype(x.dtype))[:, None]  # [B,1,N,width]
+        same_image = (patch_image[:, :, None] == patch_image[:, None, :])[:, None]  # [B,1,N,N]
+        x, taps = self._run_blocks(x, rope(coords, self.config.head_dim), same_image)
+        features = self.merger(x[:, 0])
+        if self.deepstack_mergers is None:
+            return features, jnp.zeros((0, *features.shape), features.dtype)
+        return features, jax.vmap(lambda merge, tap: merge(tap[:, 0]))(self.deepstack_mergers, taps)
+
+    def position_embedding(self, coords: jax.Array, grid: jax.Array) -> jax.Array:
+        """The learned square table stretched bilinearly over each image, corners on corners.
+
+        Returns float32 [B,N,width].
+        """
+        side = self.config.positions_per_side
+        source = coords.astype(jnp.float32) * ((side - 1) / jnp.maximum(grid - 1, 1).astype(jnp.float32))
+        low = jnp.clip(jnp.floor(source).astype(jnp.int32), 0, side - 1)
+        high = jnp.minimum(low + 1, side - 1)
+        fraction = source - low
+        rows = jnp.stack([low[..., 0], high[..., 0]], axis=-1)  # [B,N,2]
+        columns = jnp.stack([low[..., 1], high[..., 1]], axis=-1)
+        row_weights = jnp.stack([1 - fraction[..., 0], fraction[..., 0]], axis=-1)
+        column_weights = jnp.stack([1 - fraction[..., 1], fraction[..., 1]], axis=-1)
+        taps = self.pos_embed[...].astype(jnp.float32)[rows[..., :, None] * side + columns[..., None, :]]
+        weights = row_weights[..., :, None] * column_weights[..., None, :]  # [B,N,2,2]
+        return jnp.sum(taps * weights[..., None], axis=(-3, -2))
+
+    def _run_blocks(
+        self, x: jax.Array, rotation: Rotation, same_image: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """All blocks, and the hidden states [taps,B,1,N,width] after the DeepStack ones."""
+        indexes = self.config.deepstack_visual_indexes
+        tap_now = jnp.arange(self.config.depth)[:, None] == jnp.asarray(indexes, jnp.int32)  # [depth,taps]
+
+        def run(block: VisionBlock, x: jax.Array) -> jax.Array:
+            return block(x, rotation, same_image)
+
+        if self.remat:
+            run = jax.checkpoint(run, prevent_cse=False)
+
+        def step(
+            carry: tuple[jax.Array, jax.Array], layer: tuple[VisionBlock, jax.Array]
+        ) -> tuple[tuple[jax.Array, jax.Array], None]:
+            (x, taps), (block, now) = carry, layer
+            x = run(block, x)
+            return (x, jnp.where(now[:, None, None, None, None], x, taps)), None
+
+        # Collecting in the carry keeps only the tapped states, and one scan keeps the stacked weights whole:
+        # cutting them at the taps would copy them.
+        taps = jnp.zeros((len(indexes), *x.shape), x.dtype)
+        (x, taps), _ = jax.lax.scan(step, (x, taps), (self.blocks, tap_now))
+        return x, taps
+
+
+def rope(coords: jax.Array, head_dim: int) -> Rotation:
+    """2-D rotary embedding, [B,1,N,head_dim/2]: half the angles turn with the row, half with the column."""
+    frequencies = ROPE_THETA ** -(jnp.arange(0, head_dim // 2, 2, dtype=jnp.float32) / (head_dim // 2))
+    angles = coords.astype(jnp.float32)[..., None] * frequencies  # [B,N,2,head_dim/4]
+    return Rotation.from_angles(angles.reshape(*coords.shape[:2], -1)[:, None])
