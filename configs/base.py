@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     config.data.eval = ""  # dig_pairs folder for held-out evaluation; "" = none
     config.data.eval_split = "test"
     config.data.num_differences = ()  # keep only pairs with these numbers of differences; () = all
-    config.data.question = "dig"  # the text after the images: a name in dig_jax.data.prompts.QUESTIONS, or a sentence
+    config.data.question = ""  # the text after the images; "" = dig_jax.data.prompts.QUESTION
     config.data.min_pixels = 0  # image resize limits in pixels; 0 = those of the model folder
     config.data.max_pixels = 0
     config.data.prefetch = 2  # batches prepared ahead by a background thread

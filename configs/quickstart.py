@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.model.remat = False
     config.data.train = ("data/quickstart",)
     config.data.eval = "data/quickstart"
-    config.data.question = "short"
+    config.data.question = "Find differences."
     config.data.augment.flip_horizontal = True
     config.data.augment.flip_vertical = True
     config.data.augment.transpose = True

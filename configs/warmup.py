@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.model.remat = False
     config.data.train = ("data/warmup",)
     config.data.eval = "data/warmup"
-    config.data.question = "short"
+    config.data.question = "Find differences."
     config.data.augment.flip_horizontal = True
     config.data.augment.flip_vertical = True
     config.data.augment.transpose = True

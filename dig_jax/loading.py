@@ -15,7 +15,7 @@ from dig_jax.data.augment import NO_AUGMENT, Augment
 from dig_jax.data.encode import PairEncoder
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
-from dig_jax.data.prompts import resolve_question
+from dig_jax.data.prompts import QUESTION
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -77,7 +77,7 @@ def train_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) ->
     return PairLoader(
         dataset,
         _encoder(config, model, tokenizer, dataset, supervised=config.algorithm == "sft"),
-        batch_size=config.batch.prompts,
+        global_batch_size=config.batch.prompts,
         seed=config.seed,
         augment=Augment(**config.data.augment.to_dict()),
         shuffle=True,
@@ -95,7 +95,7 @@ def eval_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> 
     return PairLoader(
         dataset,
         _encoder(config, model, tokenizer, dataset, supervised=False),
-        batch_size=config.eval.batch_prompts,
+        global_batch_size=config.eval.batch_prompts,
         seed=config.seed,
         augment=NO_AUGMENT,
         shuffle=False,
@@ -113,7 +113,7 @@ def _encoder(
         tokenizer,
         image_config(config, files),
         hf.load_config(files),
-        question=resolve_question(config.data.question),
+        question=config.data.question or QUESTION,
         image_sizes=dataset.image_sizes(),
         max_boxes=config.reward.max_boxes,
         answer_step=config.sft.answer_step,

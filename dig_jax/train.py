@@ -25,7 +25,7 @@ from dig_jax.evaluate import Evaluation, evaluate
 from dig_jax.experience import Collector
 from dig_jax.learner import Learner, TrainState, make_optimizer
 from dig_jax.policy import Experience
-from dig_jax.report import Report
+from dig_jax.runlog import RunLog
 from dig_jax.sampler import Sampler
 
 Metrics = dict[str, float]
@@ -87,7 +87,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     else:
         checkpoint.copy_model_files(checkpoint.hf_files(model_folder), workdir / "model")
         checkpoint.write_json(workdir / "config.json", json.loads(config.to_json()))
-    report = Report(workdir, config.log, first_step=meta["step"])
+    log = RunLog(workdir, config.log, first_step=meta["step"])
 
     # Compiled steps.
     if config.algorithm == "grpo":
@@ -103,7 +103,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         result = run_evaluation(config, sampler, state.params, eval_data)
         score = result.metrics.get("reward_sampled", result.metrics["f1"])
         meta["best_score"] = max(meta["best_score"], score)
-        report.evaluation(step, result, seconds=time.perf_counter() - start)
+        log.evaluation(step, result, seconds=time.perf_counter() - start)
 
     # Loop.
     if meta["step"] == 0:
@@ -120,14 +120,14 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
                 " or look at the samples"
             )
         done = step + 1
-        report.step(done, config.num_steps, metrics)
+        log.step(done, config.num_steps, metrics)
         if done % config.eval.every == 0 or done == config.num_steps:
             evaluate_and_report(done)
         if done % config.checkpoint.every == 0 or done == config.num_steps:
             meta["step"] = done
             checkpoints.save(done, state, meta)
     checkpoints.close()
-    report.close()
+    log.close()
 
 
 def sft_config(config: ConfigDict, tokenizer: Tokenizer) -> sft.SFTConfig:

@@ -1,11 +1,9 @@
-"""The order of training pairs: `batch(step)` as a pure function, and a thread that prepares batches ahead."""
+"""The order of training pairs: `batch(step)` as a pure function, with a thread that prepares batches ahead."""
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from etils import epath
@@ -13,8 +11,6 @@ from etils import epath
 from dig_jax.data.augment import Augment
 from dig_jax.data.encode import Batch, PairEncoder
 from dig_jax.data.records import Pair, PairSource, open_pairs
-
-T = TypeVar("T")
 
 _SIZE_PROBES = 32  # pairs per dataset whose image size is looked up before training
 
@@ -93,10 +89,12 @@ class PairLoader:
       seed: of order and augmentation.
       shuffle: False keeps the order of the dataset, for evaluation.
       augment: see `Augment`.
+      readahead: how many of the following batches a background thread prepares while one is used; 0 for none.
       process_index, process_count: this process's share of a batch.
 
     Attributes:
       batch_size: rows per batch of this process.
+      num_pairs: pairs in the dataset.
 
     Raises:
       ValueError: the batch does not divide by the number of processes.
@@ -111,6 +109,7 @@ class PairLoader:
         seed: int,
         shuffle: bool,
         augment: Augment,
+        readahead: int = 0,
         process_index: int = 0,
         process_count: int = 1,
     ):
@@ -124,45 +123,34 @@ class PairLoader:
         self._encoder = encoder
         self._seed = seed
         self._augment = augment
+        self.num_pairs = len(dataset)
         self.batch_size = global_batch_size // process_count
         self._global_batch_size = global_batch_size
         self._first_row = process_index * self.batch_size
         order = grain.MapDataset.range(len(dataset))
         self._order = (order.shuffle(seed=seed) if shuffle else order).repeat()
 
+        self._readahead = readahead
+        self._waiting: dict[int, Future[Batch]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="readahead") if readahead else None
+
     def batch(self, step: int) -> Batch:
-        """This process's rows of batch number `step`."""
+        """This process's rows of batch number `step`. An error in loading it is raised here."""
+        if self._thread is None:
+            return self._load(step)
+        wanted = range(step, step + self._readahead + 1)
+        waiting = {number: self._waiting.pop(number, None) for number in wanted}
+        for future in self._waiting.values():
+            future.cancel()
+        self._waiting = {
+            number: future or self._thread.submit(self._load, number) for number, future in waiting.items()
+        }
+        return self._waiting.pop(step).result()
+
+    def _load(self, step: int) -> Batch:
         first = step * self._global_batch_size + self._first_row
         return self._encoder([self._pair(position) for position in range(first, first + self.batch_size)])
 
     def _pair(self, position: int) -> Pair:
         pair = self._dataset[self._order[position]]
         return self._augment(pair, np.random.default_rng([self._seed, position]))
-
-
-def prefetch(load: Callable[[int], T], steps: Iterable[int], depth: int) -> Iterator[T]:
-    """Yields load(step) for each step, computed up to `depth` steps ahead in one background thread.
-
-    An error in `load` is raised where its result would have been yielded. Closing the iterator stops the
-    thread.
-
-    Args:
-      load: for example `PairLoader.batch`.
-      steps: the steps to load, in order; may be endless.
-      depth: how many results may wait. 0 loads in the caller's thread.
-    """
-    if depth < 1:
-        yield from map(load, steps)
-        return
-    waiting: collections.deque[concurrent.futures.Future[T]] = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
-        try:
-            for step in steps:
-                waiting.append(thread.submit(load, step))
-                if len(waiting) > depth:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

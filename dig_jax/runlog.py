@@ -1,0 +1,89 @@
+"""What a run says while it goes on: lines on the terminal, metrics, sample pictures, and the report at the end."""
+
+import time
+
+import jax
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from dig_jax import report
+from dig_jax.evaluate import Evaluation
+
+# Shown on the terminal, in this order, where a step has them.
+HEADLINES = (
+    ("reward", "reward/reward"),
+    ("f1", "reward/f1"),
+    ("format", "reward/format"),
+    ("kl", "grpo/kl"),
+    ("entropy", "grpo/entropy"),
+    ("loss", "sft/loss"),
+    ("aux", "sft/aux_loss"),
+    ("grad", "grpo/grad_norm"),
+    ("tokens/s", "tokens_per_second/step"),
+)
+
+
+class RunLog:
+    """Writes the log of a run under its workdir; only the first process writes.
+
+    Args:
+        workdir: of the run.
+        config: `config.log`.
+        first_step: the step the run (re)starts at; lines of later steps, left by a run that was stopped after its
+            last checkpoint, are dropped, because they will be written again.
+    """
+
+    def __init__(self, workdir: epath.Path, config: ConfigDict, first_step: int):
+        self._every = config.every
+        self._samples = config.samples
+        self._workdir = workdir
+        self._first_step = first_step
+        self._started = time.monotonic()
+        self._writer = None
+        if jax.process_index() == 0:
+            self._writer = report.MetricsWriter(
+                workdir,
+                first_step=first_step,
+                tensorboard=config.tensorboard,
+                wandb_project=config.wandb_project,
+            )
+
+    def step(self, done: int, total: int, metrics: dict[str, float]) -> None:
+        """Logs the metrics of a finished step; `done` counts from 1."""
+        if self._writer is None:
+            return
+        self._writer.step(done, metrics)
+        if done % self._every and done != total:
+            return
+        shown = [f"{name} {metrics[key]:.3g}" for name, key in HEADLINES if key in metrics]
+        pace = (time.monotonic() - self._started) / (done - self._first_step)
+        logging.info(
+            "step %d/%d  %s  %.2f s/step  %s left", done, total, "  ".join(shown), pace, _clock(pace * (total - done))
+        )
+
+    def evaluation(self, step: int, result: Evaluation, seconds: float) -> None:
+        """Logs held-out figures, and pictures of the first answers."""
+        if self._writer is None:
+            return
+        self._writer.evaluation(step, result.metrics | {"seconds": seconds})
+        for number, answer in enumerate(result.answers[: self._samples]):
+            self._writer.sample(step, number, answer)
+        figures = "  ".join(f"{name} {result.metrics[name]:.3f}" for name in report.HELD_OUT if name in result.metrics)
+        logging.info("held out at step %d: %s  (%.0f s)", step, figures, seconds)
+        report.write_report(self._workdir)
+
+    def close(self) -> None:
+        """Writes the report and prints the held-out figures before and after."""
+        if self._writer is None:
+            return
+        self._writer.close()
+        report.write_report(self._workdir)
+        report.print_before_after(self._workdir)
+        print(f"report: {self._workdir / 'report.html'}   samples: {self._workdir / 'samples'}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
