@@ -1,0 +1,125 @@
+"""Rollout: a group of completions for every prompt, in one compiled program.
+
+Images and prompts are encoded once per prompt; its key/value cache is shared, not copied, by the G
+completions. Decoding is one `lax.while_loop` that ends as soon as every completion has.
+
+Shapes: B prompts, G completions per prompt, P padded prompt length, R `max_new_tokens`, V head rows.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.rollout.sampling import Sampling, sample
+
+
+@flax.struct.dataclass
+class Rollout:
+    """Completions. Everything is zero (tokens: the pad id) after the end of a completion.
+
+    Attributes:
+      tokens: int32 `[B, G, R]`.
+      mask: float32 `[B, G, R]`, 1 on the tokens of the completion, its end token included.
+      logprobs: float32 `[B, G, R]`, under the distribution that was sampled from (the behaviour policy).
+      model_logprobs: float32 `[B, G, R]`, under the model itself: no temperature, filter or mask.
+      finished: bool `[B, G]`, whether the end token came; False means truncated at R tokens.
+      steps: int32 scalar, the number of tokens that were decoded before all had finished.
+    """
+
+    tokens: jax.Array
+    mask: jax.Array
+    logprobs: jax.Array
+    model_logprobs: jax.Array
+    finished: jax.Array
+    steps: jax.Array
+
+
+def sample_keys(seed_key: jax.Array, step: jax.Array | int, sample_indices: jax.Array) -> jax.Array:
+    """One key per sample, a function of the seed, the training step and the sample's own index only.
+
+    Args:
+      seed_key: the run's typed PRNG key.
+      step: training step.
+      sample_indices: int `[...]`, unique within the step (such as prompt number * G + completion number).
+    """
+    fold = jax.random.fold_in(seed_key, step)
+    indices = jnp.asarray(sample_indices)
+    keys = jax.vmap(lambda index: jax.random.fold_in(fold, index))(indices.reshape(-1))
+    return keys.reshape(indices.shape)
+
+
+def rollout(
+    model: Qwen3VL, prompts: Prompts, keys: jax.Array, *, sampling: Sampling, max_new_tokens: int
+) -> Rollout:
+    """Samples G completions of every prompt.
+
+    Traceable, and meant to be compiled: `jax.jit(rollout, static_argnames=("sampling", "max_new_tokens"))`.
+    A completion depends on its prompt and its key alone, whatever else is in the batch.
+
+    Args:
+      model: the policy.
+      prompts: B right-padded prompts.
+      keys: typed PRNG keys `[B, G]` (see `sample_keys`); their shape says how many completions to draw.
+      sampling: the distribution to draw from.
+      max_new_tokens: R, the most tokens a completion may have.
+    """
+    batch, group = keys.shape
+    prompt_hidden, prompt_cache = model.prefill(prompts)
+    last = jnp.take_along_axis(prompt_hidden, prompts.length[:, None, None] - 1, axis=1)  # [B, 1, D]
+    state = _record(
+        _empty(batch, group, max_new_tokens, sampling.pad_id),
+        jnp.int32(0),
+        sample(model.logits(last), keys, 0, sampling),  # the head runs once per prompt, not per completion
+        sampling,
+    )
+
+    def unfinished(carry: tuple) -> jax.Array:
+        state, _ = carry
+        return (state.steps < max_new_tokens) & ~jnp.all(state.finished)
+
+    def decode(carry: tuple) -> tuple:
+        state, cache = carry
+        fed = jax.lax.dynamic_index_in_dim(state.tokens, state.steps - 1, axis=2, keepdims=False)
+        hidden, cache = model.decode(fed, state.steps - 1, prompt_cache, cache)
+        drawn = sample(model.logits(hidden), keys, state.steps, sampling)
+        return _record(state, state.steps, drawn, sampling), cache
+
+    cache = model.init_response_cache(batch, group, max_new_tokens)
+    state, _ = jax.lax.while_loop(unfinished, decode, (state, cache))
+    return state
+
+
+def _empty(batch: int, group: int, length: int, pad_id: int) -> Rollout:
+    zeros = jnp.zeros((batch, group, length), jnp.float32)
+    return Rollout(
+        tokens=jnp.full((batch, group, length), pad_id, jnp.int32),
+        mask=zeros,
+        logprobs=zeros,
+        model_logprobs=zeros,
+        finished=jnp.zeros((batch, group), bool),
+        steps=jnp.int32(0),
+    )
+
+
+def _record(
+    state: Rollout, step: jax.Array, drawn: tuple[jax.Array, jax.Array, jax.Array], sampling: Sampling
+) -> Rollout:
+    """Writes token number `step` of the completions that are still running, and notes which end with it."""
+    tokens, logprobs, model_logprobs = drawn
+    running = ~state.finished
+    ends = jnp.isin(tokens, jnp.array(sampling.eos_ids, jnp.int32))
+
+    def write(buffer: jax.Array, values: jax.Array, blank: float) -> jax.Array:
+        values = jnp.where(running, values, blank).astype(buffer.dtype)
+        return jax.lax.dynamic_update_index_in_dim(buffer, values, step, axis=2)
+
+    return Rollout(
+        tokens=write(state.tokens, tokens, sampling.pad_id),
+        mask=write(state.mask, running, 0),
+        logprobs=write(state.logprobs, logprobs, 0),
+        model_logprobs=write(state.model_logprobs, model_logprobs, 0),
+        finished=state.finished | ends,
+        steps=step + 1,
+    )
