@@ -92,7 +92,7 @@ class Learner:
 
     def update_grpo(self, state: TrainState, batch: Experience) -> tuple[TrainState, Metrics]:
         """One GRPO update."""
-        totals = grpo.totals(batch.mask)
+        totals = grpo.step_totals(batch.mask)
 
         def loss_fn(params: nnx.State, micro: Experience) -> tuple[jax.Array, Metrics]:
             model = nnx.merge(self.graphdef, params)
