@@ -1,0 +1,96 @@
+"""Line charts as inline SVG: small, sharp on any screen, and coloured by the page's style sheet."""
+
+import html
+import math
+from collections.abc import Sequence
+
+Point = tuple[float, float]
+
+_WIDTH, _HEIGHT = 460, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 30
+_MAX_POINTS = 400  # about one per pixel; longer runs are averaged in equal slices
+
+
+def line_chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], x_label: str) -> str:
+    """Draws one chart with its legend, as an HTML figure.
+
+    Args:
+      title: what is shown.
+      series: (label, points) of each line; points are (x, y) in order of x and finite. Empty ones are left
+      out. x_label: name of the x axis.
+
+    Returns:
+      HTML, or "" when no line has a point.
+    """
+    drawn = [(label, _thin(points)) for label, points in series if points]
+    if not drawn:
+        return ""
+    xs = [x for _, points in drawn for x, _ in points]
+    ys = [y for _, points in drawn for _, y in points]
+    x_ticks, y_ticks = _ticks(min(xs), max(xs), whole=True), _ticks(min(ys), max(ys))
+    x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
+    y_low, y_high = y_ticks[0], y_ticks[-1]
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_low) / (x_high - x_low)
+        up = (y - y_low) / (y_high - y_low)
+        return (
+            _LEFT + across * (_WIDTH - _LEFT - _RIGHT),
+            _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM),
+        )
+
+    parts = []
+    for tick in y_ticks:
+        _, y = at(x_low, tick)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+    for tick in x_ticks:
+        if x_low <= tick <= x_high:
+            x, _ = at(tick, y_low)
+            parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{_number(tick)}</text>')
+    for index, (label, points) in enumerate(drawn):
+        parts.append(_line(index, label, [at(x, y) for x, y in points], points))
+    legend = "".join(
+        f'<span class="key line{index}">{html.escape(label)}</span>' for index, (label, _) in enumerate(drawn)
+    )
+    heading = html.escape(title)
+    return (
+        f'<figure class="chart"><figcaption>{heading}<span class="legend">{legend}</span></figcaption>'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{heading} by {html.escape(x_label)}">'
+        f"{''.join(parts)}</svg></figure>"
+    )
+
+
+def _line(index: int, label: str, places: Sequence[Point], points: Sequence[Point]) -> str:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    line = f'<polyline class="line{index}" points="{path}"/>'
+    if len(points) > 60:
+        return line
+    dots = "".join(
+        f'<circle class="line{index}" cx="{px:.1f}" cy="{py:.1f}" r="2.5">'
+        f"<title>{html.escape(label)}: {y:.4g} at {_number(x)}</title></circle>"
+        for (px, py), (x, y) in zip(places, points, strict=True)
+    )
+    return line + dots
+
+
+def _thin(points: Sequence[Point]) -> list[Point]:
+    """At most `_MAX_POINTS` points: means over equal slices."""
+    size = math.ceil(len(points) / _MAX_POINTS)
+    slices = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in slices]
+
+
+def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """Four to eight round numbers that enclose low..high."""
+    span = (high - low) or abs(high) or 1.0
+    step = 10 ** math.floor(math.log10(span / 4))
+    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 5)
+    if whole:
+        step = max(1.0, step)
+    start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [tick * step for tick in range(start, max(end, start + 1) + 1)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"

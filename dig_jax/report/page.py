@@ -1,0 +1,169 @@
+"""report.html: one self-contained page of a run, for a browser on a laptop or a phone."""
+
+import base64
+import html
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from dig_jax.report.curves import line_chart
+from dig_jax.report.style import STYLE
+from dig_jax.report.summary import before_and_after
+from dig_jax.report.writer import EVALS_FILE, METRICS_FILE, SAMPLES_FILE, read_lines
+
+Records = list[dict[str, Any]]
+
+# Charts shown first: title, and the (label, key) of each line. The rest of the metrics follow, folded away.
+_HELD_OUT_CHARTS = (
+    ("Held out: accuracy", (("F1", "f1"), ("mean IoU", "iou"), ("right form", "format"))),
+    ("Held out: reward", (("sampled", "reward_sampled"), ("greedy", "reward_greedy"))),
+)
+_TRAINING_CHARTS = (
+    ("Training reward", (("reward", "reward/reward"), ("F1", "reward/f1"), ("IoU", "reward/iou"))),
+    ("Right form", (("format", "reward/format"),)),
+    ("Boxes per answer", (("predicted", "reward/num_predicted"), ("true", "reward/num_true"))),
+    (
+        "Response tokens",
+        (("mean", "rollout/response_length_mean"), ("longest", "rollout/response_length_max")),
+    ),
+    ("KL to the reference", (("KL", "grpo/kl"),)),
+    ("Entropy", (("entropy", "grpo/entropy"),)),
+    ("Supervised loss", (("answer", "sft/answer_loss"), ("cells", "sft/aux_loss"))),
+    ("Seconds per step", (("step", "time/step"),)),
+)
+_TERMS = ("reward", "f1", "iou", "format")
+_TEXT_SHOWN = 2000  # characters of an answer on the page; samples.jsonl has all of it
+
+
+def write_report(workdir: epath.PathLike) -> epath.Path:
+    """Writes workdir/report.html from the files of the run; parts it does not have yet are left out.
+
+    The page needs nothing but itself: pictures and charts are inside. All text from models and configs is
+    escaped.
+
+    Returns:
+      The path of the page.
+    """
+    workdir = epath.Path(workdir)
+    config = _read_config(workdir / "config.json")
+    metrics = read_lines(workdir / METRICS_FILE)
+    evals = read_lines(workdir / EVALS_FILE)
+    samples = read_lines(workdir / SAMPLES_FILE)
+    body = [
+        _header(workdir.name, config, metrics),
+        _before_and_after(evals),
+        _section("Learning curves", _charts(evals, metrics)),
+        _section("Answers on held-out pairs", _samples(samples, (workdir / SAMPLES_FILE).parent)),
+        _settings(config),
+    ]
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>dig_jax: {html.escape(workdir.name)}</title><style>{STYLE}</style></head>\n"
+        f"<body><main>\n{''.join(body)}</main></body></html>\n"
+    )
+    path = workdir / "report.html"
+    # A lone surrogate, which a byte-level tokenizer can produce, has no UTF-8 form.
+    path.write_bytes(page.encode("utf-8", "replace"))
+    return path
+
+
+def _read_config(path: epath.Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _header(name: str, config: dict[str, Any], metrics: Records) -> str:
+    done = metrics[-1]["step"] if metrics else 0
+    facts = [f"{done} of {config['num_steps']} steps" if "num_steps" in config else f"{done} steps"]
+    if "algorithm" in config:
+        facts.insert(0, str(config["algorithm"]))
+    seconds = sum(line.get("time/step") or 0 for line in metrics)
+    if seconds:
+        facts.append(f"{seconds / 60:.1f} minutes of training steps")
+    words = " &middot; ".join(html.escape(fact) for fact in facts)
+    return f"<header><h1>{html.escape(name)}</h1><p>{words}</p></header>\n"
+
+
+def _before_and_after(evals: Records) -> str:
+    rows = before_and_after(evals)
+    cells = "".join(
+        f"<tr><th>{html.escape(words)}</th><td>{before:.3f}</td><td><b>{after:.3f}</b></td>"
+        f'<td class="{_direction(after - before)}">{after - before:+.3f}</td></tr>'
+        for words, before, after in rows
+    )
+    if not cells:
+        return ""
+    first, last = evals[0]["step"], evals[-1]["step"]
+    return _section(
+        "Held-out pairs, before and after",
+        f"<table><thead><tr><th></th><td>step {first}</td><td>step {last}</td><td>change</td></tr></thead>"
+        f"<tbody>{cells}</tbody></table>",
+    )
+
+
+def _direction(change: float) -> str:
+    return "better" if change > 0 else "worse" if change < 0 else "same"
+
+
+def _charts(evals: Records, metrics: Records) -> str:
+    shown = [_chart(title, lines, evals) for title, lines in _HELD_OUT_CHARTS]
+    shown += [_chart(title, lines, metrics) for title, lines in _TRAINING_CHARTS]
+    main = {key for _, lines in _TRAINING_CHARTS for _, key in lines}
+    names = sorted({name for line in metrics for name in line} - main - {"step"})
+    rest = "".join(_chart(name, [(name, name)], metrics) for name in names)
+    if rest:
+        rest = f'<details><summary>All other metrics</summary><div class="charts">{rest}</div></details>'
+    charts = "".join(shown)
+    return f'<div class="charts">{charts}</div>{rest}' if charts or rest else ""
+
+
+def _chart(title: str, lines: Sequence[tuple[str, str]], records: Records) -> str:
+    return line_chart(title, [(label, _points(records, key)) for label, key in lines], x_label="step")
+
+
+def _points(records: Records, key: str) -> list[tuple[float, float]]:
+    values = ((record["step"], record.get(key)) for record in records)
+    return [(step, y) for step, y in values if isinstance(y, int | float) and math.isfinite(y)]
+
+
+def _samples(samples: Records, folder: epath.Path) -> str:
+    """The first and the last picture of every pair, side by side."""
+    by_pair: dict[str, Records] = {}
+    for sample in samples:
+        by_pair.setdefault(sample["id"], []).append(sample)
+    groups = []
+    for answers in by_pair.values():
+        shown = answers if len(answers) < 2 else [answers[0], answers[-1]]
+        figures = "".join(_figure(sample, folder) for sample in shown)
+        groups.append(f'<div class="samples">{figures}</div>')
+    return "".join(groups)
+
+
+def _figure(sample: dict[str, Any], folder: epath.Path) -> str:
+    picture = folder / sample["picture"]
+    if not picture.exists():
+        return ""
+    data = base64.b64encode(picture.read_bytes()).decode()
+    terms = " &middot; ".join(f"{name} {sample[name]:.2f}" for name in _TERMS if sample.get(name) is not None)
+    text = sample["text"]
+    cut = text if len(text) <= _TEXT_SHOWN else text[:_TEXT_SHOWN] + " ..."
+    return (
+        f'<figure><img alt="Both images with true boxes in green and predicted boxes in red" loading="lazy" '
+        f'src="data:image/png;base64,{data}"><figcaption><b>step {sample["step"]}</b> {terms}'
+        f"<pre>{html.escape(cut)}</pre></figcaption></figure>"
+    )
+
+
+def _settings(config: dict[str, Any]) -> str:
+    if not config:
+        return ""
+    text = html.escape(json.dumps(config, indent=2))
+    return f"<section><details><summary>Settings</summary><pre>{text}</pre></details></section>\n"
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{html.escape(title)}</h2>{content}</section>\n" if content else ""

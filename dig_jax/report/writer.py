@@ -1,0 +1,199 @@
+"""Files a run writes as it goes: metrics.jsonl, evals.jsonl, samples/, TensorBoard events; wandb if asked.
+
+Every line of a `.jsonl` file is one JSON object with its `step`. When a run continues from a checkpoint, the
+lines of later steps are dropped first: those steps are about to be computed, and written, again.
+"""
+
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from etils import epath
+from tensorboardX import SummaryWriter
+
+from dig_jax.report.pictures import draw_pair
+
+if TYPE_CHECKING:  # an annotation alone must not make the report depend on the model and its rollout
+    from dig_jax.evaluate import Answer
+
+METRICS_FILE = "metrics.jsonl"
+EVALS_FILE = "evals.jsonl"
+SAMPLES_FILE = "samples/samples.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+class MetricsWriter:
+    """Writes everything of a run but its checkpoints and its report.
+
+    Args:
+      workdir: of the run; created if missing.
+      first_step: the last step that is done and kept; 0 for a new run, which starts with empty files.
+      tensorboard: whether to write TensorBoard events under workdir/tensorboard.
+      wandb_project: Weights & Biases project to log to as well, "" for none.
+
+    Raises:
+      ModuleNotFoundError: a wandb project is named, but wandb is not installed.
+    """
+
+    def __init__(
+        self, workdir: epath.PathLike, *, first_step: int, tensorboard: bool, wandb_project: str
+    ) -> None:
+        workdir = epath.Path(workdir)
+        self._wandb = _start_wandb(wandb_project, workdir) if wandb_project else None
+        (workdir / SAMPLES_FILE).parent.mkdir(parents=True, exist_ok=True)
+        self._workdir = workdir
+        self._metrics = JsonLines(workdir / METRICS_FILE, first_step)
+        self._evals = JsonLines(workdir / EVALS_FILE, first_step)
+        self._samples = JsonLines(workdir / SAMPLES_FILE, first_step)
+        self._tensorboard = None
+        if tensorboard:
+            # purge_step hides the events that a stopped run wrote for steps that will be done again.
+            folder = str(workdir / TENSORBOARD_FOLDER)
+            self._tensorboard = SummaryWriter(folder, purge_step=first_step + 1 if first_step else 0)
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes the metrics of training step number `step`, counted from 1."""
+        self._write(self._metrics, step, metrics, prefix="")
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes held-out figures of the model after `step` steps."""
+        self._write(self._evals, step, metrics, prefix="eval/")
+
+    def sample(self, step: int, number: int, answer: "Answer") -> None:
+        """Draws one answer to samples/ and writes its text, boxes and reward terms beside it."""
+        pair, terms = answer.pair, dict(answer.terms)
+        shown = [f"{name} {terms[name]:.2f}" for name in ("reward", "f1", "iou", "format") if name in terms]
+        caption = (f"step {step}   {pair.id}", "   ".join(shown), answer.text)
+        picture = draw_pair(pair.image_a, pair.image_b, pair.boxes, answer.boxes, caption)
+        name = f"step{step:06d}_{number:02d}.png"
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        (self._workdir / SAMPLES_FILE).parent.joinpath(name).write_bytes(buffer.getvalue())
+        self._samples.append(
+            {
+                "step": step,
+                "id": pair.id,
+                "picture": name,
+                "text": answer.text,
+                "true_boxes": np.asarray(pair.boxes).tolist(),
+                "predicted_boxes": np.asarray(answer.boxes).tolist(),
+                **_finite(terms),
+            }
+        )
+        if self._tensorboard:
+            self._tensorboard.add_image(f"samples/{number:02d}", np.asarray(picture), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flushes and closes what is open."""
+        for lines in (self._metrics, self._evals, self._samples):
+            lines.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+        if self._wandb:
+            self._wandb.finish()
+
+    def _write(self, lines: "JsonLines", step: int, metrics: Mapping[str, float], prefix: str) -> None:
+        lines.append({"step": step} | _finite(metrics))
+        named = {prefix + name: float(value) for name, value in metrics.items()}
+        if self._tensorboard:
+            for name, value in named.items():
+                self._tensorboard.add_scalar(name, value, step)
+            self._tensorboard.flush()
+        if self._wandb:
+            self._wandb.log(named, step=step)
+
+
+class JsonLines:
+    """A file of one JSON object per line that survives being killed at any moment.
+
+    Opening it keeps the lines up to `last_step` and replaces the file in one rename, so that a crash leaves
+    either the old lines or the kept ones. A last line that was cut off by a crash is dropped.
+    """
+
+    def __init__(self, path: epath.Path, last_step: int) -> None:
+        self._path = path
+        kept = [line for line in read_lines(path) if line["step"] <= last_step] if last_step else []
+        self._text = "".join(_encode(line) for line in kept)
+        _replace_text(path, self._text)
+        # Object stores cannot append to a file; there the whole text is written again.
+        self._file = None if _is_remote(path) else open(path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Adds one line and hands it to the operating system."""
+        line = _encode(record)
+        if self._file is None:
+            self._text += line
+            self._path.write_text(self._text)
+            return
+        self._file.write(line)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Makes sure the lines are on disk."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+
+def read_lines(path: epath.PathLike) -> list[dict[str, Any]]:
+    """Reads a `.jsonl` file; empty if there is none.
+
+    Raises:
+      ValueError: a line other than an unfinished last one is not a JSON object with a `step`.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        return []
+    records = []
+    # Split at "\n" alone: `splitlines` would also cut at separators inside a string, such as U+2028.
+    *lines, _unfinished = path.read_text().split("\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not (isinstance(record, dict) and isinstance(record.get("step"), int)):
+            raise ValueError(
+                f"{path}, line {number}: expected a JSON object with a `step`, got {line[:80]!r}"
+            )
+        records.append(record)
+    return records
+
+
+def _encode(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN or infinity: they become null."""
+    values = {name: float(value) for name, value in metrics.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _is_remote(path: epath.Path) -> bool:
+    return "://" in str(path)
+
+
+def _replace_text(path: epath.Path, text: str) -> None:
+    if _is_remote(path):
+        path.write_text(text)  # an object appears whole or not at all
+        return
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)
+
+
+def _start_wandb(project: str, workdir: epath.Path) -> Any:
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"config.log.wandb_project={project!r} but wandb is not installed: `pip install wandb`, "
+            'or set it to "" to log to files only'
+        ) from error
+    # The workdir's name is the run's identity, so that a continued run goes on in the same curves.
+    return wandb.init(project=project, id=workdir.name, name=workdir.name, resume="allow")
