@@ -92,15 +92,15 @@ def _moved(
     move_image: Callable[[np.ndarray], np.ndarray],
     move_box: Callable[..., tuple[np.ndarray, ...]],
 ) -> Pair:
-    def move_boxes(boxes: np.ndarray) -> np.ndarray:
-        moved = np.stack(move_box(*boxes.T), axis=1)
-        return np.where(boxes.any(axis=1, keepdims=True), moved, 0)  # all zeros: not visible, and stays so
-
+    boxes = np.concatenate([pair.boxes, pair.boxes_a, pair.boxes_b])
+    moved = np.stack(move_box(*boxes.T), axis=1)
+    moved[~boxes.any(axis=1)] = 0  # all zeros means not visible, and stays so
+    union, in_a, in_b = np.split(moved, 3)
     return dataclasses.replace(
         pair,
         image_a=move_image(pair.image_a),
         image_b=move_image(pair.image_b),
-        boxes=move_boxes(pair.boxes),
-        boxes_a=move_boxes(pair.boxes_a),
-        boxes_b=move_boxes(pair.boxes_b),
+        boxes=union,
+        boxes_a=in_a,
+        boxes_b=in_b,
     )

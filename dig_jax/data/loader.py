@@ -1,7 +1,8 @@
-"""The order of training pairs: `batch(step)` as a pure function, with a thread that prepares batches ahead."""
+"""Batches of pairs: `batch(step)` as a pure function, with a thread to prepare them ahead."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -12,6 +13,7 @@ from dig_jax.data.augment import Augment
 from dig_jax.data.encode import Batch, PairEncoder
 from dig_jax.data.records import Pair, PairSource, open_pairs
 
+_ORDER_STREAM, _AUGMENT_STREAM = 0, 1  # keep the random numbers of order and augmentation apart
 _SIZE_PROBES = 32  # pairs per dataset whose image size is looked up before training
 
 
@@ -113,8 +115,6 @@ class PairLoader:
         process_index: int = 0,
         process_count: int = 1,
     ):
-        import grain  # 1.7 s: on use, not on import
-
         if global_batch_size % process_count:
             raise ValueError(
                 f"global_batch_size {global_batch_size} is not divisible by the {process_count} processes."
@@ -127,9 +127,8 @@ class PairLoader:
         self.batch_size = global_batch_size // process_count
         self._global_batch_size = global_batch_size
         self._first_row = process_index * self.batch_size
-        order = grain.MapDataset.range(len(dataset))
-        self._order = (order.shuffle(seed=seed) if shuffle else order).repeat()
-
+        self._shuffle = shuffle
+        self._epoch_order = functools.lru_cache(maxsize=2)(self._draw_order)  # a batch may span two epochs
         self._readahead = readahead
         self._waiting: dict[int, Future[Batch]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="readahead") if readahead else None
@@ -152,5 +151,11 @@ class PairLoader:
         return self._encoder([self._pair(position) for position in range(first, first + self.batch_size)])
 
     def _pair(self, position: int) -> Pair:
-        pair = self._dataset[self._order[position]]
-        return self._augment(pair, np.random.default_rng([self._seed, position]))
+        epoch, index = divmod(position, self.num_pairs)
+        pair = self._dataset[int(self._epoch_order(epoch)[index])]
+        return self._augment(pair, np.random.default_rng([self._seed, _AUGMENT_STREAM, position]))
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        if not self._shuffle:
+            return np.arange(self.num_pairs)
+        return np.random.default_rng([self._seed, _ORDER_STREAM, epoch]).permutation(self.num_pairs)

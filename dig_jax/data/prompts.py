@@ -20,7 +20,7 @@ QUESTION = (
     "difference."
 )
 
-_COORDINATE_MAX = 1000  # Qwen3-VL's native convention: integers 0..1000 of width and height
+COORDINATE_MAX = 1000  # Qwen3-VL's native convention: integers 0..1000 of width and height
 
 
 def prompt_ids(
@@ -66,15 +66,15 @@ def format_answer(boxes: np.ndarray, step: int = 1) -> str:
     Raises:
       ValueError: `step` does not divide 1000, or a box is not ordered within 0..1.
     """
-    if step < 1 or _COORDINATE_MAX % step:
-        raise ValueError(f"the coordinate step must be a positive divisor of {_COORDINATE_MAX}, got {step}.")
+    if step < 1 or COORDINATE_MAX % step:
+        raise ValueError(f"the coordinate step must be a positive divisor of {COORDINATE_MAX}, got {step}.")
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     low, high = boxes[:, :2], boxes[:, 2:]
     # The negated form also catches NaN.
     if not ((boxes >= 0).all() and (boxes <= 1).all() and (low <= high).all()):
         raise ValueError(f"boxes must be ordered [x0, y0, x1, y1] in 0..1, got {boxes.tolist()}.")
 
-    steps = _COORDINATE_MAX // step
+    steps = COORDINATE_MAX // step
     first, last = np.rint(low * steps), np.rint(high * steps)
     thin = first == last
     first = np.where(thin, np.minimum(np.floor(low * steps), steps - 1), first)

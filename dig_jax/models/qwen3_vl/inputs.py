@@ -6,6 +6,7 @@ All that varies between prompts (lengths, the number of images, their sizes) is 
 compiled program serves every prompt that fits the same P and N.
 """
 
+import functools
 from collections.abc import Sequence
 
 import flax.struct
@@ -131,6 +132,7 @@ def rope_positions(
     return positions, position
 
 
+@functools.lru_cache(maxsize=256)  # a data set has few image sizes
 def patch_coords(grid: tuple[int, int], merge_size: int) -> np.ndarray:
     """Row and column of every patch of an image in merge-block order, int32 [h*w,2].
 

@@ -1,0 +1,332 @@
+"""A small untrained Qwen3-VL with its own tokenizer, made offline: `python -m dig_jax.scratch --out=DIR`.
+
+The folder has the format of a released Qwen3-VL, so everything that runs on one runs on the other. Two things
+make the task learnable for a model of a million parameters. Coordinates on a coarse grid are one token each,
+so a box is seven tokens and its numbers are not spelled in digits. And what is ordered starts out smooth: the
+position table and the number tokens are initialised with Fourier features instead of noise.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from dig_jax.data.images import ImageConfig
+from dig_jax.data.prompts import COORDINATE_MAX
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, TextConfig, VisionConfig
+from dig_jax.models.qwen3_vl.hf import save_model
+from dig_jax.models.qwen3_vl.model import Qwen3VL
+
+# Special tokens of Qwen3-VL, in the order of their ids there.
+_SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+_THINK = ("<think>", "</think>")  # added tokens that are not special: they stay in decoded text
+
+_ANSWER_PIECES = ("[[", "],[", "]]", "[]")  # with the numbers and the comma, all that an answer is made of
+
+_CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' -}}
+{%- if message.content is string -%}
+{{- message.content -}}
+{%- else -%}
+{%- for item in message.content -%}
+{%- if item.type == 'image' -%}
+{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+{%- else -%}
+{{- item.text -}}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+"""
+_OPEN_THINKING = "{{- '<think>\\n' -}}\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class ScratchConfig:
+    """Sizes of the small model. Every field is a flag of the command.
+
+    Attributes:
+      seed: of the random weights.
+      question: its words become single tokens, which makes the prompt short.
+      thinking: the chat template opens "<think>", as that of Qwen3-VL Thinking does.
+      number_step: coordinates that are multiples of this, up to 1000, are one token each.
+      image_size: side in pixels of the images to train on; larger ones are shrunk to that area.
+      patch_size: side of a patch in pixels; an image token covers 2x2 patches.
+      vision_width, vision_depth, vision_heads, vision_inner: the vision tower.
+      deepstack: vision blocks whose output is also added in the decoder.
+      text_width, text_depth, text_heads, text_kv_heads, head_dim, text_inner: the decoder.
+      mrope_section: rotary frequencies for time, height and width; they sum to head_dim / 2.
+      rope_theta: base of the rotary frequencies. Released models use 5e6 for contexts of 256k tokens; here a
+        sequence has about a hundred.
+      initializer_range: standard deviation of random kernels and embeddings.
+      fourier_init: smooth initial positions and numbers.
+    """
+
+    seed: int = 0
+    question: str = "Find differences."
+    thinking: bool = False
+    number_step: int = 20
+    image_size: int = 128
+    patch_size: int = 16
+    vision_width: int = 96
+    vision_depth: int = 3
+    vision_heads: int = 3
+    vision_inner: int = 384
+    deepstack: tuple[int, ...] = (0,)
+    text_width: int = 128
+    text_depth: int = 4
+    text_heads: int = 4
+    text_kv_heads: int = 4
+    head_dim: int = 32
+    text_inner: int = 384
+    mrope_section: tuple[int, ...] = (6, 5, 5)
+    rope_theta: float = 100.0
+    initializer_range: float = 0.05
+    fourier_init: bool = True
+
+    def __post_init__(self) -> None:
+        if self.number_step < 1 or COORDINATE_MAX % self.number_step:
+            raise ValueError(f"number_step must be a divisor of {COORDINATE_MAX}, got {self.number_step}.")
+        if self.image_size % (2 * self.patch_size):
+            raise ValueError(
+                f"image_size must be a multiple of 2 * patch_size ({2 * self.patch_size}), "
+                f"got {self.image_size}."
+            )
+
+
+def make_scratch_folder(out: str | os.PathLike[str], config: ScratchConfig) -> Qwen3VLConfig:
+    """Writes a Hugging Face folder: config, random weights, tokenizer, chat template, image processor.
+
+    The folder appears whole or not at all. Returns the model's configuration.
+
+    Args:
+      out: the folder to make; it may exist if it is empty.
+      config: the sizes.
+
+    Raises:
+      ValueError: sizes that do not fit each other.
+      FileExistsError: `out` has something in it.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} exists and is not an empty folder; remove it or choose another name.")
+    hf = _make_tokenizer(config)
+    ids = hf.get_vocab()
+    model_config = _model_config(config, ids)
+    model = Qwen3VL(model_config, rngs=nnx.Rngs(config.seed))
+    if config.fourier_init:
+        _smooth_positions(model, config)
+        _smooth_numbers(model, config, ids)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        folder = Path(temporary) / "folder"
+        save_model(folder, model)
+        hf.save_pretrained(folder)
+        _image_config(config).save(folder)
+        generation = {
+            "bos_token_id": ids["<|endoftext|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+            "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]],
+            "do_sample": True,
+            "temperature": 1.0,
+        }
+        (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+        os.replace(folder, out)
+    return model_config
+
+
+def _numbers(config: ScratchConfig) -> list[int]:
+    return list(range(0, COORDINATE_MAX + 1, config.number_step))
+
+
+def _image_config(config: ScratchConfig) -> ImageConfig:
+    return ImageConfig(
+        patch_size=config.patch_size,
+        merge_size=2,
+        temporal_patch_size=2,
+        min_pixels=(2 * config.patch_size) ** 2,
+        max_pixels=config.image_size**2,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
+
+
+def _model_config(config: ScratchConfig, ids: dict[str, int]) -> Qwen3VLConfig:
+    return Qwen3VLConfig(
+        text=TextConfig(
+            vocab_size=-(-len(ids) // 64) * 64,  # padded, as released models are, so that it can be sharded
+            hidden_size=config.text_width,
+            intermediate_size=config.text_inner,
+            num_hidden_layers=config.text_depth,
+            num_attention_heads=config.text_heads,
+            num_key_value_heads=config.text_kv_heads,
+            head_dim=config.head_dim,
+            rms_norm_eps=1e-6,
+            rope_theta=config.rope_theta,
+            mrope_section=config.mrope_section,  # type: ignore[arg-type]  # TextConfig checks its length
+            max_position_embeddings=4096,
+            initializer_range=config.initializer_range,
+        ),
+        vision=VisionConfig(
+            depth=config.vision_depth,
+            hidden_size=config.vision_width,
+            intermediate_size=config.vision_inner,
+            num_heads=config.vision_heads,
+            in_channels=3,
+            patch_size=config.patch_size,
+            temporal_patch_size=2,
+            spatial_merge_size=2,
+            out_hidden_size=config.text_width,
+            num_position_embeddings=(config.image_size // config.patch_size) ** 2,
+            deepstack_visual_indexes=config.deepstack,
+            initializer_range=config.initializer_range,
+        ),
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+
+
+def _make_tokenizer(config: ScratchConfig) -> Any:
+    """A byte-level BPE tokenizer that knows the words of the prompt and the pieces of an answer.
+
+    Numbers are added tokens, matched as whole words before BPE: Qwen's tokenizer splits digits apart, so
+    merges could not join them, and a number off the grid must not be cut into others that are on it.
+    """
+    from tokenizers import AddedToken, pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    base = Qwen2Tokenizer()
+    words = [
+        piece
+        for text in ("user", "system", "assistant", config.question)
+        for piece, _ in base.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
+    ]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = _merges_for([*_ANSWER_PIECES, *words])
+    pieces = dict.fromkeys([*alphabet, *(left + right for left, right in merges)])
+    vocab = {piece: id for id, piece in enumerate(pieces)}
+    hf = Qwen2Tokenizer(
+        vocab=vocab, merges=merges, unk_token=None, eos_token=_SPECIAL[0], pad_token=_SPECIAL[0]
+    )
+    hf.add_special_tokens({"extra_special_tokens": list(_SPECIAL)})
+    hf.eos_token = "<|im_end|>"  # only now: a token named above would have been given the first id
+    plain = [*_THINK, *map(str, _numbers(config))]
+    hf.add_tokens(
+        [AddedToken(text, special=False, normalized=False, single_word=text.isdigit()) for text in plain]
+    )
+    hf.chat_template = _CHAT_TEMPLATE + _OPEN_THINKING * config.thinking + "{%- endif -%}\n"
+    return hf
+
+
+def _merges_for(pieces: Iterable[str]) -> list[tuple[str, str]]:
+    """BPE merges, in order of priority, that make each of `pieces` a single token."""
+    merges: list[tuple[str, str]] = []
+    for piece in pieces:
+        while len(parts := _apply_merges(list(piece), merges)) > 1:
+            merges.append((parts[0], parts[1]))
+    return merges
+
+
+def _apply_merges(parts: list[str], merges: Sequence[tuple[str, str]]) -> list[str]:
+    # In this order is the same as by priority: what uses the piece that a merge makes comes later.
+    for left, right in merges:
+        i = 0
+        while i + 1 < len(parts):
+            if (parts[i], parts[i + 1]) == (left, right):
+                parts[i : i + 2] = [left + right]
+            i += 1
+    return parts
+
+
+def _smooth_positions(model: Qwen3VL, config: ScratchConfig) -> None:
+    """Fills the position table with smooth functions of row and column."""
+    side = config.image_size // config.patch_size
+    axis = _fourier(np.linspace(0, 1, side), frequencies=side // 2)
+    rows, columns = np.repeat(axis, side, axis=0), np.tile(axis, (side, 1))
+    # A patch embedding's output is of order one, and so must be what tells its place.
+    table = _project(np.concatenate([rows, columns], axis=1), config.vision_width, rms=0.5, seed=config.seed)
+    model.vision.pos_embed.set_value(model.vision.pos_embed.get_value() * 0 + table)
+
+
+def _smooth_numbers(model: Qwen3VL, config: ScratchConfig, ids: dict[str, int]) -> None:
+    """Gives number tokens embeddings that change smoothly with the number, of the usual size."""
+    numbers = np.array(_numbers(config))
+    features = _fourier(numbers / COORDINATE_MAX, frequencies=len(numbers) // 4)
+    rows = _project(features, config.text_width, rms=config.initializer_range, seed=config.seed + 1)
+    embedding = model.text.embedding.get_value()
+    model.text.embedding.set_value(embedding.at[np.array([ids[str(n)] for n in numbers])].set(rows))
+
+
+def _fourier(x: np.ndarray, frequencies: int) -> np.ndarray:
+    """[n, 1 + 2 * frequencies] features of x [n] in 0..1: a constant, cosines and sines of half periods."""
+    angles = np.pi * x[:, None] * np.arange(1, frequencies + 1)
+    # Falling amplitudes: near neighbors should be alike.
+    scale = 1 / np.sqrt(np.arange(1, frequencies + 1))
+    return np.concatenate([np.ones_like(x)[:, None], np.cos(angles) * scale, np.sin(angles) * scale], axis=1)
+
+
+def _project(features: np.ndarray, width: int, *, rms: float, seed: int) -> np.ndarray:
+    """features [n, f] in a random basis: float32 [n, width] of the given root mean square."""
+    basis = np.random.default_rng(seed).normal(size=(features.shape[1], width))
+    projected = features @ basis
+    return (projected * (rms / np.sqrt((projected**2).mean()))).astype(np.float32)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 0, or 1 with a message on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m dig_jax.scratch", description=__doc__.split("\n")[0])
+    parser.add_argument("--out", required=True, help="folder to make")
+    for field in dataclasses.fields(ScratchConfig):
+        default = field.default
+        kind: dict[str, Any] = {"type": type(default)}
+        if isinstance(default, bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+        elif isinstance(default, tuple):
+            kind = {"type": int, "nargs": "*"}
+        parser.add_argument(f"--{field.name}", default=default, help=f"default: {default}", **kind)
+    values = vars(parser.parse_args(argv))
+    out = values.pop("out")
+    try:
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        config = ScratchConfig(**values)
+        model_config = make_scratch_folder(out, config)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {out}: {model_config.text.vocab_size} token ids, random weights")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
