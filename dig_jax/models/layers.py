@@ -29,18 +29,22 @@ MASKED = -1e30
 
 
 def make_param(
-    rngs: nnx.Rngs, shape: Sequence[int], axes: Axes, init: Callable[..., jax.Array], dtype: jnp.dtype
+    rngs: nnx.Rngs, shape: Sequence[int], axes: Axes, *, std: float, dtype: jnp.dtype
 ) -> nnx.Param:
-    """A parameter of `shape` with one logical axis name (or None) per dimension."""
-    if len(shape) != len(axes):
-        raise ValueError(f"shape {tuple(shape)} and axes {axes} must have one name per dimension")
-    value = init(rngs.params(), tuple(shape), dtype)
+    """A parameter drawn from a normal distribution, with a logical axis name (or None) per dimension."""
+    return _annotate(std * jax.random.normal(rngs.params(), tuple(shape), dtype), axes)
+
+
+def make_constant(shape: Sequence[int], axes: Axes, value: float, dtype: jnp.dtype) -> nnx.Param:
+    """A parameter that starts at `value`: norm scales and biases. Drawing no key keeps compilation short."""
+    return _annotate(jnp.full(tuple(shape), value, dtype), axes)
+
+
+def _annotate(value: jax.Array, axes: Axes) -> nnx.Param:
+    if value.ndim != len(axes):
+        raise ValueError(f"a parameter of shape {value.shape} needs one axis name per dimension, got {axes}")
     # Placement is the caller's business (jit with out_shardings), hence no eager sharding.
     return nnx.Param(value, out_sharding=axes, eager_sharding=False)
-
-
-def normal(std: float) -> Callable[..., jax.Array]:
-    return nnx.initializers.normal(std)
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
@@ -77,10 +81,8 @@ class Linear(nnx.Module):
         dtype: jnp.dtype,
     ) -> None:
         self.num_in = len(in_shape)
-        self.kernel = make_param(rngs, (*in_shape, *out_shape), axes, normal(std), dtype)
-        self.bias = (
-            make_param(rngs, out_shape, axes[self.num_in :], nnx.initializers.zeros, dtype) if bias else None
-        )
+        self.kernel = make_param(rngs, (*in_shape, *out_shape), axes, std=std, dtype=dtype)
+        self.bias = make_constant(out_shape, axes[self.num_in :], 0.0, dtype) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=self.num_in, precision=precision_for(x))
@@ -90,9 +92,9 @@ class Linear(nnx.Module):
 class RMSNorm(nnx.Module):
     """Root-mean-square norm over the last axis, computed in float32."""
 
-    def __init__(self, size: int, axis: str | None, *, eps: float, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
+    def __init__(self, size: int, axis: str | None, *, eps: float, dtype: jnp.dtype) -> None:
         self.eps = eps
-        self.scale = make_param(rngs, (size,), (axis,), nnx.initializers.ones, dtype)
+        self.scale = make_constant((size,), (axis,), 1.0, dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x32 = x.astype(jnp.float32)
@@ -103,10 +105,10 @@ class RMSNorm(nnx.Module):
 class LayerNorm(nnx.Module):
     """Layer norm with scale and bias over the last axis, computed in float32."""
 
-    def __init__(self, size: int, axis: str | None, *, eps: float, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
+    def __init__(self, size: int, axis: str | None, *, eps: float, dtype: jnp.dtype) -> None:
         self.eps = eps
-        self.scale = make_param(rngs, (size,), (axis,), nnx.initializers.ones, dtype)
-        self.bias = make_param(rngs, (size,), (axis,), nnx.initializers.zeros, dtype)
+        self.scale = make_constant((size,), (axis,), 1.0, dtype)
+        self.bias = make_constant((size,), (axis,), 0.0, dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x32 = x.astype(jnp.float32)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dig_jax.models.layers import constrain, make_param, normal, precision_for
+from dig_jax.models.layers import constrain, make_param, precision_for
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.text import PromptCache, ResponseCache, TextDecoder
@@ -50,8 +50,8 @@ class Qwen3VL(nnx.Module):
                 rngs,
                 (config.text.vocab_size, config.text.hidden_size),
                 ("vocab", "embed"),
-                normal(config.text.initializer_range),
-                param_dtype,
+                std=config.text.initializer_range,
+                dtype=param_dtype,
             )
         )
 

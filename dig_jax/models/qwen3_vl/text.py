@@ -24,7 +24,6 @@ from dig_jax.models.layers import (
     attention,
     constrain,
     make_param,
-    normal,
     stack_layers,
 )
 from dig_jax.models.qwen3_vl.config import TextConfig
@@ -66,8 +65,8 @@ class TextAttention(nnx.Module):
         self.o_proj = Linear(
             (heads, head_dim), (width,), ("heads", "head_dim", "embed"), std=std, rngs=rngs, dtype=dtype
         )
-        self.q_norm = RMSNorm(head_dim, "head_dim", eps=config.rms_norm_eps, rngs=rngs, dtype=dtype)
-        self.k_norm = RMSNorm(head_dim, "head_dim", eps=config.rms_norm_eps, rngs=rngs, dtype=dtype)
+        self.q_norm = RMSNorm(head_dim, "head_dim", eps=config.rms_norm_eps, dtype=dtype)
+        self.k_norm = RMSNorm(head_dim, "head_dim", eps=config.rms_norm_eps, dtype=dtype)
 
     def __call__(
         self, x: jax.Array, rotation: Rotation, own_mask: jax.Array | None, context: Sequence[KeyValues]
@@ -100,9 +99,9 @@ class TextLayer(nnx.Module):
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
         eps = config.rms_norm_eps
-        self.input_norm = RMSNorm(config.hidden_size, "embed", eps=eps, rngs=rngs, dtype=dtype)
+        self.input_norm = RMSNorm(config.hidden_size, "embed", eps=eps, dtype=dtype)
         self.attn = TextAttention(config, rngs=rngs, dtype=dtype)
-        self.post_norm = RMSNorm(config.hidden_size, "embed", eps=eps, rngs=rngs, dtype=dtype)
+        self.post_norm = RMSNorm(config.hidden_size, "embed", eps=eps, dtype=dtype)
         self.mlp = TextMLP(config, rngs=rngs, dtype=dtype)
 
     def __call__(
@@ -129,13 +128,13 @@ class TextDecoder(nnx.Module):
             rngs,
             (config.vocab_size, config.hidden_size),
             ("vocab", "embed"),
-            normal(config.initializer_range),
-            dtype,
+            std=config.initializer_range,
+            dtype=dtype,
         )
         self.layers = stack_layers(
             lambda r: TextLayer(config, rngs=r, dtype=dtype), config.num_hidden_layers, rngs
         )
-        self.norm = RMSNorm(config.hidden_size, "embed", eps=config.rms_norm_eps, rngs=rngs, dtype=dtype)
+        self.norm = RMSNorm(config.hidden_size, "embed", eps=config.rms_norm_eps, dtype=dtype)
 
     def embed(self, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
         return jnp.take(self.embedding[...], tokens, axis=0).astype(dtype)

@@ -18,7 +18,6 @@ from dig_jax.models.layers import (
     attention,
     constrain,
     make_param,
-    normal,
     stack_layers,
 )
 from dig_jax.models.qwen3_vl.config import VisionConfig
@@ -79,9 +78,9 @@ class VisionBlock(nnx.Module):
     """Pre-norm transformer block."""
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
-        self.norm1 = LayerNorm(config.hidden_size, "vision_embed", eps=NORM_EPS, rngs=rngs, dtype=dtype)
+        self.norm1 = LayerNorm(config.hidden_size, "vision_embed", eps=NORM_EPS, dtype=dtype)
         self.attn = VisionAttention(config, rngs=rngs, dtype=dtype)
-        self.norm2 = LayerNorm(config.hidden_size, "vision_embed", eps=NORM_EPS, rngs=rngs, dtype=dtype)
+        self.norm2 = LayerNorm(config.hidden_size, "vision_embed", eps=NORM_EPS, dtype=dtype)
         self.mlp = VisionMLP(config, rngs=rngs, dtype=dtype)
 
     def __call__(self, x: jax.Array, rotation: Rotation, same_image: jax.Array) -> jax.Array:
@@ -106,7 +105,6 @@ class PatchMerger(nnx.Module):
             joined if norm_after_merge else config.hidden_size,
             "vision_embed",
             eps=NORM_EPS,
-            rngs=rngs,
             dtype=dtype,
         )
         self.fc1 = Linear(
@@ -154,8 +152,8 @@ class VisionTower(nnx.Module):
             rngs,
             (config.num_position_embeddings, config.hidden_size),
             (None, "vision_embed"),
-            normal(std),
-            dtype,
+            std=std,
+            dtype=dtype,
         )
         self.blocks = stack_layers(lambda r: VisionBlock(config, rngs=r, dtype=dtype), config.depth, rngs)
         self.merger = PatchMerger(config, norm_after_merge=False, rngs=rngs, dtype=dtype)

@@ -1,0 +1,31 @@
+"""Fixtures that several packages' tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before JAX is imported. Compiled programs are kept between runs: most of a first run is compilation.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen3vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random Qwen3-VL Instruct model with its tokenizer. Not to be written to."""
+    from tests.make_tiny_qwen3vl import make_tiny
+
+    folder = tmp_path_factory.mktemp("qwen3vl") / "instruct"
+    make_tiny(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen3vl_thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a Thinking model, whose template opens `<think>`, and with a tied head."""
+    from tests.make_tiny_qwen3vl import make_tiny
+
+    folder = tmp_path_factory.mktemp("qwen3vl") / "thinking"
+    make_tiny(folder, thinking=True, tied=True)
+    return folder
