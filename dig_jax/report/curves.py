@@ -8,6 +8,7 @@ Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 460, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 30
+_MAX_DOTS = 25  # longer lines are clearer without dots
 _MAX_POINTS = 400  # about one per pixel; longer runs are averaged in equal slices
 
 
@@ -64,7 +65,7 @@ def line_chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], x_labe
 def _line(index: int, label: str, places: Sequence[Point], points: Sequence[Point]) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     line = f'<polyline class="line{index}" points="{path}"/>'
-    if len(points) > 60:
+    if len(points) > _MAX_DOTS:
         return line
     dots = "".join(
         f'<circle class="line{index}" cx="{px:.1f}" cy="{py:.1f}" r="2.5">'

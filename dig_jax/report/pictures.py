@@ -17,7 +17,7 @@ _MARGIN = 12
 _FONT_SIZE = 15
 _LINE_HEIGHT = 21
 _MAX_CAPTION_LINES = 8
-_LINE_WIDTH = 3
+_LINE_WIDTH = 2
 
 
 def draw_pair(
@@ -67,16 +67,16 @@ def draw_pair(
 
 
 def _panel(image: np.ndarray, true_boxes: np.ndarray, predicted_boxes: np.ndarray) -> Image.Image:
-    """One image at display size with its boxes; predicted ones lie inside, so that equal boxes show both."""
+    """One image at display size; true boxes are drawn around their pixels, predicted ones just inside."""
     height, width = image.shape[:2]
     scale = _IMAGE_SIZE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     panel = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(panel)
     for box in true_boxes:
-        _rectangle(draw, box, size, TRUE_COLOR, inset=0)
+        _rectangle(draw, box, size, TRUE_COLOR, inset=-_LINE_WIDTH)
     for box in predicted_boxes:
-        _rectangle(draw, box, size, PREDICTED_COLOR, inset=_LINE_WIDTH)
+        _rectangle(draw, box, size, PREDICTED_COLOR, inset=0)
     return panel
 
 
