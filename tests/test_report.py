@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 
@@ -63,6 +64,14 @@ def test_a_new_run_drops_what_a_run_killed_before_its_first_checkpoint_left(tmp_
     assert read_lines(tmp_path / "evals.jsonl") == []
 
 
+def test_a_store_that_cannot_append_receives_the_same_files(tmp_path, monkeypatch):
+    write_steps(tmp_path / "local", 0, 6)
+    monkeypatch.setattr("dig_jax.report.writer._is_remote", lambda path: True)
+    write_steps(tmp_path / "store", 0, 5)
+    write_steps(tmp_path / "store", 4, 6)
+    assert contents(tmp_path / "store") == contents(tmp_path / "local")
+
+
 def test_each_line_is_in_the_file_as_soon_as_it_is_written(tmp_path):
     run = writer(tmp_path)
     run.step(1, {"loss": 0.5})
@@ -104,6 +113,13 @@ def test_tensorboard_events_are_written_when_asked_for(tmp_path):
     run.close()
     events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
     assert b"loss" in events and b"eval/f1" in events and b"samples/00" in events
+
+
+def test_importing_the_report_imports_neither_torch_nor_tensorboard():
+    code = (
+        "import sys, dig_jax.report; print(sorted({'torch', 'tensorboardX', 'wandb'} & sys.modules.keys()))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
 def test_wandb_asked_for_but_not_installed_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from etils import epath
-from tensorboardX import SummaryWriter
 
 from dig_jax.report.pictures import draw_pair
 
@@ -49,11 +48,7 @@ class MetricsWriter:
         self._metrics = JsonLines(workdir / METRICS_FILE, first_step)
         self._evals = JsonLines(workdir / EVALS_FILE, first_step)
         self._samples = JsonLines(workdir / SAMPLES_FILE, first_step)
-        self._tensorboard = None
-        if tensorboard:
-            # purge_step hides the events that a stopped run wrote for steps that will be done again.
-            folder = str(workdir / TENSORBOARD_FOLDER)
-            self._tensorboard = SummaryWriter(folder, purge_step=first_step + 1 if first_step else 0)
+        self._tensorboard = _start_tensorboard(workdir, first_step) if tensorboard else None
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes the metrics of training step number `step`, counted from 1."""
@@ -185,6 +180,15 @@ def _replace_text(path: epath.Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".tmp")
     unfinished.write_text(text)
     os.replace(unfinished, path)
+
+
+def _start_tensorboard(workdir: epath.Path, first_step: int) -> Any:
+    from tensorboardX import (
+        SummaryWriter,
+    )  # on use: it imports PyTorch, which takes seconds, where there is one
+
+    # purge_step hides the events that a stopped run wrote for steps that will be done again.
+    return SummaryWriter(str(workdir / TENSORBOARD_FOLDER), purge_step=first_step + 1 if first_step else 0)
 
 
 def _start_wandb(project: str, workdir: epath.Path) -> Any:
