@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,9 +72,12 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
             f"{path} has no tokenizer (tokenizer.json); expected a Hugging Face model folder."
         )
     hf = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    legacy = path / "chat_template.json"  # where hub repositories keep the template with images
+    if legacy.exists() and not (path / "chat_template.jinja").exists():
+        hf.chat_template = json.loads(legacy.read_text())["chat_template"]
     if not hf.chat_template:
         raise ValueError(
-            f"{path}: the tokenizer has no chat template (chat_template.jinja or tokenizer_config.json)."
+            f"{path}: the tokenizer has no chat template (chat_template.jinja or chat_template.json)."
         )
 
     vocab = hf.get_vocab()

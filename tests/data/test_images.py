@@ -1,0 +1,173 @@
+"""Preprocessing equals transformers' PIL image processor, and unusable images are refused with a reason."""
+
+import dataclasses
+import io
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from dig_jax.data.images import ImageConfig, decode_image, load_image, patch_grid, preprocess, smart_resize
+
+QWEN3_VL = ImageConfig(
+    patch_size=16,
+    merge_size=2,
+    temporal_patch_size=2,
+    min_pixels=65_536,
+    max_pixels=16_777_216,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
+
+
+def reference(config: ImageConfig) -> Qwen2VLImageProcessorPil:
+    return Qwen2VLImageProcessorPil(
+        patch_size=config.patch_size,
+        merge_size=config.merge_size,
+        temporal_patch_size=config.temporal_patch_size,
+        image_mean=list(config.mean),
+        image_std=list(config.std),
+        size={"shortest_edge": config.min_pixels, "longest_edge": config.max_pixels},
+    )
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "size", [(448, 448), (300, 500), (100, 70), (33, 33), (256, 288), (40, 1000), (1, 1)]
+)
+def test_patches_equal_those_of_transformers_at_any_size(size):
+    image = noise(*size)
+    patches, grid = preprocess(image, QWEN3_VL)
+    expected = reference(QWEN3_VL)(images=[image], input_data_format="channels_last", return_tensors="np")
+    assert (1, *grid) == tuple(expected["image_grid_thw"][0])
+    assert patches.dtype == np.float32
+    np.testing.assert_allclose(patches, expected["pixel_values"], atol=1e-6, rtol=0)
+
+
+def test_other_settings_than_the_usual_ones_are_followed_too():
+    clip_mean, clip_std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
+    config = ImageConfig(14, 2, 3, 28 * 28, 20_000, clip_mean, clip_std)
+    image = noise(200, 301)  # above max_pixels
+    patches, (h, w) = preprocess(image, config)
+    expected = reference(config)(images=[image], input_data_format="channels_last", return_tensors="np")
+    assert patches.shape == (h * w, 3 * 3 * 14 * 14) == (h * w, config.patch_dim)
+    np.testing.assert_allclose(patches, expected["pixel_values"], atol=1e-6, rtol=0)
+
+
+def test_known_sizes_after_resizing():
+    sizes = {(448, 448): (448, 448), (300, 500): (288, 512), (100, 70): (320, 224), (33, 33): (256, 256)}
+    assert {size: smart_resize(*size, QWEN3_VL) for size in sizes} == sizes
+    assert patch_grid(300, 500, QWEN3_VL) == (18, 32)
+
+
+def test_the_four_patches_of_a_merged_token_are_adjacent():
+    config = dataclasses.replace(QWEN3_VL, min_pixels=1)
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:32, 32:] = 255  # the second of four merged tokens
+    patches, grid = preprocess(image, config)
+    assert grid == (4, 4)
+    np.testing.assert_array_equal(patches.mean(axis=1), [-1] * 4 + [1] * 4 + [-1] * 8)
+
+
+def test_views_such_as_flipped_images_need_no_copy_first():
+    image = noise(64, 96)
+    config = dataclasses.replace(QWEN3_VL, min_pixels=1)
+    for view in (image[:, ::-1], image[::-1], image.transpose(1, 0, 2)):
+        np.testing.assert_array_equal(preprocess(view, config)[0], preprocess(view.copy(), config)[0])
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3))]
+)
+def test_what_is_no_uint8_rgb_image_is_refused(image):
+    with pytest.raises(ValueError, match=r"expected a uint8 image \[H, W, 3\]"):
+        preprocess(image, QWEN3_VL)
+
+
+def test_an_image_two_hundred_times_wider_than_high_is_refused():
+    with pytest.raises(ValueError, match="2010x10 pixels"):
+        smart_resize(10, 2010, QWEN3_VL)
+
+
+def test_settings_written_to_a_folder_are_read_back_and_by_transformers(tmp_path):
+    QWEN3_VL.save(tmp_path)
+    assert ImageConfig.from_folder(tmp_path) == QWEN3_VL
+    image = noise(100, 70)
+    loaded = Qwen2VLImageProcessorPil.from_pretrained(tmp_path)
+    expected = loaded(images=[image], input_data_format="channels_last", return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(preprocess(image, QWEN3_VL)[0], expected, atol=1e-6, rtol=0)
+
+
+def test_settings_are_also_found_in_a_processor_config(tmp_path):
+    QWEN3_VL.save(tmp_path)
+    file = tmp_path / "preprocessor_config.json"
+    (tmp_path / "processor_config.json").write_text(
+        json.dumps({"image_processor": json.loads(file.read_text())})
+    )
+    file.unlink()
+    assert ImageConfig.from_folder(tmp_path) == QWEN3_VL
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"resample": 2}, "resample is 2; only 3 is supported"),
+        ({"do_normalize": False}, "do_normalize is False"),
+        ({"patch_size": None, "size": None}, "no value for patch_size, min_pixels, max_pixels"),
+        ({"size": {"shortest_edge": 9, "longest_edge": 4}}, r"max_pixels \(4\) is below min_pixels \(9\)"),
+        ({"image_mean": [0.5]}, "mean needs one value per RGB channel"),
+    ],
+)
+def test_settings_we_cannot_follow_are_refused_by_name(tmp_path, change, message):
+    QWEN3_VL.save(tmp_path)
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        ImageConfig.from_folder(tmp_path)
+
+
+def test_a_folder_without_settings_says_what_was_expected(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"preprocessor_config.json and no processor_config.json"):
+        ImageConfig.from_folder(tmp_path)
+
+
+def test_gray_and_transparent_files_become_rgb(tmp_path):
+    for mode in ("L", "RGBA", "P"):
+        Image.new(mode, (5, 4)).save(tmp_path / "image.png")
+        assert load_image(tmp_path / "image.png").shape == (4, 5, 3)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [5000, 12_000, 60_000])
+def test_a_small_file_that_claims_huge_pixels_is_refused_before_decoding(side):
+    with pytest.raises(ValueError, match="bomb.png: "):
+        decode_image(png_header(side, side), "bomb.png")
+
+
+def test_damaged_files_are_refused_by_name():
+    file = io.BytesIO()
+    Image.fromarray(noise(40, 40)).save(file, "PNG")
+    for data in (b"", b"not an image", file.getvalue()[:200], png_header(8, 8)):
+        with pytest.raises(ValueError, match="x.png: not a readable image"):
+            decode_image(data, "x.png")
