@@ -15,14 +15,22 @@ def get_config() -> ConfigDict:
     config.algorithm = "grpo"  # "grpo": reward only. "sft": supervised answers (warm-up).
     config.seed = 0  # order of the data, sampling noise, augmentation
     config.num_steps = 45  # training steps; one step is one rollout (grpo) or one batch (sft)
-    config.model_path = ""  # Hugging Face folder, hub id, or workdir: architecture, tokenizer, reference weights
-    config.init_from = ""  # workdir of an earlier stage whose newest parameters to start from; "" = model_path
+    config.model_path = (
+        ""  # Hugging Face folder, hub id, or workdir: architecture, tokenizer, reference weights
+    )
+    config.init_from = (
+        ""  # workdir of an earlier stage whose newest parameters to start from; "" = model_path
+    )
 
     config.model = ConfigDict()
     config.model.dtype = "bfloat16"  # compute: "bfloat16" | "float32"
     config.model.param_dtype = "float32"  # parameters and optimizer moments: "float32" | "bfloat16"
-    config.model.head_chunk = 1024  # tokens per slice of the output head: bounds the memory for logits
-    config.model.remat = True  # recompute each layer in the backward pass: less memory, about a third more FLOPs
+    config.model.head_chunk = (
+        64  # response positions per slice of the output head: bounds the memory for logits
+    )
+    config.model.remat = (
+        True  # recompute each layer in the backward pass: less memory, about a third more FLOPs
+    )
 
     config.data = ConfigDict()
     config.data.train = ("",)  # dig_pairs folders; several are mixed uniformly over pairs
@@ -44,7 +52,9 @@ def get_config() -> ConfigDict:
 
     config.batch = ConfigDict()
     config.batch.prompts = 512  # prompts per step
-    config.batch.update_prompts = 128  # prompts per optimizer update; prompts / update_prompts updates per step
+    config.batch.update_prompts = (
+        128  # prompts per optimizer update; prompts / update_prompts updates per step
+    )
     config.batch.micro_prompts = 8  # prompts per gradient-accumulation slice, over all devices
     config.batch.rollout_prompts = 64  # prompts sampled together, over all devices
 
@@ -57,7 +67,9 @@ def get_config() -> ConfigDict:
 
     config.grpo = ConfigDict()
     config.grpo.loss = "grpo"  # "grpo" | "dr_grpo" | "gspo"
-    config.grpo.loss_mean = "token"  # "token": over all tokens of the update | "sequence": per completion first
+    config.grpo.loss_mean = (
+        "token"  # "token": over all tokens of the update | "sequence": per completion first
+    )
     config.grpo.normalize_std = True  # divide advantages by the group's standard deviation
     config.grpo.advantage_eps = 1e-6
     config.grpo.clip_low = 0.2
@@ -66,7 +78,9 @@ def get_config() -> ConfigDict:
     config.grpo.kl = "k3"  # "k1" | "k2" | "k3"
     config.grpo.kl_coef = 1e-2  # 0 = no reference model is kept
     config.grpo.importance_cap = 0.0  # cap of the sampler/trainer importance weight; 0 = no correction
-    config.grpo.dynamic_sampling = 0  # extra rollouts allowed per step to replace groups of equal reward; 0 = off
+    config.grpo.dynamic_sampling = (
+        0  # extra rollouts allowed per step to replace groups of equal reward; 0 = off
+    )
 
     config.sft = ConfigDict()
     config.sft.answer_step = 1  # answers are rounded to multiples of this, in 0..1000
@@ -78,7 +92,9 @@ def get_config() -> ConfigDict:
     config.reward.iou_weight = 0.5
     config.reward.format_weight = 0.1
     config.reward.iou_threshold = 0.5  # a matched pair counts as found from this IoU
-    config.reward.iou_average = "max"  # mean IoU is divided by max(N, M) ("max") or by matched pairs ("matched")
+    config.reward.iou_average = (
+        "max"  # mean IoU is divided by max(N, M) ("max") or by matched pairs ("matched")
+    )
     config.reward.l1_weight = 1.0  # matching cost
     config.reward.giou_weight = 1.0
     config.reward.max_boxes = 16  # boxes kept of one answer

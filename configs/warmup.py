@@ -3,10 +3,12 @@
     make warmup
 
 makes the tokenizer and random weights, renders the pairs, trains with this config and writes
-`assets/quickstart_warmup`, the checkpoint that the quickstart starts from. The answers are rounded to multiples
-of 20 (one token each in the small tokenizer), and an auxiliary loss asks at every cell of the second image whether
+`assets/quickstart_warmup`, the checkpoint that the quickstart starts from. The answers are rounded to
+multiples of 20 (one token each in the small tokenizer), and an auxiliary loss asks at every cell of the
+second image whether
 it overlaps a true box: without it a model this small needs many times longer before it compares the images.
-The learning rate stays constant, so that what GRPO gains later is not just the annealing that a decay would give.
+The learning rate stays constant, so that what GRPO gains later is not just the annealing that a decay would
+give.
 """
 
 from ml_collections import ConfigDict
@@ -31,9 +33,9 @@ def get_config() -> ConfigDict:
     config.data.augment.swap_pair = True
     config.data.augment.permute_channels = True
     config.batch.prompts = config.batch.update_prompts = config.batch.micro_prompts = 32
-    config.rollout.max_new_tokens = 48
+    config.rollout.max_new_tokens = 40
     config.sft.answer_step = 20
-    config.sft.max_answer_tokens = 48
+    config.sft.max_answer_tokens = 28
     config.sft.aux_weight = 1.0
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup_updates = 200

@@ -1,8 +1,9 @@
 """Orbax checkpoints of a run, and finding the model a run starts from.
 
-A checkpoint holds everything the next step depends on: parameters, optimizer state, the step (which fixes the data
-position and all randomness), the best score so far, and the fingerprint of the frozen reference model. A workdir
-also keeps `model/`, the Hugging Face files without weights, so that a workdir can be used wherever a model is asked.
+A checkpoint holds everything the next step depends on: parameters, optimizer state, the step (which fixes the
+data position and all randomness), the best score so far, and the fingerprint of the frozen reference model. A
+workdir also keeps `model/`, the Hugging Face files without weights, so that a workdir can be used wherever a
+model is asked.
 """
 
 import hashlib
@@ -91,7 +92,8 @@ def find_model(path: str) -> epath.Path:
     A hub id (`organisation/name`) is taken from the local hub cache, or fetched by `huggingface_hub`.
 
     Raises:
-        FileNotFoundError: there is no such folder and the hub did not give it; the message says how to get one.
+        FileNotFoundError: there is no such folder and the hub did not give it; the message says how to get
+            one.
     """
     how = (
         "Download it where there is a network, for example\n"
@@ -121,9 +123,9 @@ def find_workdir(path: str) -> epath.Path:
     workdir = epath.Path(path)
     if not is_workdir(workdir):
         raise FileNotFoundError(
-            f"init_from={path} is not a workdir with a checkpoint: train the earlier stage with --workdir={path}"
-            " first, name another with --config.init_from=DIR, or start from the model itself with"
-            " --config.init_from="
+            f"init_from={path} is not a workdir with a checkpoint: train the earlier stage with"
+            f" --workdir={path} first, name another with --config.init_from=DIR, or start from the model"
+            " itself with --config.init_from="
         )
     return workdir
 
@@ -157,8 +159,8 @@ def copy_model_files(source: epath.Path, target: epath.Path) -> None:
 def fingerprint(params: nnx.State) -> str:
     """Identity of a set of parameters: a hash of every tensor's bits, summed on the devices that hold them.
 
-    Each element's bits are multiplied by an odd number that depends on its position, so that permuted or changed
-    elements change the sum; only one number per tensor travels to the host.
+    Each element's bits are multiplied by an odd number that depends on its position, so that permuted or
+    changed elements change the sum; only one number per tensor travels to the host.
     """
 
     @jax.jit

@@ -1,18 +1,23 @@
 """Held-out evaluation: `python -m dig_jax.evaluate --model=DIR --data=DIR [--out=FILE]`.
 
-Answers every pair greedily, and with sampled completions, and prints the figures; `--out` also writes them as JSON.
-The model is a Hugging Face folder or a training workdir. Question, answer length and reward are the workdir's own;
-for a Hugging Face folder they are those of `--config` (default configs/base.py).
+Answers every pair greedily, and with sampled completions, and prints the figures; `--out` also writes them as
+JSON. The model is a Hugging Face folder or a training workdir. Question, answer length and reward are the
+workdir's own; for a Hugging Face folder they are those of `--config` (default configs/base.py).
 """
 
+import argparse
 import dataclasses
+import json
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
 
+from dig_jax import checkpoint, cli, loading, parallel, settings
 from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.data.records import Pair
+from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.rewards.reward import METRICS, Scores
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.sampler import Completions, Sampler
@@ -55,8 +60,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates `params` on the first `num_pairs` pairs of an unshuffled loader.
 
-    The noise of the sampled completions depends on the seed and the pair only, so two evaluations of one run differ
-    by the model and nothing else.
+    The noise of the sampled completions depends on the seed and the pair only, so two evaluations of one run
+    differ by the model and nothing else.
 
     Args:
         sampler: draws and scores completions.
@@ -101,7 +106,9 @@ def _answers(batch: Batch, completions: Completions) -> list[Answer]:
     scores = completions.scores
     return [
         Answer(pair, text, boxes, {name: float(getattr(scores, name)[row]) for name in METRICS})
-        for row, (pair, text, boxes) in enumerate(zip(batch.pairs, completions.texts, scores.boxes, strict=True))
+        for row, (pair, text, boxes) in enumerate(
+            zip(batch.pairs, completions.texts, scores.boxes, strict=True)
+        )
     ]
 
 
@@ -117,3 +124,47 @@ def _greedy_metrics(terms: dict[str, np.ndarray]) -> dict[str, float]:
     for count in np.unique(num_true):
         metrics[f"f1_at_{count}"] = terms["f1"][num_true == count].mean()
     return {name: float(value) for name, value in metrics.items()}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="dig_jax.evaluate", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="Hugging Face folder or workdir")
+    parser.add_argument("--data", required=True, help="dig_pairs dataset")
+    parser.add_argument("--split", default="test")
+    parser.add_argument(
+        "--config", help="config file (default: the workdir's settings, else configs/base.py)"
+    )
+    parser.add_argument("--num_pairs", type=int, default=0, help="0 is the whole split")
+    parser.add_argument("--group_size", type=int, help="sampled completions per pair; 0 is greedy only")
+    parser.add_argument("--out", help="JSON file for the figures and every greedy answer")
+    args = parser.parse_args()
+    with cli.user_errors():
+        model = checkpoint.find_model(args.model)
+        config = cli.config_of(model, args.config)
+        config.data.train, config.data.eval, config.data.eval_split = (args.data,), args.data, args.split
+        settings.check(config)
+        mesh = parallel.make_mesh(config.mesh)
+        tokenizer = load_tokenizer(checkpoint.hf_files(model))
+        loader = loading.eval_loader(config, model, tokenizer)
+        graphdef, params = loading.load_params(config, model, model, mesh)
+        sampler = Sampler(graphdef, tokenizer, settings.reward_config(config), mesh)
+        result = evaluate(
+            sampler,
+            params,
+            loader,
+            num_pairs=min(args.num_pairs or loader.num_pairs, loader.num_pairs),
+            group_size=config.eval.group_size if args.group_size is None else args.group_size,
+            max_new_tokens=config.rollout.max_new_tokens,
+            seed=config.seed,
+        )
+        if args.out:
+            answers = [
+                {"id": answer.pair.id, "text": answer.text, **answer.terms} for answer in result.answers
+            ]
+            checkpoint.write_json(epath.Path(args.out), {"metrics": result.metrics, "answers": answers})
+    print(json.dumps(result.metrics))
+
+
+if __name__ == "__main__":
+    main()

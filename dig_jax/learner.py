@@ -1,7 +1,7 @@
 """The compiled half of training: optimizer, gradient accumulation, and the GRPO and supervised updates.
 
-Shapes: B prompts of one update, G completions per prompt, R response tokens, P prompt tokens. Batches arrive split
-over the data axes of the mesh and are cut into micro-batches inside the compiled step.
+Shapes: B prompts of one update, G completions per prompt, R response tokens, P prompt tokens. Batches arrive
+split over the data axes of the mesh and are cut into micro-batches inside the compiled step.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import grpo, sft
-from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax import grpo
+from dig_jax import sft as supervised
 from dig_jax.policy import Experience, grpo_loss, response_logprobs
 
 Metrics = dict[str, jax.Array]
@@ -40,7 +40,9 @@ class TrainState:
     skipped: jax.Array
 
 
-def make_optimizer(config: ConfigDict, total_updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def make_optimizer(
+    config: ConfigDict, total_updates: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """AdamW with global-norm clipping, and its learning-rate schedule (a function of the update count)."""
     peak, warmup = config.learning_rate, config.warmup_updates
     rest = max(1, total_updates - warmup)
@@ -49,7 +51,9 @@ def make_optimizer(config: ConfigDict, total_updates: int) -> tuple[optax.Gradie
         "linear": optax.linear_schedule(peak, 0.0, rest),
         "cosine": optax.cosine_decay_schedule(peak, rest),
     }[config.schedule]
-    schedule = optax.join_schedules([optax.linear_schedule(peak / (warmup + 1), peak, max(1, warmup)), after], [warmup])
+    schedule = optax.join_schedules(
+        [optax.linear_schedule(peak / (warmup + 1), peak, max(1, warmup)), after], [warmup]
+    )
     adamw = optax.adamw(schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw), schedule
 
@@ -72,7 +76,7 @@ class Learner:
     graphdef: nnx.GraphDef
     optimizer: optax.GradientTransformation
     grpo: grpo.GRPOConfig
-    sft: sft.SFTConfig
+    sft: supervised.SFTConfig
     temperature: float
     allowed: jax.Array
     chunk: int
@@ -100,13 +104,13 @@ class Learner:
 
         return self._update(state, loss_fn, batch)
 
-    def update_sft(self, state: TrainState, batch: sft.Supervised) -> tuple[TrainState, Metrics]:
+    def update_sft(self, state: TrainState, batch: supervised.Supervised) -> tuple[TrainState, Metrics]:
         """One supervised update."""
-        totals = sft.step_totals(batch.mask, batch.cell_mask)
+        totals = supervised.step_totals(batch.mask, batch.cell_mask)
 
-        def loss_fn(params: nnx.State, micro: sft.Supervised) -> tuple[jax.Array, Metrics]:
+        def loss_fn(params: nnx.State, micro: supervised.Supervised) -> tuple[jax.Array, Metrics]:
             model = nnx.merge(self.graphdef, params)
-            return sft.sft_loss(model, micro, totals, config=self.sft, chunk=self.chunk)
+            return supervised.sft_loss(model, micro, totals, config=self.sft, chunk=self.chunk)
 
         return self._update(state, loss_fn, batch)
 
@@ -144,7 +148,7 @@ def accumulate(loss_fn: LossFn, params: nnx.State, micro_batches: Any) -> tuple[
 
 
 def _split(batch: Any, size: int) -> Any:
-    """Cuts leaves [B, ...] into [B / size, size, ...], strided, so that every micro-batch lies on every device."""
+    """Cuts leaves [B, ...] into [B / size, size, ...], strided: every micro-batch lies on every device."""
     cut = lambda x: x.reshape(size, x.shape[0] // size, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
     return jax.tree.map(cut, batch)
 

@@ -23,7 +23,9 @@ from dig_jax.models.qwen3_vl.model import Qwen3VL
 CACHE_BYTES = 4 << 30  # decoded pairs kept in memory, per loader: 4 GiB hold 40,000 pairs of 128x128 pixels
 
 
-def load_params(config: ConfigDict, model: epath.Path, init: epath.Path, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.State]:
+def load_params(
+    config: ConfigDict, model: epath.Path, init: epath.Path, mesh: Mesh, step: int | None = None
+) -> tuple[nnx.GraphDef, nnx.State]:
     """The policy's structure, and its parameters placed on the mesh.
 
     Args:
@@ -31,6 +33,7 @@ def load_params(config: ConfigDict, model: epath.Path, init: epath.Path, mesh: M
         model: Hugging Face folder or workdir that gives the architecture.
         init: Hugging Face folder or workdir that gives the weights.
         mesh: where the parameters go, as `parallel.RULES` say.
+        step: which checkpoint of a workdir; None takes the newest.
     """
     settings = config.model
     dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
@@ -43,13 +46,14 @@ def load_params(config: ConfigDict, model: epath.Path, init: epath.Path, mesh: M
     graphdef, shapes = nnx.split(abstract, nnx.Param)
     shardings = parallel.param_shardings(shapes, mesh)
     if checkpoint.is_workdir(init):
-        like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-        return graphdef, restore_params(init, like)
-    loaded = hf.load_model(init, dtype=dtype, param_dtype=param_dtype, remat=settings.remat)
-    return graphdef, jax.device_put(nnx.state(loaded, nnx.Param), shardings)
+        like = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+        )
+        return graphdef, restore_params(init, like, step)
+    return graphdef, hf.load_params(init, architecture, param_dtype=param_dtype, shardings=shardings)
 
 
-def restore_params(workdir: epath.Path, like: nnx.State, step: int | None = None) -> nnx.State:
+def restore_params(workdir: epath.Path, like: nnx.State, step: int | None) -> nnx.State:
     """Parameters of a workdir's checkpoint, the newest unless `step` says which."""
     checkpoints = Checkpoints(workdir)
     try:

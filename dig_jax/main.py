@@ -1,44 +1,43 @@
 """Trains a model: `python -m dig_jax.main --config=configs/stage3.py --workdir=DIR [--config.a.b=c ...]`.
 
-The config is a Python file with `get_config()`; any setting of configs/base.py can be changed on the command line.
-The workdir receives config.json, checkpoints/, metrics.jsonl, evals.jsonl, samples/, report.html and TensorBoard
-events. Running the same command again continues the run. Under `jax.distributed` the same command runs on every host.
+The config is a Python file with `get_config()`; any setting of configs/base.py can be changed on the command
+line. The workdir receives config.json, checkpoints/, metrics.jsonl, evals.jsonl, samples/, report.html and
+TensorBoard events. Running the same command again continues the run. Under `jax.distributed` the same command
+runs on every host.
 Exit codes: 0 done, 1 failed, 2 a setting, a model or a dataset is missing or wrong.
 """
 
 import sys
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from dig_jax import train
+from dig_jax import cli, train
 
 
 def main(argv: list[str]) -> None:
     """Entry point behind the flags."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; settings look like --config.seed=1")
+        raise app.UsageError(
+            f"unexpected arguments: {' '.join(argv[1:])}; settings look like --config.seed=1"
+        )
     if not flags.FLAGS.workdir:
         raise app.UsageError("--workdir is required")
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
+    cli.log_to_terminal()
     if flags.FLAGS.distributed:
         jax.distributed.initialize()
-    try:
+    with cli.user_errors(flags.FLAGS.traceback):
         train.run(flags.FLAGS.config, epath.Path(flags.FLAGS.workdir))
-    except (ValueError, FileNotFoundError) as error:
-        if flags.FLAGS.traceback:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def run() -> None:
     """Defines and parses the flags, then trains."""
     config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
-    flags.DEFINE_string("workdir", None, "Folder of the run; created when missing, continued when it holds a run.")
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run; created when missing, continued when it holds a run."
+    )
     flags.DEFINE_bool("distributed", False, "Call jax.distributed.initialize() first: one process per host.")
     flags.DEFINE_bool("traceback", False, "Show where a setting, model or dataset error was raised.")
     flags.mark_flag_as_required("config")

@@ -1,7 +1,8 @@
 """Meshes, the table from logical to mesh axes, and how arrays travel between host and devices.
 
-Models name the logical axes of their parameters; this file alone knows which mesh axis each name means. The batch
-dimension is split over the axes `data` and `fsdp` together, as in ZeRO-3: `fsdp` also splits the parameters.
+Models name the logical axes of their parameters; this file alone knows which mesh axis each name means. The
+batch dimension is split over the axes `data` and `fsdp` together, as in ZeRO-3: `fsdp` also splits the
+parameters.
 """
 
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ RULES: dict[str, str | None] = {
     "kv_heads": "tensor",
     "head_dim": None,
     "mlp": "tensor",
+    "vision_embed": "fsdp",
+    "vision_heads": "tensor",
+    "vision_mlp": "tensor",
 }
 
 
@@ -76,7 +80,8 @@ def param_shardings(params: nnx.State, mesh: Mesh) -> nnx.State:
         The same tree with a `NamedSharding` in place of each array.
 
     Raises:
-        ValueError: an axis name is not in `RULES`, two dimensions claim one mesh axis, or a dimension does not divide.
+        ValueError: an axis name is not in `RULES`, two dimensions claim one mesh axis, or a dimension does
+            not divide.
     """
     leaves, structure = jax.tree.flatten_with_path(params)
     names = jax.tree.leaves(nnx.get_partition_spec(params), is_leaf=lambda x: isinstance(x, PartitionSpec))
@@ -96,7 +101,9 @@ def _mesh_axes(path: str, shape: tuple[int, ...], logical: PartitionSpec, mesh: 
         if axis is None:
             continue
         if axes.count(axis) > 1:
-            raise ValueError(f"{path}: axes {tuple(logical)} map more than one dimension to mesh axis {axis!r}")
+            raise ValueError(
+                f"{path}: axes {tuple(logical)} map more than one dimension to mesh axis {axis!r}"
+            )
         if size % mesh.shape[axis]:
             raise ValueError(
                 f"{path}: dimension {dimension} ({logical[dimension]!r}, size {size}) does not divide over"
@@ -106,7 +113,7 @@ def _mesh_axes(path: str, shape: tuple[int, ...], logical: PartitionSpec, mesh: 
 
 
 def put_batch(tree: Any, mesh: Mesh) -> Any:
-    """Places this process's rows of a batch: numpy leaves [rows, ...] become arrays split over the data axes."""
+    """Places this process's rows of a batch: leaves [rows, ...] become arrays split over the data axes."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 

@@ -1,14 +1,16 @@
-"""What a run says while it goes on: lines on the terminal, metrics, sample pictures, and the report at the end."""
+"""What a run says: lines on the terminal, metrics, sample pictures, and the report at the end."""
 
+import logging
 import time
 
 import jax
-from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
 from dig_jax import report
 from dig_jax.evaluate import Evaluation
+
+logger = logging.getLogger("dig_jax")
 
 # Shown on the terminal, in this order, where a step has them.
 HEADLINES = (
@@ -30,8 +32,8 @@ class RunLog:
     Args:
         workdir: of the run.
         config: `config.log`.
-        first_step: the step the run (re)starts at; lines of later steps, left by a run that was stopped after its
-            last checkpoint, are dropped, because they will be written again.
+        first_step: the step the run (re)starts at; lines of later steps, left by a run that was stopped after
+            its last checkpoint, are dropped, because they will be written again.
     """
 
     def __init__(self, workdir: epath.Path, config: ConfigDict, first_step: int):
@@ -58,8 +60,13 @@ class RunLog:
             return
         shown = [f"{name} {metrics[key]:.3g}" for name, key in HEADLINES if key in metrics]
         pace = (time.monotonic() - self._started) / (done - self._first_step)
-        logging.info(
-            "step %d/%d  %s  %.2f s/step  %s left", done, total, "  ".join(shown), pace, _clock(pace * (total - done))
+        logger.info(
+            "step %d/%d  %s  %.2f s/step  %s left",
+            done,
+            total,
+            "  ".join(shown),
+            pace,
+            _clock(pace * (total - done)),
         )
 
     def evaluation(self, step: int, result: Evaluation, seconds: float) -> None:
@@ -69,8 +76,10 @@ class RunLog:
         self._writer.evaluation(step, result.metrics | {"seconds": seconds})
         for number, answer in enumerate(result.answers[: self._samples]):
             self._writer.sample(step, number, answer)
-        figures = "  ".join(f"{name} {result.metrics[name]:.3f}" for name in report.HELD_OUT if name in result.metrics)
-        logging.info("held out at step %d: %s  (%.0f s)", step, figures, seconds)
+        figures = "  ".join(
+            f"{name} {result.metrics[name]:.3f}" for name in report.HELD_OUT if name in result.metrics
+        )
+        logger.info("held out at step %d: %s  (%.0f s)", step, figures, seconds)
         report.write_report(self._workdir)
 
     def close(self) -> None:

@@ -42,15 +42,28 @@ def check(config: ConfigDict) -> None:
     if config.algorithm == "grpo":
         _multiple(config.batch, "prompts", "rollout_prompts")
         if config.rollout.group_size < 2:
-            raise ValueError(f"config.rollout.group_size={config.rollout.group_size}: GRPO compares at least 2")
+            raise ValueError(
+                f"config.rollout.group_size={config.rollout.group_size}: GRPO compares at least 2"
+            )
         if config.rollout.temperature <= 0:
-            raise ValueError(f"config.rollout.temperature={config.rollout.temperature}: must be above 0 to sample")
+            raise ValueError(
+                f"config.rollout.temperature={config.rollout.temperature}: must be above 0 to sample"
+            )
     if not any(config.data.train):
         raise ValueError("config.data.train is empty: give the folders of dig_pairs datasets to train on")
 
 
 # A resumed run may change these: they decide what is written and where it runs, not what is computed.
-FREE_ON_RESUME = ("num_steps", "mesh", "eval", "checkpoint", "log", "data.prefetch", "data.eval", "data.eval_split")
+FREE_ON_RESUME = (
+    "num_steps",
+    "mesh",
+    "eval",
+    "checkpoint",
+    "log",
+    "data.prefetch",
+    "data.eval",
+    "data.eval_split",
+)
 
 
 def check_resume(config: ConfigDict, saved: epath.Path) -> None:

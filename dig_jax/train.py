@@ -1,18 +1,20 @@
 """Training, top to bottom: settings, model, data, compiled steps, resume, loop.
 
-One loop serves GRPO (rollout -> reward -> advantage -> update) and the supervised warm-up (batch -> update). All that
-a step needs besides the state is a function of its number, so a run that was stopped continues where it was.
+One loop serves GRPO (rollout -> reward -> advantage -> update) and the supervised warm-up (batch -> update).
+All that a step needs besides the state is a function of its number, so a run that was stopped continues where
+it was.
 """
 
+import dataclasses
 import json
+import logging
 import math
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from absl import logging
 from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
@@ -31,6 +33,8 @@ from dig_jax.sampler import Sampler
 Metrics = dict[str, float]
 Step = Callable[[TrainState, int], tuple[TrainState, Metrics]]
 Batched = TypeVar("Batched")
+
+logger = logging.getLogger("dig_jax")
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> None:
@@ -73,7 +77,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
 
     # Resume. The reference is the model the run started from, never a later one: its fingerprint is kept.
     reference = params if config.algorithm == "grpo" and config.grpo.kl_coef else None
-    meta = {"step": 0, "reference": checkpoint.fingerprint(params), "best_score": -math.inf}
+    meta: dict[str, Any] = {"step": 0, "reference": checkpoint.fingerprint(params), "best_score": -math.inf}
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
     if (latest := checkpoints.latest_step) is not None:
         state, saved = checkpoints.restore(latest, state)
@@ -83,7 +87,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
                 f" {init_folder} holds now ({meta['reference']}): restore that model, or use a new workdir"
             )
         meta = saved
-        logging.info("resumed at step %d of %d", latest, config.num_steps)
+        logger.info("resumed at step %d of %d", latest, config.num_steps)
     else:
         checkpoint.copy_model_files(checkpoint.hf_files(model_folder), workdir / "model")
         checkpoint.write_json(workdir / "config.json", json.loads(config.to_json()))
@@ -115,9 +119,9 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         metrics["time/step"] = time.perf_counter() - start
         if int(state.skipped) > config.optimizer.max_skipped_updates:
             raise FloatingPointError(
-                f"{int(state.skipped)} updates in a row had a non-finite loss or gradient (last step: {step + 1});"
-                f" the newest checkpoint in {workdir} is from before. Lower config.optimizer.learning_rate"
-                " or look at the samples"
+                f"{int(state.skipped)} updates in a row had a non-finite loss or gradient, up to step"
+                f" {step + 1}; the newest checkpoint in {workdir} is from before. Lower"
+                " config.optimizer.learning_rate, or look at the samples"
             )
         done = step + 1
         log.step(done, config.num_steps, metrics)
@@ -136,9 +140,7 @@ def sft_config(config: ConfigDict, tokenizer: Tokenizer) -> sft.SFTConfig:
     return sft.SFTConfig(aux_weight=config.sft.aux_weight, token_yes=yes, token_no=no)
 
 
-def run_evaluation(
-    config: ConfigDict, sampler: Sampler, params: nnx.State, loader: PairLoader
-) -> Evaluation:
+def run_evaluation(config: ConfigDict, sampler: Sampler, params: nnx.State, loader: PairLoader) -> Evaluation:
     """Evaluates on the held-out pairs that `config.eval` names."""
     return evaluate(
         sampler,
@@ -152,9 +154,13 @@ def run_evaluation(
 
 
 def grpo_step(
-    config: ConfigDict, learner: Learner, collector: Collector, reference: nnx.State | None, mesh: jax.sharding.Mesh
+    config: ConfigDict,
+    learner: Learner,
+    collector: Collector,
+    reference: nnx.State | None,
+    mesh: jax.sharding.Mesh,
 ) -> Step:
-    """One GRPO step: experience for `batch.prompts` prompts, then an update per `batch.update_prompts` of them."""
+    """One GRPO step: experience for `batch.prompts` prompts, then updates on `batch.update_prompts` each."""
     update = jax.jit(learner.update_grpo, donate_argnums=0)
     logprobs = jax.jit(learner.logprobs)
     num_updates = config.batch.prompts // config.batch.update_prompts
@@ -185,9 +191,9 @@ def grpo_step(
     def _score(state: TrainState, experience: Experience) -> Experience:
         experience = parallel.put_batch(experience, mesh)
         if reference is not None:
-            experience = experience.replace(ref_logprobs=logprobs(reference, experience))
+            experience = dataclasses.replace(experience, ref_logprobs=logprobs(reference, experience))
         if needs_old:
-            experience = experience.replace(old_logprobs=logprobs(state.params, experience))
+            experience = dataclasses.replace(experience, old_logprobs=logprobs(state.params, experience))
         return experience
 
     return step
@@ -226,5 +232,8 @@ def _cut(batch: Batched, count: int) -> list[Batched]:
 
 def _mean(parts: list[dict[str, np.ndarray]]) -> Metrics:
     """Metrics of a step from those of its updates: the maximum of `*_max`, the mean of the others."""
-    reduce = {True: np.max, False: np.mean}
-    return {name: float(reduce[name.endswith("_max")]([part[name] for part in parts])) for name in parts[0]}
+    columns = {name: [part[name] for part in parts] for name in parts[0]}
+    return {
+        name: float(max(values) if name.endswith("_max") else np.mean(values))
+        for name, values in columns.items()
+    }

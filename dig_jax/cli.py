@@ -1,0 +1,51 @@
+"""What the commands share: how they report a mistake of the user, and how they read a config."""
+
+import contextlib
+import importlib.util
+import json
+import logging
+import sys
+from collections.abc import Iterator
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from configs import base
+from dig_jax import checkpoint
+
+
+@contextlib.contextmanager
+def user_errors(show_traceback: bool = False) -> Iterator[None]:
+    """Ends the program with the message alone, and exit code 2, where a file, setting or value is wrong."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        if show_traceback:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def log_to_terminal() -> None:
+    """Shows this package's progress lines; those of the libraries stay at warnings."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+    logger = logging.getLogger("dig_jax")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def config_of(model: epath.Path, config_file: str | None = None) -> ConfigDict:
+    """The settings to run a model with: a config file, else those of its workdir, else configs/base.py."""
+    if config_file:
+        spec = importlib.util.spec_from_file_location("dig_jax_config", config_file)
+        if spec is None or spec.loader is None or not epath.Path(config_file).exists():
+            raise FileNotFoundError(f"--config={config_file}: no such Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.get_config()
+    config = base.get_config()
+    if checkpoint.is_workdir(model):
+        config.update(json.loads((model / "config.json").read_text()))
+    return config
