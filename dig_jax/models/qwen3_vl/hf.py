@@ -308,7 +308,7 @@ def _write_weights(
 ) -> str:
     """Writes the weights and, if there are several files, their index. Returns the name of the dtype."""
     shards = _plan_shards(state, config, dtype, max_shard_bytes)
-    tensors = _checkpoint_tensors(state, config, dtype)
+    tensors = checkpoint_tensors(state, config, dtype)
     weight_map: dict[str, str] = {}
     total_size = total_parameters = 0
     dtypes = []
@@ -330,7 +330,7 @@ def _write_weights(
 def _plan_shards(
     state: nnx.State, config: Qwen3VLConfig, dtype: Any | None, max_shard_bytes: int
 ) -> list[list[str]]:
-    """Tensor names of each file, in the order of `_checkpoint_tensors`; a file holds at least one tensor."""
+    """Tensor names of each file, in the order of `checkpoint_tensors`; a file holds at least one tensor."""
     shards: list[list[str]] = [[]]
     used = 0
     layouts = _layouts(state, config)
@@ -345,7 +345,7 @@ def _plan_shards(
     return shards
 
 
-def _checkpoint_tensors(
+def checkpoint_tensors(
     state: nnx.State, config: Qwen3VLConfig, dtype: Any | None
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Every tensor of the checkpoint by name, one parameter on the host at a time."""

@@ -73,6 +73,8 @@ def make_prompts(
         length = len(ids)
         if not 1 <= length <= prompt_length:
             raise ValueError(f"prompt {row} has {length} tokens; expected 1 to prompt_length={prompt_length}")
+        if (ids == config.video_token_id).any():
+            raise ValueError(f"prompt {row} has video tokens; only images are supported")
         grids = [grid for _, grid in row_images]
         try:
             positions, next_position = rope_positions(

@@ -137,7 +137,11 @@ class TextDecoder(nnx.Module):
         self.norm = RMSNorm(config.hidden_size, "embed", eps=config.rms_norm_eps, dtype=dtype)
 
     def embed(self, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        return jnp.take(self.embedding[...], tokens, axis=0).astype(dtype)
+        """int [...] to [...,D]."""
+        # Gathering whole rows lets the result be split like the tokens, whatever axis splits D.
+        table = constrain(self.embedding[...].astype(dtype), "activation_vocab", None)
+        x = jnp.take(table, tokens, axis=0)
+        return constrain(x, "activation_batch", *[None] * (tokens.ndim - 1), "activation_embed")
 
     def __call__(
         self, prompt: jax.Array, positions: jax.Array, deepstack: jax.Array

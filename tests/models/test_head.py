@@ -1,0 +1,51 @@
+"""Log-probabilities of tokens, chunk by chunk."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dig_jax.models.head import token_logprobs
+
+
+def plain_logprobs(logits, targets, temperature, allowed):
+    logits = np.where(allowed, np.asarray(logits, np.float64) / temperature, -np.inf)
+    logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    chosen = np.take_along_axis(logprobs, targets[..., None], axis=-1)[..., 0]
+    return chosen, -(np.exp(logprobs) * np.where(allowed, logprobs, 0)).sum(-1)
+
+
+@pytest.mark.parametrize("chunk", [64, 4, 1])
+def test_token_logprobs_equal_the_plain_formula(chunk):
+    """Ten tokens in chunks that divide them and that do not."""
+    rng = np.random.default_rng(0)
+    hidden = rng.standard_normal((2, 3, 10, 8)).astype(np.float32)
+    table = rng.standard_normal((8, 20)).astype(np.float32)
+    allowed = np.arange(20) != 7
+    targets = rng.choice(np.flatnonzero(allowed), (2, 3, 10))
+    ours = token_logprobs(
+        lambda h: h @ table, hidden, targets, temperature=0.7, allowed=jnp.asarray(allowed), chunk=chunk
+    )
+    expected = plain_logprobs(hidden @ table, targets, 0.7, allowed)
+    np.testing.assert_allclose(ours[0], expected[0], atol=1e-5)
+    np.testing.assert_allclose(ours[1], expected[1], atol=1e-5)
+
+
+def test_token_logprobs_have_the_same_gradient_in_chunks():
+    rng = np.random.default_rng(1)
+    hidden = rng.standard_normal((2, 10, 8)).astype(np.float32)
+    table = rng.standard_normal((8, 20)).astype(np.float32)
+    targets = rng.integers(0, 20, (2, 10))
+
+    def total(table, chunk):
+        logprobs, entropy = token_logprobs(lambda h: h @ table, hidden, targets, chunk=chunk)
+        return jnp.sum(logprobs * np.arange(10)) + jnp.sum(entropy**2)
+
+    gradient = jax.grad(total)
+    np.testing.assert_allclose(gradient(table, 3), gradient(table, 64), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("option", "value"), [("temperature", 0.0), ("chunk", 0)])
+def test_token_logprobs_refuse_settings_that_make_no_sense(option, value):
+    with pytest.raises(ValueError, match=f"{option} is {value}, expected"):
+        token_logprobs(lambda h: h, np.zeros((1, 2)), np.zeros(1, int), **{option: value})
