@@ -25,9 +25,9 @@ def test_attention_in_chunks_equals_attention_at_once(monkeypatch, masked):
     def run(q):
         return jnp.sum(jnp.sin(layers.attention(q, [prefix, own])))
 
-    whole = jax.value_and_grad(run)(q)
+    whole = jax.jit(jax.value_and_grad(run))(q)
     monkeypatch.setattr(layers, "QUERY_CHUNK", 4)
-    chunked = jax.value_and_grad(run)(q)
+    chunked = jax.jit(jax.value_and_grad(lambda q: run(q)))(q)  # a new function, or jit would not trace it
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), whole, chunked)
 
 

@@ -31,8 +31,9 @@ def sequences(examples, responses):
     ]
 
 
-def test_grouped_responses_equal_separate_sequences(model, make, prompts_and_responses):
-    """In values, and in the gradient of every parameter."""
+def test_grouped_responses_equal_separate_sequences(tiny_qwen3vl, model, make, prompts_and_responses):
+    """In values, and in the gradient of every parameter; with rematerialisation on the grouped side."""
+    frugal = hf.load_model(tiny_qwen3vl, remat=True)
     examples, responses = prompts_and_responses
     prompts, separate = make.pad(*examples), make.pad(*sequences(examples, responses))
     weights = np.random.default_rng(3).standard_normal((2, GROUP, LENGTH, 64)).astype(np.float32)
@@ -46,7 +47,7 @@ def test_grouped_responses_equal_separate_sequences(model, make, prompts_and_res
         hidden = model(separate)[0][jnp.arange(2 * GROUP)[:, None], slots].reshape(weights.shape)
         return jnp.sum(hidden * weights), hidden
 
-    (_, ours), our_gradients = jax.jit(jax.value_and_grad(grouped, has_aux=True))(model)
+    (_, ours), our_gradients = jax.jit(jax.value_and_grad(grouped, has_aux=True))(frugal)
     (_, theirs), their_gradients = jax.jit(jax.value_and_grad(apart, has_aux=True))(model)
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
     pairs = zip(jax.tree.leaves(our_gradients), jax.tree.leaves(their_gradients), strict=True)

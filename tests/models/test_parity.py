@@ -58,9 +58,7 @@ def test_logits_with_a_tied_head(tiny_qwen3vl_thinking, reference_loader, make):
     assert error < LOGITS_TOLERANCE
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_gradients_of_every_tensor(tiny_qwen3vl, reference, make, remat):
-    model = hf.load_model(tiny_qwen3vl, remat=remat)
+def test_gradients_of_every_tensor(model, reference, make):
     examples = [make.example(IMAGES, seed=4), make.example([(2, 4)], text=3, seed=5)]
     prompts = make.pad(*examples)
     # The loss covers the text after each prompt's first token: only real tokens, predicted from real tokens.
