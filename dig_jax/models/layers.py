@@ -3,8 +3,8 @@
 Shape letters: B prompts, G sequences that share a prompt, T queries, S keys, D width, H query heads,
 K key/value heads, E head_dim.
 
-Every weight is declared by one `Param` with its shape, logical axis names and initialiser. The names
-are metadata (`out_sharding`) for whoever places the parameters; nothing here knows of a mesh. Compute
+Every weight is declared once, with its shape, logical axis names and initial value. The names are
+metadata (`out_sharding`) for whoever places the parameters; nothing here knows of a mesh. Compute
 runs in the dtype of the activations: kernels are cast on use, while norms, softmax and rotary embedding
 work in float32 inside.
 """
@@ -50,7 +50,7 @@ def _annotate(value: jax.Array, axes: Axes) -> nnx.Param:
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Shards an activation by logical names under the rules in force (`flax.linen.logical_axis_rules`).
 
-    Without rules, or for names the rules do not mention, this does nothing.
+    Without rules this does nothing. Under rules, a dimension whose name they do not mention is left whole.
     """
     rules: dict[str | None, Any] = dict(spmd.get_logical_axis_rules())
     if not rules:
