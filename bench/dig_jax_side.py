@@ -1,0 +1,88 @@
+"""dig_jax's side of `bench/grpo_step.py`: the training step of `dig_jax.train`, on pairs held in memory."""
+
+import time
+from pathlib import Path
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from dig_jax import loading, parallel, settings
+from dig_jax.data.augment import Augment
+from dig_jax.data.encode import PairEncoder
+from dig_jax.data.images import ImageConfig
+from dig_jax.data.loader import PairDataset, PairLoader
+from dig_jax.data.records import Pair
+from dig_jax.data.tokenizer import load_tokenizer
+from dig_jax.experience import Collector
+from dig_jax.learner import Learner, make_optimizer
+from dig_jax.models.qwen3_vl.hf import load_config
+from dig_jax.sampler import Sampler
+from dig_jax.train import grpo_step, sft_config
+
+
+class DigJaxSide:
+    """Steps of one GRPO run, on request.
+
+    Attributes:
+      parameters: of the model.
+      prompt_tokens: of one prompt.
+      prompt_length: P, what prompts are padded to.
+    """
+
+    def __init__(self, config: ConfigDict, folder: Path, pairs: list[Pair], question: str):
+        mesh = parallel.make_mesh(config.mesh)
+        tokenizer = load_tokenizer(folder)
+        model_config = load_config(folder)
+        encoder = PairEncoder(
+            tokenizer,
+            ImageConfig.from_folder(folder),
+            model_config,
+            question=question,
+            image_sizes=[pairs[0].size],
+            max_boxes=config.reward.max_boxes,
+            answer_step=config.sft.answer_step,
+            max_answer_length=0,
+        )
+        loader = PairLoader(
+            cast(PairDataset, pairs),  # the loader counts and indexes it, nothing more
+            encoder,
+            global_batch_size=config.batch.prompts,
+            seed=config.seed,
+            shuffle=True,
+            augment=Augment(**config.data.augment.to_dict()),
+        )
+        graphdef, params = loading.load_params(config, epath.Path(folder), epath.Path(folder), mesh)
+        sampler = Sampler(graphdef, tokenizer, settings.reward_config(config), mesh)
+        optimizer, _ = make_optimizer(config.optimizer, 1)
+        learner = Learner(
+            graphdef=graphdef,
+            optimizer=optimizer,
+            grpo=settings.grpo_config(config),
+            sft=sft_config(config, tokenizer),
+            temperature=config.rollout.temperature,
+            allowed=jnp.asarray(sampler.sampling(1.0).allowed(model_config.text.vocab_size)),
+            chunk=config.model.head_chunk,
+            micro_prompts=config.batch.micro_prompts,
+        )
+        collector = Collector(config, sampler, loader, learner.grpo)
+        self._state = jax.jit(learner.init)(params)
+        self._step = grpo_step(config, learner, collector, params, mesh)
+        prompts = encoder(pairs[:1]).prompts
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+        self.prompt_tokens = int(np.asarray(prompts.length)[0])
+        self.prompt_length = encoder.prompt_length
+
+    def step(self, index: int) -> dict[str, float]:
+        """Runs a step; seconds in all and in sampling, and the tokens of the longest completion."""
+        start = time.perf_counter()
+        self._state, metrics = self._step(self._state, index)
+        jax.block_until_ready(self._state)
+        return {
+            "step_s": time.perf_counter() - start,
+            "rollout_s": metrics["time/rollout"],
+            "decoded": metrics["rollout/response_length_max"],
+        }

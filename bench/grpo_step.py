@@ -1,0 +1,165 @@
+"""Seconds per GRPO step: dig_jax against TRL, in one run on one machine.
+
+    make bench
+    python -m bench.grpo_step --trl-python=.venv-trl/bin/python [--steps=20] [--threads=2]
+
+Both sides start from the same model folder (random weights, float32) and see the same two-image prompts;
+the setting is that of `bench/setting.py`: 2 prompts, 4 completions each, 32 new tokens, KL coefficient 0.01
+against a frozen reference, one AdamW update. A step is everything from images and text to updated
+parameters: preprocessing, sampling, reward, reference log-probs, loss, gradient, update. dig_jax scores
+with its own reward, box matching included; TRL with a few lines of Python.
+
+The sides take turns, step by step, on the same CPUs with the same number of threads, so that a change in
+what else the machine does falls on both. Steps before `--warmup` are not counted: there dig_jax compiles.
+The end token may be drawn, as in training, but a step is counted only when its longest completion has all
+32 tokens, which is nearly every one: both sides then decode the same number of tokens. Nothing is kept.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.trl_side import TrlSide
+
+PROMPTS, GROUP, NEW_TOKENS = 2, 4, 32
+
+Row = dict[str, float]  # step_s, rollout_s, decoded
+
+
+def main() -> None:
+    args = _parse(sys.argv[1:])
+    # Before JAX starts its thread pool, which is as large as the CPUs it may use. The peer inherits the
+    # same CPUs.
+    cpus = sorted(os.sched_getaffinity(0))[: args.threads]
+    if len(cpus) < args.threads:
+        sys.exit(f"error: --threads={args.threads}, but this process may use {len(cpus)} CPUs only")
+    os.sched_setaffinity(0, cpus)
+
+    from bench import setting
+    from bench.dig_jax_side import DigJaxSide
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        setting.write_model(folder / "model")
+        pairs = setting.make_pairs(8)
+        config = _config(str(folder / "model"))
+        ours = DigJaxSide(config, folder / "model", pairs, setting.QUESTION)
+        job = _trl_job(
+            config, args, str(folder / "model"), setting.write_images(pairs, folder), setting.QUESTION
+        )
+        peer = TrlSide(args.trl_python, job)
+        try:
+            _print_head(args, cpus, ours, peer.description)
+            ours_rows, peer_rows = _take_turns(ours, peer, args)
+        finally:
+            peer.close()
+    _print_table(ours_rows, peer_rows, args.steps)
+
+
+def _take_turns(ours: Any, peer: TrlSide, args: argparse.Namespace) -> tuple[list[Row], list[Row]]:
+    """Steps of both sides that count, in turn on the same CPUs."""
+    ours_rows: list[Row] = []
+    peer_rows: list[Row] = []
+    for step in range(args.warmup + args.steps):
+        own, other = ours.step(step), peer.step()
+        if step < args.warmup:
+            continue
+        for rows, row in ((ours_rows, own), (peer_rows, other)):
+            if row["decoded"] == NEW_TOKENS:
+                rows.append(row)
+        print(f"step {step}: dig_jax {own['step_s']:.3f} s, TRL {other['step_s']:.3f} s", flush=True)
+    return ours_rows, peer_rows
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trl-python", required=True, help="interpreter of the environment that has TRL")
+    parser.add_argument("--steps", type=int, default=20, help="steps measured on each side (default 20)")
+    parser.add_argument("--warmup", type=int, default=3, help="steps before those (default 3)")
+    parser.add_argument("--threads", type=int, default=2, help="CPUs and threads of each side (default 2)")
+    args = parser.parse_args(argv)
+    if args.steps < 1 or args.warmup < 1 or args.threads < 1:
+        parser.error("--steps, --warmup and --threads must be at least 1")
+    if not Path(args.trl_python).exists():
+        parser.error(
+            f"--trl-python={args.trl_python} does not exist; `make bench` makes .venv-trl and passes it"
+        )
+    return args
+
+
+def _config(model: str) -> Any:
+    from configs import base
+
+    config = base.get_config()
+    config.model_path = model
+    config.model.dtype = "float32"
+    config.model.remat = False
+    config.batch.prompts = config.batch.update_prompts = PROMPTS
+    config.batch.micro_prompts = config.batch.rollout_prompts = PROMPTS
+    config.rollout.group_size = GROUP
+    config.rollout.max_new_tokens = NEW_TOKENS
+    return config
+
+
+def _trl_job(
+    config: Any, args: argparse.Namespace, model: str, images: list, question: str
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "pairs": images,
+        "question": question,
+        "steps": args.warmup + args.steps,
+        "threads": args.threads,
+        "prompts": PROMPTS,
+        "group": GROUP,
+        "new_tokens": NEW_TOKENS,
+        "kl_coef": config.grpo.kl_coef,
+        "clip_low": config.grpo.clip_low,
+        "clip_high": config.grpo.clip_high,
+        "learning_rate": config.optimizer.learning_rate,
+        "weight_decay": config.optimizer.weight_decay,
+        "clip_norm": config.optimizer.clip_norm,
+    }
+
+
+def _print_head(args: argparse.Namespace, cpus: list[int], ours: Any, peer: dict[str, Any]) -> None:
+    names = ("jax", "jaxlib", "flax")
+    print(
+        f"{PROMPTS} prompts x {GROUP} completions x {NEW_TOKENS} new tokens, float32,"
+        f" {args.threads} threads on CPUs {cpus}"
+    )
+    print(
+        f"dig_jax: {ours.parameters:,} parameters, {ours.prompt_tokens}-token prompts (padded to"
+        f" {ours.prompt_length}); " + ", ".join(f"{name} {version(name)}" for name in names)
+    )
+    versions = ", ".join(f"{name} {value}" for name, value in peer["versions"].items())
+    print(f"TRL:     {peer['parameters']:,} parameters, {peer['prompt_tokens']}-token prompts; {versions}")
+    if (ours.parameters, ours.prompt_tokens) != (peer["parameters"], peer["prompt_tokens"]):
+        sys.exit("error: the two sides do not run the same model on the same prompts")
+
+
+def _print_table(ours: list[Row], peer: list[Row], steps: int) -> None:
+    if not ours or not peer:
+        sys.exit("error: no step decoded all tokens on both sides")
+    print(f"\n{'median seconds':16}{'step':>9}{'rollout':>9}{'rest':>9}   range of steps")
+    medians = []
+    for name, rows in (("dig_jax", ours), ("TRL", peer)):
+        total = [row["step_s"] for row in rows]
+        rollout = statistics.median(row["rollout_s"] for row in rows)
+        rest = statistics.median(row["step_s"] - row["rollout_s"] for row in rows)
+        medians.append((statistics.median(total), rollout, rest))
+        numbers = "".join(f"{value:9.3f}" for value in medians[-1])
+        print(f"{name:16}{numbers}   {min(total):.3f} to {max(total):.3f}, {len(rows)} of {steps} counted")
+    ratios = "".join(f"{theirs / own:9.1f}" for own, theirs in zip(*medians, strict=True))
+    print(f"{'TRL / dig_jax':16}{ratios}")
+
+
+if __name__ == "__main__":
+    main()
