@@ -67,8 +67,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m data_gen",
         description="Renders pairs of nearly identical scenes, with a box for every difference, as a TFDS "
-        "dataset. A seed gives the same records whatever the number of workers. A stopped run goes on when the "
-        "command is repeated; repeated with fewer pairs, it packs what is there.",
+        "dataset. A seed gives the same records whatever the number of workers. A stopped run goes on when "
+        "the command is repeated; repeated with fewer pairs, it packs what is there.",
     )
     parser.add_argument("--preset", required=True, choices=sorted(PRESETS), help="what the pairs look like")
     parser.add_argument("--num_pairs", type=count, required=True, help="pairs in the split `train`")

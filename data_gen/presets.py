@@ -124,7 +124,7 @@ TINY = Preset(
     accept=Acceptance(min_visible=0.012, min_visible_fraction=0.7, max_outside=0.04, max_outside_ratio=0.6),
 )
 
-# CLEVR's own camera (35 mm on a 32 mm sensor), sizes, colours and number of objects, at the paper's resolution.
+# CLEVR's own camera (35 mm on a 32 mm sensor), sizes, colours and counts, at the resolution of the paper.
 CLEVR = Preset(
     name="clevr",
     width=480,

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator
 
+from absl import logging as absl_logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -28,6 +29,7 @@ def user_errors(show_traceback: bool = False) -> Iterator[None]:
 
 def log_to_terminal() -> None:
     """Shows this package's progress lines; those of the libraries stay at warnings."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("dig_jax")

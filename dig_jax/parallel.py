@@ -5,12 +5,12 @@ batch dimension is split over the axes `data` and `fsdp` together, as in ZeRO-3:
 parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
+from flax import linen, nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -30,6 +30,10 @@ RULES: dict[str, str | None] = {
     "vision_heads": "tensor",
     "vision_mlp": "tensor",
 }
+
+
+# Logical axis of an activation -> mesh axes. Without these the partitioner may gather whole embedding tables.
+ACTIVATION_RULES = (("activation_batch", ("data", "fsdp")), ("activation_vocab", "tensor"))
 
 
 def make_mesh(sizes: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -63,11 +67,6 @@ def data_shards(mesh: Mesh) -> int:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """First dimension split over the data axes, all others whole."""
     return NamedSharding(mesh, BATCH)
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
-    return NamedSharding(mesh, PartitionSpec())
 
 
 def param_shardings(params: nnx.State, mesh: Mesh) -> nnx.State:
@@ -112,17 +111,38 @@ def _mesh_axes(path: str, shape: tuple[int, ...], logical: PartitionSpec, mesh: 
     return PartitionSpec(*axes)
 
 
+def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Callable[..., Any]:
+    """`jax.jit` for functions of a model on `mesh`: activations are laid out as `ACTIVATION_RULES` say."""
+    compiled = jax.jit(function, **options)
+
+    def call(*args: Any) -> Any:
+        with jax.set_mesh(mesh), linen.logical_axis_rules(ACTIVATION_RULES):
+            return compiled(*args)
+
+    return call
+
+
 def put_batch(tree: Any, mesh: Mesh) -> Any:
     """Places this process's rows of a batch: leaves [rows, ...] become arrays split over the data axes."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
 
+def split_rows(tree: Any, mesh: Mesh) -> Any:
+    """Inside jit: leaves [rows, ...] are split over the data axes, scalars replicated, as `local_rows` expects."""
+
+    def constrain(x: jax.Array) -> jax.Array:
+        sharding = batch_sharding(mesh) if x.ndim else NamedSharding(mesh, PartitionSpec())
+        return jax.lax.with_sharding_constraint(x, sharding)
+
+    return jax.tree.map(constrain, tree)
+
+
 def local_rows(tree: Any) -> Any:
     """The inverse of `put_batch`: this process's rows of every leaf, as numpy arrays in batch order."""
 
     def rows(array: jax.Array) -> np.ndarray:
-        if array.is_fully_addressable:
+        if array.is_fully_addressable or array.ndim == 0:
             return np.asarray(array)
         parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
         return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])

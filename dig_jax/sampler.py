@@ -49,9 +49,10 @@ class Sampler:
             params: nnx.State, prompts: Prompts, keys: jax.Array, sampling: Sampling, max_new_tokens: int
         ) -> Rollout:
             model = nnx.merge(graphdef, params)
-            return rollout(model, prompts, keys, sampling=sampling, max_new_tokens=max_new_tokens)
+            drawn = rollout(model, prompts, keys, sampling=sampling, max_new_tokens=max_new_tokens)
+            return parallel.split_rows(drawn, mesh)
 
-        self._rollout = jax.jit(run, static_argnames=("sampling", "max_new_tokens"))
+        self._rollout = parallel.jit(run, mesh, static_argnums=(3, 4))
 
     def sampling(self, temperature: float, top_p: float = 1.0, top_k: int = 0) -> Sampling:
         """How to sample from this policy: only the end-of-turn token ends an answer, padding is never drawn.

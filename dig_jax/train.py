@@ -161,8 +161,8 @@ def grpo_step(
     mesh: jax.sharding.Mesh,
 ) -> Step:
     """One GRPO step: experience for `batch.prompts` prompts, then updates on `batch.update_prompts` each."""
-    update = jax.jit(learner.update_grpo, donate_argnums=0)
-    logprobs = jax.jit(learner.logprobs)
+    update = parallel.jit(learner.update_grpo, mesh, donate_argnums=0)
+    logprobs = parallel.jit(learner.logprobs, mesh)
     num_updates = config.batch.prompts // config.batch.update_prompts
     # With a single update per step the policy's log-probs before it are those of the update itself.
     needs_old = num_updates > 1
@@ -201,7 +201,7 @@ def grpo_step(
 
 def sft_step(config: ConfigDict, learner: Learner, loader: PairLoader, mesh: jax.sharding.Mesh) -> Step:
     """One supervised step on `batch.prompts` pairs, an update per `batch.update_prompts` of them."""
-    update = jax.jit(learner.update_sft, donate_argnums=0)
+    update = parallel.jit(learner.update_sft, mesh, donate_argnums=0)
     num_updates = config.batch.prompts // config.batch.update_prompts
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics]:

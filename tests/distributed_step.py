@@ -1,0 +1,81 @@
+"""One GRPO step of a small model, run by test_parallel.py in one or several processes; prints JSON."""
+
+import dataclasses
+import json
+import sys
+
+import jax
+
+folder, mesh_sizes, port, processes, process = sys.argv[1:]
+if int(processes) > 1:
+    jax.distributed.initialize(f"127.0.0.1:{port}", int(processes), int(process))
+
+import numpy as np  # noqa: E402  after the devices are set up
+from etils import epath  # noqa: E402
+
+from configs import base  # noqa: E402
+from dig_jax import loading, parallel, settings, train  # noqa: E402
+from dig_jax.data.tokenizer import load_tokenizer  # noqa: E402
+from dig_jax.experience import Collected, Collector  # noqa: E402
+from dig_jax.learner import Learner, make_optimizer  # noqa: E402
+from dig_jax.policy import Experience  # noqa: E402
+from dig_jax.sampler import Sampler  # noqa: E402
+
+
+def main() -> None:
+    config = base.get_config()
+    model = epath.Path(folder) / "model"
+    config.model.dtype = "float32"
+    config.data.train = (f"{folder}/pairs",)
+    config.data.question = "Find differences."
+    config.batch.prompts = config.batch.update_prompts = config.batch.rollout_prompts = 16
+    config.batch.micro_prompts = 8
+    config.rollout.group_size = 2
+    config.rollout.max_new_tokens = 8
+    config.mesh.data, config.mesh.fsdp, config.mesh.tensor = map(int, mesh_sizes.split(","))
+    mesh = parallel.make_mesh(config.mesh)
+    settings.check_batches(config, parallel.data_shards(mesh))
+    tokenizer = load_tokenizer(model)
+    graphdef, params = loading.load_params(config, model, model, mesh)
+    sampler = Sampler(graphdef, tokenizer, settings.reward_config(config), mesh)
+    loss = settings.grpo_config(config)
+    collector = Collector(config, sampler, loading.train_loader(config, model, tokenizer), loss)
+    learner = Learner(
+        graphdef=graphdef,
+        optimizer=make_optimizer(config.optimizer, 1)[0],
+        grpo=loss,
+        sft=train.sft_config(config, tokenizer),
+        temperature=1.0,
+        allowed=sampler.sampling(1.0).allowed(loading.vocab_rows(model)),
+        chunk=config.model.head_chunk,
+        micro_prompts=config.batch.micro_prompts,
+    )
+    # An untrained model earns nothing, and equal rewards carry no gradient: these advantages are made up.
+    experience = collector.collect(params, 0).experience
+    prompts = jax.process_index() * len(experience.tokens) + np.arange(len(experience.tokens))
+    advantages = np.stack([np.cos(prompts), -np.cos(prompts)], axis=1).astype(np.float32)
+    experience = dataclasses.replace(experience, advantages=advantages)
+    step = train.grpo_step(config, learner, FixedCollector(experience), params, mesh)
+    state = jax.jit(learner.init)(jax.tree.map(jax.numpy.copy, params))
+    _, metrics = step(state, 0)
+    gate = params["text"]["layers"]["mlp"]["gate_proj"]["kernel"].get_value()
+    printed = {
+        "tokens": experience.tokens.tolist(),
+        "shard_sizes": {"gate_proj": gate.addressable_shards[0].data.size},
+        **{name: metrics[f"grpo/{name}"] for name in ("loss", "grad_norm", "kl", "entropy")},
+    }
+    print(json.dumps(printed))
+
+
+class FixedCollector:
+    """Hands out one experience."""
+
+    def __init__(self, experience: Experience):
+        self._experience = experience
+
+    def collect(self, params: object, step: int) -> Collected:
+        return Collected(self._experience, {}, {"rollout": 1.0, "reward": 1.0}, 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""The trainer on a very small model and drawn pairs: it learns, resumes, logs, and refuses wrong settings."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+from etils import epath
+from flax import nnx
+from ml_collections import ConfigDict
+
+from configs import base
+from dig_jax import checkpoint, export, loading, parallel, train
+from dig_jax.scratch import ScratchConfig, make_scratch_folder
+from tests.data.drawn_pairs import draw_pair, write_pairs
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with `model` (from scratch) and `pairs` (24 training and 8 test pairs)."""
+    folder = tmp_path_factory.mktemp("inputs")
+    sizes = {"vision_depth": 1, "vision_inner": 64, "text_depth": 1, "text_inner": 64, "image_size": 64}
+    make_scratch_folder(folder / "model", ScratchConfig(**sizes))
+    pairs = {
+        split: [draw_pair(i, size=(64, 64), num_differences=i % 3, seed=seed) for i in range(count)]
+        for seed, (split, count) in enumerate({"train": 24, "test": 8}.items())
+    }
+    write_pairs(folder / "pairs", pairs)
+    return folder
+
+
+def small_config(inputs: pathlib.Path, algorithm: str, /, **changes: object) -> ConfigDict:
+    """Two steps of two updates of two micro-batches each; `changes` name settings by their path."""
+    config = base.get_config()
+    config.algorithm = algorithm
+    config.model_path = str(inputs / "model")
+    config.num_steps = 2
+    config.model.dtype = "float32"
+    config.data.train = (str(inputs / "pairs"),)
+    config.data.question = "Find differences."
+    config.data.augment.swap_pair = True
+    config.batch.prompts, config.batch.update_prompts, config.batch.micro_prompts = 8, 4, 2
+    config.batch.rollout_prompts = 4
+    config.rollout.group_size = 3
+    config.rollout.max_new_tokens = 12
+    config.sft.answer_step = 20
+    config.sft.max_answer_tokens = 28
+    config.sft.aux_weight = 1.0
+    config.optimizer.learning_rate = 1e-2
+    config.eval.num_pairs, config.eval.batch_prompts, config.eval.group_size = 6, 4, 2
+    config.eval.every = config.checkpoint.every = 1
+    config.log.tensorboard = False
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> epath.Path:
+    train.run(config, epath.Path(workdir))
+    return epath.Path(workdir)
+
+
+def final_params(config: ConfigDict, workdir: epath.Path) -> nnx.State:
+    mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
+    return loading.load_params(config, workdir, workdir, mesh)[1]
+
+
+def lines(workdir: epath.Path, name: str) -> list[dict]:
+    return [json.loads(line) for line in (workdir / name).read_text().splitlines()]
+
+
+def without_times(line: dict) -> dict:
+    timed = ("time/", "tokens_per_second/", "seconds")
+    return {key: value for key, value in line.items() if not key.startswith(timed)}
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "grpo"])
+def test_a_stopped_run_continues_exactly(
+    algorithm: str, inputs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    pairs = {"data.eval": str(inputs / "pairs")}
+    whole = small_config(inputs, algorithm, **pairs)
+    straight = run(whole, tmp_path / "straight")
+    stopped = run(small_config(inputs, algorithm, num_steps=1, **pairs), tmp_path / "stopped")
+    run(whole, tmp_path / "stopped")
+
+    for name in ("metrics.jsonl", "evals.jsonl", "samples/samples.jsonl"):
+        expected, actual = (
+            [without_times(line) for line in lines(workdir, name)] for workdir in (straight, stopped)
+        )
+        assert actual == expected
+    expected_params, actual_params = final_params(whole, straight), final_params(whole, stopped)
+    assert checkpoint.fingerprint(actual_params) == checkpoint.fingerprint(expected_params)
+
+
+def test_grpo_logs_every_promised_metric_and_moves_the_model(
+    inputs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    config = small_config(inputs, "grpo", num_steps=1, **{"data.eval": str(inputs / "pairs")})
+    workdir = run(config, tmp_path / "run")
+    (metrics,) = lines(workdir, "metrics.jsonl")
+    expected = {
+        *(f"reward/{name}" for name in ("reward", "accuracy", "format", "f1", "iou", "precision", "recall")),
+        *(f"rollout/{name}" for name in ("response_length_mean", "truncated", "zero_std_groups")),
+        *(
+            f"grpo/{name}"
+            for name in ("kl", "entropy", "clip_fraction_low", "clip_fraction_high", "grad_norm")
+        ),
+        *(f"grpo/{name}" for name in ("sampler_trainer_gap_mean", "sampler_trainer_gap_max", "ratio_mean")),
+        *(f"time/{name}" for name in ("rollout", "reward", "score", "update", "step")),
+        "tokens_per_second/rollout",
+        "tokens_per_second/step",
+        "learning_rate",
+    }
+    assert expected <= metrics.keys()
+    assert (
+        metrics["grpo/sampler_trainer_gap_max"] < 1e-4
+    )  # sampler and trainer compute the same probabilities
+    start = loading.load_params(
+        config, epath.Path(inputs / "model"), epath.Path(inputs / "model"), parallel.make_mesh(config.mesh)
+    )[1]
+    assert checkpoint.fingerprint(final_params(config, workdir)) != checkpoint.fingerprint(start)
+    assert (workdir / "report.html").exists()
+    assert len(list((workdir / "samples").glob("*.png"))) == 2 * config.log.samples
+
+
+def test_supervised_training_fits_a_few_pairs(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    changes = {
+        "eval.every": 100,
+        "checkpoint.every": 100,
+        "batch.update_prompts": 8,
+        "batch.micro_prompts": 8,
+    }
+    config = small_config(inputs, "sft", num_steps=40, **{"optimizer.learning_rate": 3e-3}, **changes)
+    metrics = lines(run(config, tmp_path / "run"), "metrics.jsonl")
+    assert metrics[-1]["sft/answer_loss"] < 0.5 * metrics[0]["sft/answer_loss"]
+
+
+def test_micro_batches_do_not_change_the_update(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    metrics = []
+    for size in (1, 4):
+        config = small_config(inputs, "sft", num_steps=1, **{"batch.micro_prompts": size})
+        metrics += lines(run(config, tmp_path / str(size)), "metrics.jsonl")
+    for name in ("sft/loss", "sft/aux_loss", "sft/token_accuracy", "sft/grad_norm"):
+        assert metrics[0][name] == pytest.approx(metrics[1][name], rel=1e-4)
+
+
+def test_dynamic_sampling_draws_again_until_groups_differ(
+    inputs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    # The untrained model earns 0 everywhere, so every attempt is used, and none of its groups is informative.
+    config = small_config(inputs, "grpo", num_steps=1, **{"grpo.dynamic_sampling": 2})
+    (metrics,) = lines(run(config, tmp_path / "run"), "metrics.jsonl")
+    assert metrics["rollout/attempts"] == 3
+    assert metrics["rollout/zero_std_groups"] == 1
+
+
+def test_a_later_stage_starts_from_the_parameters_of_an_earlier_one(
+    inputs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    earlier = small_config(inputs, "sft", num_steps=1)
+    first = run(earlier, tmp_path / "first")
+    later = small_config(inputs, "sft", num_steps=1, init_from=str(first), **{"optimizer.learning_rate": 0.0})
+    second = run(later, tmp_path / "second")
+    assert checkpoint.fingerprint(final_params(later, second)) == checkpoint.fingerprint(
+        final_params(earlier, first)
+    )
+
+
+def test_an_exported_run_is_the_same_model(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    config = small_config(inputs, "sft", num_steps=1)
+    workdir = run(config, tmp_path / "run")
+    mesh = parallel.make_mesh(config.mesh)
+    out = epath.Path(tmp_path / "exported")
+    export.export(workdir, out, mesh)
+    _, params = loading.load_params(config, out, out, mesh)
+    assert checkpoint.fingerprint(params) == checkpoint.fingerprint(final_params(config, workdir))
+    assert (out / "tokenizer.json").exists()
+    with pytest.raises(FileExistsError, match="not empty"):
+        export.export(workdir, out, mesh)
+
+
+def test_a_run_refuses_to_continue_under_other_settings(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    run(small_config(inputs, "sft", num_steps=1), tmp_path / "run")
+    changed = small_config(inputs, "sft", seed=5, **{"optimizer.learning_rate": 1e-5})
+    with pytest.raises(ValueError, match=r"optimizer.learning_rate: 0.01 -> 1e-05\n.*seed: 0 -> 5"):
+        run(changed, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"algorithm": "ppo"}, "config.algorithm='ppo': expected one of grpo, sft"),
+        ({"batch.prompts": 9}, "batch.prompts=9 is not a multiple of config.batch.update_prompts=4"),
+        ({"rollout.group_size": 1}, "GRPO compares at least 2"),
+        ({"grpo.kl": "k9"}, "grpo.kl is 'k9'"),
+        ({"reward.iou_threshold": 2.0}, "reward.iou_threshold is 2.0"),
+        ({"mesh.tensor": 3, "mesh.fsdp": 1}, "mesh.tensor=3: must multiply to the number of devices"),
+        ({"model_path": "nowhere/at/all"}, "model folder nowhere/at/all does not exist"),
+        ({"init_from": "nowhere"}, "init_from=nowhere is not a workdir"),
+        ({"data.eval": "nowhere"}, "nowhere"),
+        ({"data.num_differences": (7,)}, "no pairs"),
+    ],
+)
+def test_wrong_settings_are_named(
+    change: dict, message: str, inputs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run(small_config(inputs, "grpo", **change), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/stage3.py", "--config.batch.prompst=3"], "prompst"),
+        (["--config=configs/stage3.py"], "hf download"),
+        (["--config=configs/stage3.py", "--config.model_path=missing/folder/x"], "hf download"),
+    ],
+)
+def test_the_command_says_what_is_wrong_and_ends_with_code_2(
+    arguments: list[str], message: str, tmp_path: pathlib.Path
+) -> None:
+    command = [sys.executable, "-m", "dig_jax.main", f"--workdir={tmp_path / 'run'}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
