@@ -103,7 +103,9 @@ def sft_loss(
         "token_accuracy": _masked_sum(correct, batch.mask) / totals.tokens,
     }
     if config.aux_weight:
-        losses, hits = cell_losses(model, prompt_hidden, batch.cell_targets, config)
+        # Zeros where there is no target: whatever stands there, its gradient is then zero and not NaN.
+        targets = jnp.where(batch.cell_mask > 0, batch.cell_targets, 0.0)
+        losses, hits = cell_losses(model, prompt_hidden, targets, config)
         aux_loss = metrics["aux_loss"] = _masked_sum(losses, batch.cell_mask) / totals.cells
         metrics["aux_accuracy"] = _masked_sum(hits, batch.cell_mask) / totals.cells
         loss = loss + config.aux_weight * aux_loss

@@ -55,7 +55,9 @@ def loss_of(ratios, advantages, lengths=None, *, cfg=CONFIG, behaviour=None, old
 def test_advantages_use_the_unbiased_standard_deviation():
     rewards = np.array([[0.0, 1.0, 2.0, 5.0]])  # mean 2, squares 4 + 1 + 0 + 9 = 14, variance 14 / 3
     expected = np.array([[-2.0, -1.0, 0.0, 3.0]]) / (math.sqrt(14 / 3) + 1e-6)
-    np.testing.assert_allclose(grpo.group_advantages(rewards, normalize_std=True, eps=1e-6), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        grpo.group_advantages(rewards, normalize_std=True, eps=1e-6), expected, rtol=1e-6
+    )
 
 
 def test_advantages_without_std_are_centred_rewards():
@@ -120,7 +122,14 @@ def test_dual_clip_can_be_turned_off(off):
 @pytest.mark.parametrize(
     ("ratio", "advantage", "expected"),
     # d(-r A)/d(logprob) = -r A where no clip is active, 0 where one is.
-    [(1.0, 1.0, -1.0), (1.2, 1.0, -1.2), (1.5, 1.0, 0.0), (0.5, -1.0, 0.0), (2.0, -1.0, 2.0), (4.0, -1.0, 0.0)],
+    [
+        (1.0, 1.0, -1.0),
+        (1.2, 1.0, -1.2),
+        (1.5, 1.0, 0.0),
+        (0.5, -1.0, 0.0),
+        (2.0, -1.0, 2.0),
+        (4.0, -1.0, 0.0),
+    ],
 )
 def test_gradient_is_zero_exactly_where_a_clip_is_active(ratio, advantage, expected):
     def loss(logprob):
@@ -181,7 +190,9 @@ def test_gspo_uses_the_geometric_mean_of_the_token_ratios():
 )
 def test_kl_of_a_token_twice_as_likely_as_under_the_reference(kind, expected):
     logprobs = jnp.array([-1.0])
-    np.testing.assert_allclose(grpo.kl_estimate(logprobs, logprobs - math.log(2), kind), [expected], rtol=1e-6)
+    np.testing.assert_allclose(
+        grpo.kl_estimate(logprobs, logprobs - math.log(2), kind), [expected], rtol=1e-6
+    )
 
 
 def test_k3_is_bounded_and_its_gradient_finite():
@@ -225,9 +236,7 @@ def test_truncated_importance_weights():
     # old / behaviour = 0.5 and 4, the latter capped at 2; ratios to old 1.1 and 1.
     behaviour = np.full((1, 1, 2), -2.0, np.float32)
     old = behaviour + np.log(np.array([0.5, 4.0], np.float32))
-    loss, metrics = loss_of(
-        [[1.1, 1.0]], [1.0], cfg=config(importance_cap=2.0), behaviour=behaviour, old=old
-    )
+    loss, metrics = loss_of([[1.1, 1.0]], [1.0], cfg=config(importance_cap=2.0), behaviour=behaviour, old=old)
     np.testing.assert_allclose(loss, -(0.5 * 1.1 + 2.0 * 1.0) / 2, rtol=1e-5)
     np.testing.assert_allclose(metrics["importance_weight_mean"], 1.25, rtol=1e-5)
 
@@ -250,7 +259,14 @@ def test_collapsed_probabilities_and_rubbish_padding_stay_finite(loss):
 
     def value(logprobs):
         return grpo.policy_loss(
-            logprobs, behaviour, behaviour, jnp.array([[-1.0]]), mask, cfg, grpo.step_totals(mask), entropy=logprobs
+            logprobs,
+            behaviour,
+            behaviour,
+            jnp.array([[-1.0]]),
+            mask,
+            cfg,
+            grpo.step_totals(mask),
+            entropy=logprobs,
         )
 
     (loss, metrics), gradient = jax.value_and_grad(value, has_aux=True)(logprobs)

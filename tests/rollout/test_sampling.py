@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from dig_jax.rollout.sampling import Sampling, filter_top_k, filter_top_p, sample, warp
 
-PLAIN = Sampling(
-    temperature=1.0, top_p=1.0, top_k=0, eos_ids=(1,), suppressed=(2,), vocab_size=10, pad_id=0
-)
+PLAIN = Sampling(temperature=1.0, top_p=1.0, top_k=0, eos_ids=(1,), suppressed=(2,), vocab_size=10, pad_id=0)
 
 
 def sampling(**changes):
@@ -49,7 +47,7 @@ def test_warped_distribution_matches_a_token_by_token_reference(temperature, top
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.floats(0.01, 0.99))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 5, 20, 40]), st.floats(0.01, 0.99))
 def test_filters_match_transformers(seed, k, p):
     torch = pytest.importorskip("torch")
     warpers = pytest.importorskip("transformers.generation.logits_process")
@@ -57,7 +55,9 @@ def test_filters_match_transformers(seed, k, p):
     expected_k = warpers.TopKLogitsWarper(k)(None, torch.tensor(logits))
     np.testing.assert_array_equal(filter_top_k(logits, k), expected_k.numpy())
     top_p = warpers.TopPLogitsWarper(p)
-    np.testing.assert_array_equal(filter_top_p(jnp.asarray(logits), p), top_p(None, torch.tensor(logits)).numpy())
+    np.testing.assert_array_equal(
+        filter_top_p(jnp.asarray(logits), p), top_p(None, torch.tensor(logits)).numpy()
+    )
     both = filter_top_p(filter_top_k(logits, k), p, candidates=k)
     np.testing.assert_array_equal(both, top_p(None, expected_k).numpy())
 

@@ -1,0 +1,201 @@
+"""The rollout engine on the tiny model: against transformers' generate, and against the trainer's log-probs."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dig_jax.models.qwen3_vl import hf
+from dig_jax.policy import response_logprobs
+from dig_jax.rollout.engine import rollout, sample_keys
+from dig_jax.rollout.sampling import Sampling
+from tests.models.conftest import PROMPT_LENGTH, PromptMaker, load_reference
+
+TWO_IMAGES = [(4, 6), (6, 2)]  # patches, of different sizes, none square
+NEW = 40
+
+jitted_rollout = jax.jit(rollout, static_argnames=("sampling", "max_new_tokens"))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_qwen3vl):
+    return hf.load_model(tiny_qwen3vl)
+
+
+@pytest.fixture(scope="module")
+def examples(model):
+    """Prompts of unequal length, with unequal numbers of images."""
+    make = PromptMaker(model.config)
+    return [make.example(TWO_IMAGES, seed=1), make.example([(2, 8)], text=3, seed=2)]
+
+
+@pytest.fixture(scope="module")
+def prompts(model, examples):
+    return PromptMaker(model.config).pad(*examples)
+
+
+@pytest.fixture(scope="module")
+def sampling(model):
+    config = model.config
+    return Sampling(
+        temperature=0.7,
+        top_p=1.0,
+        top_k=0,
+        eos_ids=(5,),
+        suppressed=(config.image_token_id, config.video_token_id),
+        vocab_size=config.text.vocab_size - 20,
+        pad_id=0,
+    )
+
+
+def keys_for(batch, group, seed=0):
+    return sample_keys(jax.random.key(seed), 0, jnp.arange(batch * group).reshape(batch, group))
+
+
+@pytest.fixture(scope="module")
+def drawn(model, prompts, sampling):
+    """Five completions of each prompt, at a vocabulary where a sixth of the tokens end one."""
+    ending = dataclasses.replace(sampling, eos_ids=tuple(range(0, 300, 6)))
+    return ending, jitted_rollout(model, prompts, keys_for(2, 5), sampling=ending, max_new_tokens=NEW)
+
+
+# Against transformers
+
+
+def test_greedy_completions_equal_transformers_generate(tiny_qwen3vl, model, examples, prompts, sampling):
+    reference = load_reference(tiny_qwen3vl)
+    forbidden = np.flatnonzero(~sampling.allowed(model.config.text.vocab_size)).tolist()
+
+    def compare(eos):
+        reference.model.model.rope_deltas = None
+        theirs = reference.model.generate(
+            **reference.inputs(*examples),
+            max_new_tokens=NEW,
+            do_sample=False,
+            suppress_tokens=forbidden,
+            eos_token_id=eos,
+            pad_token_id=sampling.pad_id,
+        )[:, -NEW:].numpy()
+        greedy = dataclasses.replace(sampling, temperature=0.0, eos_ids=(eos,))
+        ours = jitted_rollout(model, prompts, keys_for(2, 1), sampling=greedy, max_new_tokens=NEW)
+        np.testing.assert_array_equal(ours.tokens[:, 0], theirs)
+        return ours
+
+    unfinished = compare(eos=forbidden[-1] - 30)
+    assert not np.any(unfinished.finished) and unfinished.steps == NEW
+    # Now end the first completion in the middle: the other goes on beside it.
+    ended = compare(eos=int(unfinished.tokens[0, 0, 20]))
+    assert ended.finished[0, 0] and ended.mask[0, 0].sum() <= 21
+
+
+# What a rollout is
+
+
+def test_mask_covers_the_response_and_its_end_token(drawn):
+    sampling, drawn = drawn
+    is_end = np.isin(drawn.tokens, sampling.eos_ids) & (np.asarray(drawn.mask) > 0)
+    for tokens, mask, ends, finished in zip(
+        *(np.asarray(x).reshape(10, -1) for x in (drawn.tokens, drawn.mask, is_end, drawn.finished)),
+        strict=True,
+    ):
+        length = int(mask.sum())
+        np.testing.assert_array_equal(mask, np.arange(NEW) < length)
+        assert finished and ends.sum() == 1 and ends[length - 1]
+        assert np.all(tokens[length:] == sampling.pad_id)
+
+
+def test_everything_after_the_end_is_zero(drawn):
+    _, drawn = drawn
+    after = np.asarray(drawn.mask) == 0
+    assert np.all(drawn.logprobs[after] == 0) and np.all(drawn.model_logprobs[after] == 0)
+    assert np.all(drawn.logprobs[~after] < 0)
+
+
+def test_decoding_stops_when_all_have_ended(drawn):
+    _, drawn = drawn
+    assert drawn.steps == np.max(np.sum(drawn.mask, axis=-1)) < NEW
+
+
+def test_a_truncated_completion_is_not_finished(model, prompts, drawn):
+    sampling, whole = drawn
+    cut = jitted_rollout(model, prompts, keys_for(2, 5), sampling=sampling, max_new_tokens=3)
+    np.testing.assert_array_equal(cut.finished, np.sum(whole.mask, axis=-1) <= 3)
+    assert not np.all(cut.finished)
+    np.testing.assert_array_equal(cut.tokens, whole.tokens[..., :3])
+
+
+def test_a_completion_depends_on_its_prompt_and_key_alone(model, examples, drawn):
+    sampling, together = drawn
+    alone = PromptMaker(model.config).pad(examples[1])
+    keys = keys_for(2, 5)[1:, 3:4]
+    one = jitted_rollout(model, alone, keys, sampling=sampling, max_new_tokens=NEW)
+    np.testing.assert_array_equal(one.tokens[0, 0], together.tokens[1, 3])
+    np.testing.assert_allclose(one.logprobs[0, 0], together.logprobs[1, 3], atol=1e-5)
+
+
+def test_samples_of_a_group_differ(drawn):
+    _, drawn = drawn
+    assert len({tuple(tokens) for tokens in np.asarray(drawn.tokens[0])}) == 5
+
+
+# Against the trainer
+
+
+def test_logprobs_are_those_the_trainer_recomputes(model, prompts, drawn):
+    sampling, drawn = drawn
+
+    def recompute(temperature, allowed):
+        return jax.jit(response_logprobs, static_argnames=("temperature", "chunk"))(
+            model,
+            prompts,
+            drawn.tokens,
+            drawn.mask,
+            temperature=temperature,
+            allowed=allowed,
+            chunk=16,
+        )[0]
+
+    allowed = jnp.asarray(sampling.allowed(model.config.text.vocab_size))
+    np.testing.assert_allclose(drawn.logprobs, recompute(sampling.temperature, allowed), atol=1e-5)
+    np.testing.assert_allclose(drawn.model_logprobs, recompute(1.0, None), atol=1e-5)
+
+
+# Cost
+
+
+def test_the_prompt_cache_is_shared_by_the_group(model, prompts, sampling):
+    group, head_dim = 5, model.config.text.head_dim
+    text = str(
+        jax.make_jaxpr(lambda keys: rollout(model, prompts, keys, sampling=sampling, max_new_tokens=NEW))(
+            keys_for(2, group)
+        )
+    )
+    shapes = {tuple(map(int, dims.split(","))) for dims in re.findall(r"f32\[([\d,]+)\]", text)}
+    config = model.config.text
+    cache = (config.num_hidden_layers, 2, PROMPT_LENGTH, config.num_key_value_heads, head_dim)
+    assert cache in shapes
+    assert not [shape for shape in shapes if {group, PROMPT_LENGTH, head_dim} <= set(shape)]
+
+
+def test_other_images_lengths_and_seeds_do_not_compile_again(model, drawn):
+    sampling, _ = drawn
+    make = PromptMaker(model.config)
+    compiled = jitted_rollout._cache_size()
+    for seed, grids in enumerate(([(4, 6), (6, 2)], [(2, 8)], [])):
+        batch = make.pad(make.example(grids, seed=seed), make.example([(2, 2)], seed=9))
+        jitted_rollout(model, batch, keys_for(2, 5, seed), sampling=sampling, max_new_tokens=NEW)
+    assert jitted_rollout._cache_size() == compiled
+
+
+# Keys
+
+
+def test_a_sample_has_the_same_key_whatever_the_batch():
+    seed = jax.random.key(3)
+    grid = sample_keys(seed, 7, np.arange(6).reshape(2, 3))
+    assert grid[1, 2] == sample_keys(seed, 7, np.array([5]))[0]
+    data = jax.random.key_data(jnp.concatenate([grid.ravel(), sample_keys(seed, 8, np.arange(6))]))
+    assert len(np.unique(data, axis=0)) == 12
