@@ -1,4 +1,4 @@
-"""The rollout engine on the tiny model: against transformers' generate, and against the trainer's log-probs."""
+"""The rollout engine on the tiny model: against transformers' generate and the trainer's log-probs."""
 
 import dataclasses
 import re
