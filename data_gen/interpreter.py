@@ -33,8 +33,9 @@ def find_blender_python(requested: str | None = None) -> tuple[str, str]:
     if "cannot open shared object file" in text:
         text += f"\nA system library is missing. On Debian or Ubuntu: apt-get install {SYSTEM_LIBRARIES}"
     raise NoBlender(
-        f"{text}\nMake one with `make setup-render` (or `python3.11 -m venv .venv-bpy` and "
-        "`.venv-bpy/bin/pip install -r data_gen/requirements-bpy.txt`), or name one with --blender_python=PATH."
+        f"{text}\nMake one with `make setup-render` (or `python3.11 -m venv .venv-bpy`, then "
+        "`.venv-bpy/bin/pip install -r data_gen/requirements-bpy.txt`), or name one with "
+        "--blender_python=PATH."
     )
 
 
