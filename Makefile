@@ -111,9 +111,10 @@ test: setup-dev  ## run the tests (PYTEST_ARGS="..." passes options on)
 test-slow: setup-dev setup-render  ## run the tests marked slow: they render, train and compile for minutes
 	@$(PY) -m pytest -m slow $(PYTEST_ARGS) || { code=$$?; [ $$code = 5 ] && echo "no test is marked slow" || exit $$code; }
 
-lint: setup-dev  ## ruff: rules and formatting
+lint: setup-dev  ## ruff (rules and formatting) and shellcheck
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(TRAIN)/bin/shellcheck --external-sources --source-path=SCRIPTDIR tpu_scripts/*.sh .ci/run
 
 format: setup-dev  ## let ruff mend what it can
 	$(PY) -m ruff check --fix .
