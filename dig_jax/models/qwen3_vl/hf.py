@@ -296,7 +296,9 @@ def save_model(
         written = _write_weights(temporary, state, model.config, dtype, max_shard_bytes)
         config = {**model.config.to_dict(), "dtype": written}
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        temporary.chmod(0o755)  # mkdtemp makes it private
+        temporary.chmod(0o755)  # mkdtemp and safetensors make them private
+        for path in temporary.iterdir():
+            path.chmod(0o644)
         os.replace(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
