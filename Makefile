@@ -104,6 +104,14 @@ warmup: setup setup-render  ## remake assets/quickstart_warmup, the model that t
 	rm -rf assets/quickstart_warmup
 	$(PY) -m dig_jax.export --workdir=runs/warmup --out=assets/quickstart_warmup
 
+.PHONY: warmup
+warmup: setup setup-render  ## remake the checkpoint the quickstart starts from, as runs/quickstart_warmup
+	[ -d runs/scratch ] || $(PY) -m dig_jax.scratch --out=runs/scratch
+	$(PY) -m data_gen --preset=tiny --num_pairs=1500 --test_pairs=256 --seed=7 --out=data/warmup
+	$(PY) -m dig_jax.main --config=configs/warmup.py --workdir=runs/warmup
+	[ -d runs/quickstart_warmup ] || \
+	  $(PY) -m dig_jax.export --workdir=runs/warmup --out=runs/quickstart_warmup --dtype=bfloat16
+
 .PHONY: test test-slow lint format types bench
 test: setup-dev  ## run the tests (PYTEST_ARGS="..." passes options on)
 	$(PY) -m pytest $(PYTEST_ARGS)

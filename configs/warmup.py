@@ -3,7 +3,7 @@
     make warmup
 
 makes the tokenizer and random weights, renders the pairs, trains with this config and writes
-`assets/quickstart_warmup`, the checkpoint that the quickstart starts from. Answers are rounded to multiples of
+`runs/quickstart_warmup`; the quickstart starts from the copy in `assets/`. Answers are rounded to multiples of
 20, which are one token each in the small tokenizer, and an auxiliary loss asks at every cell of the second
 image whether it overlaps a true box, which helps a model this small to start comparing the images.
 

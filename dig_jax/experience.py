@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from dig_jax import grpo
 from dig_jax.data.loader import PairLoader
+from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.policy import Experience
 from dig_jax.rewards.reward import mean_metrics
 from dig_jax.rollout.engine import sample_keys
@@ -57,7 +58,7 @@ class Collector:
         replaced by informative ones from further batches, as long as attempts are left.
         """
         drawn: list[Completions] = []
-        experience = None
+        experience: Experience | None = None
         for attempt in range(self._attempts):
             index = step * self._attempts + attempt
             batch = self._loader.batch(index)
@@ -74,6 +75,7 @@ class Collector:
             experience = fresh if experience is None else _replace_uninformative(experience, fresh)
             if np.all(_informative(experience)):
                 break
+        assert experience is not None  # there is at least one attempt
         return Collected(experience, *self._figures(drawn))
 
     def _keys(self, index: int) -> jax.Array:
@@ -82,7 +84,7 @@ class Collector:
         group = self._rollout.group_size
         return sample_keys(self._key, index, (first + np.arange(prompts)[:, None]) * group + np.arange(group))
 
-    def _compare(self, prompts: object, completions: Completions) -> Experience:
+    def _compare(self, prompts: Prompts, completions: Completions) -> Experience:
         rollout = completions.rollout
         rewards = completions.scores.reward.reshape(rollout.finished.shape)
         advantages = grpo.group_advantages(

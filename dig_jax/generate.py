@@ -11,10 +11,11 @@ import json
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
 
 from dig_jax import checkpoint, cli, loading, parallel
-from dig_jax.data.images import load_image, preprocess
+from dig_jax.data.images import ImageConfig, load_image, preprocess
 from dig_jax.data.prompts import QUESTION, prompt_ids
 from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
 from dig_jax.models.qwen3_vl import hf
@@ -24,7 +25,7 @@ from dig_jax.rollout.sampling import Sampling
 
 
 def build_prompt(
-    files: str, tokenizer: Tokenizer, image_paths: list[str], text: str, image_config
+    files: epath.Path, tokenizer: Tokenizer, image_paths: list[str], text: str, image_config: ImageConfig
 ) -> Prompts:
     """One prompt [1, ...] of images and text, at exactly the size it needs."""
     config = hf.load_config(files)

@@ -11,6 +11,7 @@ et al. 2025, arXiv 2507.18071), clip-higher and token mean (DAPO, Yu et al. 2025
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import flax.struct
 import jax
@@ -25,6 +26,7 @@ LOSS_MEANS = ("token", "sequence")
 MAX_LOG_RATIO = 20.0
 MAX_K3 = 10.0
 
+Array = Any  # a JAX array, or a NumPy array that is not on the devices yet
 Metrics = dict[str, jax.Array]
 
 
@@ -112,12 +114,12 @@ def step_totals(mask: jax.Array) -> Totals:
     )
 
 
-def informative_groups(rewards: jax.Array) -> jax.Array:
+def informative_groups(rewards: Array) -> jax.Array:
     """Bool `[B]`: groups whose rewards `[B, G]` are not all equal. The others carry no gradient."""
     return jnp.max(rewards, axis=-1) > jnp.min(rewards, axis=-1)
 
 
-def group_advantages(rewards: jax.Array, *, normalize_std: bool, eps: float) -> jax.Array:
+def group_advantages(rewards: Array, *, normalize_std: bool, eps: float) -> jax.Array:
     """Advantages `[B, G]`: reward less the group's mean, over its unbiased (n - 1) standard deviation + eps.
 
     A group whose rewards are all equal gets exactly 0: the rounding of its mean, divided by a tiny eps, would
@@ -223,7 +225,7 @@ def policy_loss(
     return loss, jax.lax.stop_gradient(metrics)
 
 
-def rollout_metrics(rewards: jax.Array, mask: jax.Array, finished: jax.Array) -> Metrics:
+def rollout_metrics(rewards: Array, mask: Array, finished: Array) -> Metrics:
     """Metrics of a whole rollout: rewards `[B, G]`, mask `[B, G, R]`, finished bool `[B, G]`."""
     lengths = jnp.sum(mask, axis=-1)
     return {

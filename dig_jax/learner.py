@@ -11,6 +11,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from ml_collections import ConfigDict
@@ -78,7 +79,7 @@ class Learner:
     grpo: grpo.GRPOConfig
     sft: supervised.SFTConfig
     temperature: float
-    allowed: jax.Array
+    allowed: jax.Array | np.ndarray
     chunk: int
     micro_prompts: int
 

@@ -129,7 +129,7 @@ def put_batch(tree: Any, mesh: Mesh) -> Any:
 
 
 def split_rows(tree: Any, mesh: Mesh) -> Any:
-    """Inside jit: leaves [rows, ...] are split over the data axes, scalars replicated, as `local_rows` expects."""
+    """Inside jit: splits leaves [rows, ...] over the data axes, as `local_rows` expects; replicates scalars."""
 
     def constrain(x: jax.Array) -> jax.Array:
         sharding = batch_sharding(mesh) if x.ndim else NamedSharding(mesh, PartitionSpec())

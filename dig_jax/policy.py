@@ -6,6 +6,7 @@ Shapes: B prompts, G responses per prompt, P padded prompt length, R padded resp
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dig_jax import grpo
 from dig_jax.models.head import token_logprobs
@@ -29,12 +30,12 @@ class Experience:
     """
 
     prompts: Prompts
-    tokens: jax.Array
-    mask: jax.Array
-    behaviour_logprobs: jax.Array
-    advantages: jax.Array
-    ref_logprobs: jax.Array | None = None
-    old_logprobs: jax.Array | None = None
+    tokens: grpo.Array
+    mask: grpo.Array
+    behaviour_logprobs: grpo.Array
+    advantages: grpo.Array
+    ref_logprobs: grpo.Array | None = None
+    old_logprobs: grpo.Array | None = None
 
 
 def forward(model: Qwen3VL, prompts: Prompts, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -58,7 +59,7 @@ def response_logprobs(
     mask: jax.Array,
     *,
     temperature: float,
-    allowed: jax.Array | None,
+    allowed: jax.Array | np.ndarray | None,
     chunk: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probs of the response tokens and the policy's entropy at each, float32 `[B, G, R]`, 0 on padding.
@@ -87,7 +88,7 @@ def grpo_loss(
     *,
     config: grpo.GRPOConfig,
     temperature: float,
-    allowed: jax.Array | None,
+    allowed: jax.Array | np.ndarray | None,
     chunk: int,
 ) -> tuple[jax.Array, grpo.Metrics]:
     """The GRPO loss of one micro-batch and its metrics, for `jax.value_and_grad(..., has_aux=True)`."""

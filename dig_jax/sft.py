@@ -9,6 +9,7 @@ the totals of the whole step, so that micro-batches add up exactly.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax
@@ -19,6 +20,7 @@ from dig_jax.models.head import token_logprobs
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 
+Array = Any  # a JAX array, or a NumPy array that is not on the devices yet
 Metrics = dict[str, jax.Array]
 
 
@@ -55,10 +57,10 @@ class Supervised:
     """
 
     prompts: Prompts
-    tokens: jax.Array
-    mask: jax.Array
-    cell_mask: jax.Array
-    cell_targets: jax.Array
+    tokens: Array
+    mask: Array
+    cell_mask: Array
+    cell_targets: Array
 
 
 @flax.struct.dataclass

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # A word that can not be sampled. Finite, so that a masked-out token can not turn a sum into NaN.
 FORBIDDEN = -1e30
@@ -19,7 +20,7 @@ def token_logprobs(
     targets: jax.Array,
     *,
     temperature: float = 1.0,
-    allowed: jax.Array | None = None,
+    allowed: jax.Array | np.ndarray | None = None,
     chunk: int = 64,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of each target under softmax(logits / temperature), and the entropy.

@@ -36,7 +36,9 @@ class Rollout:
     steps: jax.Array
 
 
-def sample_keys(seed_key: jax.Array, step: jax.Array | int, sample_indices: jax.Array) -> jax.Array:
+def sample_keys(
+    seed_key: jax.Array, step: jax.Array | int, sample_indices: jax.typing.ArrayLike
+) -> jax.Array:
     """One key per sample, a function of the seed, the training step and the sample's own index only.
 
     Args:
