@@ -3,12 +3,13 @@
     make warmup
 
 makes the tokenizer and random weights, renders the pairs, trains with this config and writes
-`runs/quickstart_warmup`; the quickstart starts from the copy in `assets/`. Answers are rounded to multiples of
-20, which are one token each in the small tokenizer, and an auxiliary loss asks at every cell of the second
+`runs/quickstart_warmup`; the quickstart starts from the copy in `assets/`. Answers are rounded to multiples
+of 20, which are one token each in the small tokenizer, and an auxiliary loss asks at every cell of the second
 image whether it overlaps a true box, which helps a model this small to start comparing the images.
 
-The learning rate stays constant to the end, because a model that was annealed to zero has little left for GRPO
-to find. The other side of it: part of what GRPO gains from here is the smaller learning rate, not the reward.
+The learning rate stays constant to the end, because a model that was annealed to zero has little left for
+GRPO to find. The other side of it: part of what GRPO gains from here is the smaller learning rate, not the
+reward.
 """
 
 from ml_collections import ConfigDict

@@ -129,7 +129,7 @@ def put_batch(tree: Any, mesh: Mesh) -> Any:
 
 
 def split_rows(tree: Any, mesh: Mesh) -> Any:
-    """Inside jit: splits leaves [rows, ...] over the data axes, as `local_rows` expects; replicates scalars."""
+    """Inside jit: splits leaves [rows, ...] over the data axes and replicates scalars, for `local_rows`."""
 
     def constrain(x: jax.Array) -> jax.Array:
         sharding = batch_sharding(mesh) if x.ndim else NamedSharding(mesh, PartitionSpec())
