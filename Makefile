@@ -97,14 +97,6 @@ quickstart: setup setup-render  ## render image pairs, train the small model on 
 	$(PY) -m data_gen --preset=tiny --num_pairs=512 --test_pairs=128 --seed=1 --out=data/quickstart
 	$(PY) -m dig_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-warmup: setup setup-render  ## remake assets/quickstart_warmup, the model that the quickstart starts from (hours)
-	test -d runs/scratch || $(PY) -m dig_jax.scratch --out=runs/scratch
-	$(PY) -m data_gen --preset=tiny --num_pairs=1500 --test_pairs=256 --seed=7 --out=data/warmup
-	$(PY) -m dig_jax.main --config=configs/warmup.py --workdir=runs/warmup
-	rm -rf assets/quickstart_warmup
-	$(PY) -m dig_jax.export --workdir=runs/warmup --out=assets/quickstart_warmup
-
-.PHONY: warmup
 warmup: setup setup-render  ## remake the checkpoint the quickstart starts from, as runs/quickstart_warmup
 	[ -d runs/scratch ] || $(PY) -m dig_jax.scratch --out=runs/scratch
 	$(PY) -m data_gen --preset=tiny --num_pairs=1500 --test_pairs=256 --seed=7 --out=data/warmup
