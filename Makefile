@@ -105,7 +105,7 @@ warmup: setup setup-render  ## remake the checkpoint the quickstart starts from,
 	  $(PY) -m dig_jax.export --workdir=runs/warmup --out=runs/quickstart_warmup --dtype=bfloat16
 
 .PHONY: test test-slow lint format types bench
-test: setup-dev  ## run the tests (PYTEST_ARGS="..." passes options on)
+test: setup-dev setup-render  ## run the tests (PYTEST_ARGS="..." passes options on)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 test-slow: setup-dev setup-render  ## run the tests marked slow: they render, train and compile for minutes
