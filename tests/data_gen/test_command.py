@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_gen import build, scene, verify
+from data_gen import build, preview, scene, verify
 from data_gen.__main__ import main
 from data_gen.geometry import silhouette_area, silhouette_box
 from data_gen.interpreter import NoBlender, find_blender_python
@@ -204,3 +204,29 @@ def test_pictures_are_png_files_that_any_reader_opens(small_dataset):
         split="test", decoders={"image_a": tfds.decode.SkipDecoding()}
     )
     assert Image.open(io.BytesIO(source[0]["image_a"])).format == "PNG"
+
+
+def test_a_preview_shows_every_pair_with_its_boxes(small_dataset, tmp_path):
+    out = tmp_path / "pairs.png"
+    assert preview.main([str(small_dataset), f"--out={out}", "--count=2", "--columns=1"]) == 0
+    image = np.asarray(Image.open(out))
+    assert image.shape[1] == 2 * 64 + 3 * preview.GAP
+    records = read(small_dataset, "train")[:2]
+    kinds = {kind.decode() for record in records for kind in record["kinds"]}
+    for kind in kinds:
+        color = tuple(bytes.fromhex(preview.KIND_COLORS[kind][1:]))
+        assert (image == color).all(axis=-1).any(), kind
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--split=val"], "has no split 'val'; it has train, test"),
+        (["--first=9"], "has pairs 0 to 2 in split 'train'"),
+    ],
+)
+def test_a_preview_of_what_is_not_there_is_an_error(flags, message, small_dataset, tmp_path, capsys):
+    assert preview.main([str(small_dataset), f"--out={tmp_path / 'x.png'}", *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert preview.main([str(tmp_path), f"--out={tmp_path / 'x.png'}"]) == 2
+    assert "is not a dataset" in capsys.readouterr().err
