@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.data.augment.permute_channels = True
     config.batch.prompts = config.batch.update_prompts = config.batch.micro_prompts = 32
     config.batch.rollout_prompts = 32
-    config.rollout.max_new_tokens = 40
+    config.rollout.max_new_tokens = 36
     config.optimizer.learning_rate = 1e-4
     config.eval.every = 50
     config.eval.num_pairs = 128

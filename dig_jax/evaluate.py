@@ -41,7 +41,7 @@ class Evaluation:
         metrics: means over the pairs. `format`, `f1`, `iou`, `precision`, `recall`, `count_accuracy` and
             `reward_greedy` of the greedy answers, `f1_at_<M>` over the pairs with M differences; with sampled
             completions also `reward_sampled` and `f1_sampled`.
-        answers: the greedy answers, in the order of the split.
+        answers: the greedy answers of this process, in the order of the split.
     """
 
     metrics: dict[str, float]
@@ -73,10 +73,11 @@ def evaluate(
         seed: of the sampling noise.
     """
     key = jax.random.key(seed)
-    size = loader.batch_size
+    size = loader.batch_size * jax.process_count()
 
     def complete(batch: Batch, first: int, group: int, temperature: float) -> Completions:
-        rows = first + np.arange(size)[:, None]
+        own = jax.process_index() * loader.batch_size
+        rows = first + own + np.arange(loader.batch_size)[:, None]
         return sampler.complete(
             params,
             batch,
@@ -113,7 +114,8 @@ def _answers(batch: Batch, completions: Completions) -> list[Answer]:
 
 
 def _terms(parts: list[Scores], count: int) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([getattr(part, name) for part in parts])[:count] for name in METRICS}
+    gathered = {name: [parallel.gather_rows(getattr(part, name)) for part in parts] for name in METRICS}
+    return {name: np.concatenate(values)[:count] for name, values in gathered.items()}
 
 
 def _greedy_metrics(terms: dict[str, np.ndarray]) -> dict[str, float]:

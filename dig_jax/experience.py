@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import grpo
+from dig_jax import grpo, parallel
 from dig_jax.data.loader import PairLoader
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.policy import Experience
@@ -27,7 +27,7 @@ class Collected:
         experience: numpy arrays, [B, ...].
         metrics: reward terms and rollout figures, over every completion that was drawn.
         seconds: wall time per phase.
-        response_tokens: tokens drawn.
+        response_tokens: tokens drawn, over all processes.
     """
 
     experience: Experience
@@ -104,9 +104,13 @@ class Collector:
                 | {f"rollout/{name}": float(value) for name, value in rollout_metrics.items()}
             )
         metrics = {name: float(np.mean([part[name] for part in figures])) for name in figures[0]}
-        metrics["rollout/attempts"] = float(len(drawn))
+        metrics |= {
+            "rollout/attempts": len(drawn),
+            "rollout/tokens": sum(float(part.rollout.mask.sum()) for part in drawn),
+        }
+        metrics = parallel.mean_over_processes(metrics)
         seconds = {name: sum(part.seconds[name] for part in drawn) for name in drawn[0].seconds}
-        return metrics, seconds, int(sum(part.rollout.mask.sum() for part in drawn))
+        return metrics, seconds, round(metrics["rollout/tokens"] * jax.process_count())
 
 
 def _informative(experience: Experience) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen, nnx
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -148,3 +149,16 @@ def local_rows(tree: Any) -> Any:
         return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 
     return jax.tree.map(rows, tree)
+
+
+def gather_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows of all processes, [rows, ...] in the order of the processes, on every one of them."""
+    if jax.process_count() == 1:
+        return rows
+    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+
+def mean_over_processes(metrics: dict[str, float]) -> dict[str, float]:
+    """The mean of metrics that each process has of its own, equally many, rows."""
+    means = gather_rows(np.array([list(metrics.values())], np.float32)).mean(axis=0)
+    return dict(zip(metrics, map(float, means), strict=True))

@@ -51,7 +51,8 @@ def main() -> None:
         micro_prompts=config.batch.micro_prompts,
     )
     # An untrained model earns nothing, and equal rewards carry no gradient: these advantages are made up.
-    experience = collector.collect(params, 0).experience
+    collected = collector.collect(params, 0)
+    experience = collected.experience
     prompts = jax.process_index() * len(experience.tokens) + np.arange(len(experience.tokens))
     advantages = np.stack([np.cos(prompts), -np.cos(prompts)], axis=1).astype(np.float32)
     experience = dataclasses.replace(experience, advantages=advantages)
@@ -62,6 +63,7 @@ def main() -> None:
     printed = {
         "tokens": experience.tokens.tolist(),
         "shard_sizes": {"gate_proj": gate.addressable_shards[0].data.size},
+        "response_length": collected.metrics["rollout/response_length_mean"],
         **{name: metrics[f"grpo/{name}"] for name in ("loss", "grad_norm", "kl", "entropy")},
     }
     print(json.dumps(printed))

@@ -73,7 +73,7 @@ def test_a_mesh_gives_what_one_device_gives(
     rows = len(step["tokens"])
     assert rows == len(one_device["tokens"]) // processes  # each process has its own prompts
     assert step["tokens"] == one_device["tokens"][:rows]
-    for name in ("loss", "grad_norm", "kl", "entropy"):
+    for name in ("response_length", "loss", "grad_norm", "kl", "entropy"):
         assert step[name] == pytest.approx(one_device[name], rel=1e-4, abs=1e-6)
     sharded = {"8,1,1": 1, "2,2,2": 4, "1,4,2": 8, "2,2,1": 2}[mesh]
     # Shapes of the real shards on the first device, not only the intention.
