@@ -33,6 +33,8 @@ Row = dict[str, float]  # step_s, rollout_s, decoded
 
 def main() -> None:
     args = _parse(sys.argv[1:])
+    if not hasattr(os, "sched_setaffinity"):
+        sys.exit("error: this benchmark binds both sides to the same CPUs, which only Linux lets it do")
     # Before JAX starts its thread pool, which is as large as the CPUs it may use. The peer inherits the
     # same CPUs.
     cpus = sorted(os.sched_getaffinity(0))[: args.threads]
