@@ -8,6 +8,7 @@ workdir's own; for a Hugging Face folder they are those of `--config` (default c
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -128,7 +129,7 @@ def _greedy_metrics(terms: dict[str, np.ndarray]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="dig_jax.evaluate", description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="Hugging Face folder or workdir")
@@ -140,7 +141,7 @@ def main() -> None:
     parser.add_argument("--num_pairs", type=int, default=0, help="0 is the whole split")
     parser.add_argument("--group_size", type=int, help="sampled completions per pair; 0 is greedy only")
     parser.add_argument("--out", help="JSON file for the figures and every greedy answer")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with cli.user_errors():
         model = checkpoint.find_model(args.model)
         config = cli.config_of(model, args.config)

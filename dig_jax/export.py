@@ -8,6 +8,7 @@ it, and so do the other commands (`--model=DIR`) and training (`--config.model_p
 import argparse
 import shutil
 import tempfile
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from etils import epath
@@ -52,7 +53,7 @@ def export(
         shutil.move(folder, out)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="dig_jax.export", description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", required=True, help="workdir of a run")
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), help="of the tensors (default: the run's)"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with cli.user_errors():
         mesh = parallel.make_mesh(cli.config_of(epath.Path(args.workdir)).mesh)
         export(epath.Path(args.workdir), epath.Path(args.out), mesh, args.step, args.dtype)

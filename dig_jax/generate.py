@@ -8,6 +8,7 @@ untempered model, the end token included. The default is greedy and the same as
 
 import argparse
 import json
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -35,7 +36,7 @@ def build_prompt(
     return make_prompts([ids], [images], config, prompt_length=len(ids), num_patches=num_patches)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="dig_jax.generate", description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="Hugging Face folder or workdir")
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument(
         "--json", action="store_true", help="print tokens, log-probs and text as one JSON line"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with cli.user_errors():
         model = checkpoint.find_model(args.model)
         config = cli.config_of(model)

@@ -80,7 +80,7 @@ def records(predictions: Sequence[Prediction], scores: Scores) -> list[dict[str,
     ]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="dig_jax.score", description=__doc__.splitlines()[0])
     parser.add_argument("--predictions", required=True, help='one {"id": ..., "text": ...} per line')
@@ -94,7 +94,7 @@ def main() -> None:
         default="auto",
         help="whether answers follow </think> (a text without it was cut off); auto: yes if any text has it",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with cli.user_errors():
         config = cli.config_of(epath.Path(args.config), args.config) if args.config else base.get_config()
         predictions = read_predictions(args.predictions)
