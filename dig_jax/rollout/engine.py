@@ -1,9 +1,11 @@
 """Rollout: a group of completions for every prompt, in one compiled program.
 
 Images and prompts are encoded once per prompt; its key/value cache is shared, not copied, by the G
-completions. Decoding is one `lax.while_loop` that ends as soon as every completion has.
+completions. Decoding is one `lax.while_loop` that ends as soon as every completion has; with fewer slots than
+completions, a slot whose completion ended takes the next one.
 
-Shapes: B prompts, G completions per prompt, P padded prompt length, R `max_new_tokens`, V head rows.
+Shapes: B prompts, G completions per prompt, S slots per prompt, P padded prompt length, R `max_new_tokens`,
+D width.
 """
 
 import flax.struct
@@ -11,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dig_jax.models.qwen3_vl.inputs import Prompts
-from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.qwen3_vl.model import PromptCache, Qwen3VL, ResponseCache
 from dig_jax.rollout.sampling import Sampling, sample
 
 
@@ -25,7 +27,7 @@ class Rollout:
       logprobs: float32 `[B, G, R]`, under the distribution that was sampled from (the behaviour policy).
       model_logprobs: float32 `[B, G, R]`, under the model itself: no temperature, filter or mask.
       finished: bool `[B, G]`, whether the end token came; False means truncated at R tokens.
-      steps: int32 scalar, the number of tokens that were decoded before all had finished.
+      steps: int32 scalar, decoding steps until all had ended, the first token included.
     """
 
     tokens: jax.Array
@@ -53,12 +55,19 @@ def sample_keys(
 
 
 def rollout(
-    model: Qwen3VL, prompts: Prompts, keys: jax.Array, *, sampling: Sampling, max_new_tokens: int
+    model: Qwen3VL,
+    prompts: Prompts,
+    keys: jax.Array,
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+    slots: int | None = None,
 ) -> Rollout:
     """Samples G completions of every prompt.
 
-    Traceable, and meant to be compiled: `jax.jit(rollout, static_argnames=("sampling", "max_new_tokens"))`.
-    A completion depends on its prompt and its key alone, whatever else is in the batch.
+    Traceable, and meant to be compiled:
+    `jax.jit(rollout, static_argnames=("sampling", "max_new_tokens", "slots"))`.
+    A completion depends on its prompt and its key alone, whatever else is in the batch, whatever `slots` is.
 
     Args:
       model: the policy.
@@ -66,8 +75,17 @@ def rollout(
       keys: typed PRNG keys `[B, G]` (see `sample_keys`); their shape says how many completions to draw.
       sampling: the distribution to draw from.
       max_new_tokens: R, the most tokens a completion may have.
+      slots: completions of a prompt that are decoded at a time; when one ends, the next takes its place.
+        With fewer slots than completions the response cache shrinks, so more prompts fit, and no slot waits
+        for the longest completion. None: all G at once.
+
+    Raises:
+      ValueError: `slots` is not between 1 and G.
     """
     batch, group = keys.shape
+    slots = group if slots is None else slots
+    if not 1 <= slots <= group:
+        raise ValueError(f"slots is {slots}; expected 1 to the {group} completions per prompt")
     prompt_hidden, prompt_cache = model.prefill(prompts)
     last = jnp.take_along_axis(prompt_hidden, prompts.length[:, None, None] - 1, axis=1)  # [B, 1, D]
     state = _record(
@@ -76,21 +94,119 @@ def rollout(
         sample(model.logits(last), keys, 0, sampling),  # the head runs once per prompt, not per completion
         sampling,
     )
+    cache = model.init_response_cache(batch, slots, max_new_tokens)
+    decode = _decode_together if slots == group else _decode_in_slots
+    return decode(model, prompt_cache, cache, state, keys, sampling)
 
-    def unfinished(carry: tuple) -> jax.Array:
+
+def _decode_together(
+    model: Qwen3VL,
+    prompt_cache: PromptCache,
+    cache: ResponseCache,
+    state: Rollout,
+    keys: jax.Array,
+    sampling: Sampling,
+) -> Rollout:
+    """Decodes all completions in step, until the last one has ended."""
+    length = state.tokens.shape[-1]
+
+    def unfinished(carry: tuple[Rollout, ResponseCache]) -> jax.Array:
         state, _ = carry
-        return (state.steps < max_new_tokens) & ~jnp.all(state.finished)
+        return (state.steps < length) & ~jnp.all(state.finished)
 
-    def decode(carry: tuple) -> tuple:
+    def decode(carry: tuple[Rollout, ResponseCache]) -> tuple[Rollout, ResponseCache]:
         state, cache = carry
         fed = jax.lax.dynamic_index_in_dim(state.tokens, state.steps - 1, axis=2, keepdims=False)
         hidden, cache = model.decode(fed, state.steps - 1, prompt_cache, cache)
         drawn = sample(model.logits(hidden), keys, state.steps, sampling)
         return _record(state, state.steps, drawn, sampling), cache
 
-    cache = model.init_response_cache(batch, group, max_new_tokens)
     state, _ = jax.lax.while_loop(unfinished, decode, (state, cache))
     return state
+
+
+@flax.struct.dataclass
+class _Slots:
+    """What S slots per prompt are doing.
+
+    Attributes:
+      completion: int32 `[B, S]`, the completion each is decoding; G when none is left for it.
+      step: int32 `[B, S]`, tokens that completion has.
+      waiting: int32 `[B, 1]`, the first completion that no slot has taken yet.
+    """
+
+    completion: jax.Array
+    step: jax.Array
+    waiting: jax.Array
+
+
+def _decode_in_slots(
+    model: Qwen3VL,
+    prompt_cache: PromptCache,
+    cache: ResponseCache,
+    state: Rollout,
+    keys: jax.Array,
+    sampling: Sampling,
+) -> Rollout:
+    """Decodes a few completions per prompt at a time; one that ends makes room for the next.
+
+    Nothing of the cache is cleared in between: slots from a completion's own step on are never read.
+    """
+    batch, group, length = state.tokens.shape
+    num_slots = cache.k.shape[2]
+    rows = jnp.arange(batch)[:, None]
+    start = _Slots(
+        completion=jnp.broadcast_to(jnp.arange(num_slots), (batch, num_slots)),
+        step=jnp.ones((batch, num_slots), jnp.int32),
+        waiting=jnp.full((batch, 1), num_slots, jnp.int32),
+    )
+
+    def unfinished(carry: tuple[Rollout, _Slots, ResponseCache]) -> jax.Array:
+        _, slots, _ = carry
+        return jnp.any(slots.completion < group)
+
+    def decode(
+        carry: tuple[Rollout, _Slots, ResponseCache],
+    ) -> tuple[Rollout, _Slots, ResponseCache]:
+        state, slots, cache = carry
+        which = jnp.minimum(slots.completion, group - 1)
+        fed = state.tokens[rows, which, slots.step - 1]
+        hidden, cache = model.decode(fed, slots.step - 1, prompt_cache, cache)
+        drawn = sample(model.logits(hidden), keys[rows, which], slots.step, sampling)
+        running = (slots.completion < group) & (slots.step < length) & ~state.finished[rows, which]
+        ends = _is_end(drawn[0], sampling)
+        # A slot that is not running writes to completion G, which does not exist: dropped.
+        target = (rows, jnp.where(running, slots.completion, group))
+
+        def write(buffer: jax.Array, values: jax.Array | float) -> jax.Array:
+            return buffer.at[*target, slots.step].set(values, mode="drop")
+
+        state = Rollout(
+            tokens=write(state.tokens, drawn[0]),
+            mask=write(state.mask, 1.0),
+            logprobs=write(state.logprobs, drawn[1]),
+            model_logprobs=write(state.model_logprobs, drawn[2]),
+            finished=state.finished.at[target].set(ends, mode="drop"),
+            steps=state.steps + 1,
+        )
+        return state, _refill(slots, ~running | ends | (slots.step + 1 == length), group), cache
+
+    state, _, _ = jax.lax.while_loop(unfinished, decode, (state, start, cache))
+    return state
+
+
+def _refill(slots: _Slots, free: jax.Array, group: int) -> _Slots:
+    """Gives the next completions to the `free` slots; their first tokens are drawn already."""
+    order = jnp.cumsum(free, axis=1)  # 1 for the first free slot of a prompt, 2 for the second, ...
+    return _Slots(
+        completion=jnp.where(free, jnp.minimum(slots.waiting + order - 1, group), slots.completion),
+        step=jnp.where(free, 1, slots.step + 1),
+        waiting=jnp.minimum(slots.waiting + order[:, -1:], group),
+    )
+
+
+def _is_end(tokens: jax.Array, sampling: Sampling) -> jax.Array:
+    return jnp.isin(tokens, jnp.array(sampling.eos_ids, jnp.int32))
 
 
 def _empty(batch: int, group: int, length: int, pad_id: int) -> Rollout:
@@ -111,7 +227,6 @@ def _record(
     """Writes token number `step` of the completions that are still running, and notes which end with it."""
     tokens, logprobs, model_logprobs = drawn
     running = ~state.finished
-    ends = jnp.isin(tokens, jnp.array(sampling.eos_ids, jnp.int32))
 
     def write(buffer: jax.Array, values: jax.Array, blank: float) -> jax.Array:
         values = jnp.where(running, values, blank).astype(buffer.dtype)
@@ -122,6 +237,6 @@ def _record(
         mask=write(state.mask, running, 0),
         logprobs=write(state.logprobs, logprobs, 0),
         model_logprobs=write(state.model_logprobs, model_logprobs, 0),
-        finished=state.finished | ends,
+        finished=state.finished | _is_end(tokens, sampling),
         steps=step + 1,
     )
