@@ -60,9 +60,11 @@ def get_config() -> ConfigDict:
 
     config.rollout = ConfigDict()
     config.rollout.group_size = 8  # G, completions per prompt
+    config.rollout.slots = 0  # completions of a prompt decoded at a time, the next when one ends; 0 = all G
     config.rollout.max_new_tokens = 2048
     config.rollout.temperature = 1.0
-    config.rollout.top_p = 1.0
+    # Filters make the sampler another policy than the trainer's: with either, set grpo.importance_cap too.
+    config.rollout.top_p = 1.0  # 1 = off
     config.rollout.top_k = 0  # 0 = off
 
     config.grpo = ConfigDict()

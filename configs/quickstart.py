@@ -27,7 +27,8 @@ def get_config() -> ConfigDict:
     config.data.augment.transpose = True
     config.data.augment.swap_pair = True
     config.data.augment.permute_channels = True
-    config.batch.prompts = config.batch.update_prompts = config.batch.micro_prompts = 32
+    config.batch.prompts = config.batch.update_prompts = 32
+    config.batch.micro_prompts = 4
     config.batch.rollout_prompts = 32
     config.rollout.max_new_tokens = 36
     config.optimizer.learning_rate = 1e-4

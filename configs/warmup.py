@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     """Returns the settings of the warm-up."""
     config = base.get_config()
     config.algorithm = "sft"
-    config.num_steps = 2300
+    config.num_steps = 1800
     config.model_path = "runs/scratch"
     config.model.dtype = "float32"
     config.model.remat = False
@@ -42,10 +42,10 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_updates = 200
     config.optimizer.b2 = 0.98
     config.optimizer.weight_decay = 0.05
-    config.eval.every = 500
+    config.eval.every = 300
     config.eval.num_pairs = 256
     config.eval.batch_prompts = 128
     config.eval.group_size = 0
-    config.checkpoint.every = 500
+    config.checkpoint.every = 300
     config.log.every = 100
     return config

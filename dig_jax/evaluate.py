@@ -21,7 +21,7 @@ from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.rewards.reward import METRICS, Scores
 from dig_jax.rollout.engine import sample_keys
-from dig_jax.sampler import Completions, Sampler
+from dig_jax.sampler import Completions, Limits, Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,7 @@ def evaluate(
             params,
             batch,
             sample_keys(key, 0, rows * group + np.arange(group)),
-            sampling=sampler.sampling(temperature),
-            max_new_tokens=max_new_tokens,
+            Limits(sampler.sampling(temperature), max_new_tokens),
             slice_prompts=size,
         )
 

@@ -16,7 +16,7 @@ from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.policy import Experience
 from dig_jax.rewards.reward import mean_metrics
 from dig_jax.rollout.engine import sample_keys
-from dig_jax.sampler import Completions, Sampler
+from dig_jax.sampler import Completions, Limits, Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +43,12 @@ class Collector:
         self._sampler = sampler
         self._loader = loader
         self._loss = loss
-        self._rollout = config.rollout
+        self._group_size = config.rollout.group_size
         self._slice_prompts = config.batch.rollout_prompts
         self._attempts = 1 + config.grpo.dynamic_sampling
         self._key = jax.random.key(config.seed)
-        self._sampling = sampler.sampling(
-            config.rollout.temperature, config.rollout.top_p, config.rollout.top_k
-        )
+        sampling = sampler.sampling(config.rollout.temperature, config.rollout.top_p, config.rollout.top_k)
+        self._limits = Limits(sampling, config.rollout.max_new_tokens, config.rollout.slots)
 
     def collect(self, params: nnx.State, step: int) -> Collected:
         """Samples and scores the prompts of `step`.
@@ -66,14 +65,13 @@ class Collector:
                 params,
                 batch,
                 self._keys(index),
-                sampling=self._sampling,
-                max_new_tokens=self._rollout.max_new_tokens,
+                self._limits,
                 slice_prompts=self._slice_prompts,
             )
             drawn.append(completions)
             fresh = self._compare(batch.prompts, completions)
             experience = fresh if experience is None else _replace_uninformative(experience, fresh)
-            if np.all(_informative(experience)):
+            if np.all(parallel.gather_rows(_informative(experience))):  # all processes stop together
                 break
         assert experience is not None  # there is at least one attempt
         return Collected(experience, *self._figures(drawn))
@@ -81,7 +79,7 @@ class Collector:
     def _keys(self, index: int) -> jax.Array:
         prompts = self._loader.batch_size
         first = jax.process_index() * prompts
-        group = self._rollout.group_size
+        group = self._group_size
         return sample_keys(self._key, index, (first + np.arange(prompts)[:, None]) * group + np.arange(group))
 
     def _compare(self, prompts: Prompts, completions: Completions) -> Experience:

@@ -37,6 +37,21 @@ class Completions:
     seconds: dict[str, float]
 
 
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How to draw completions. Hashable: each value compiles a program of its own.
+
+    Attributes:
+        sampling: the distribution to draw from.
+        max_new_tokens: R.
+        slots: completions of a prompt decoded at a time; 0 for all G.
+    """
+
+    sampling: Sampling
+    max_new_tokens: int
+    slots: int = 0
+
+
 class Sampler:
     """Draws completions from a policy and scores them."""
 
@@ -45,14 +60,19 @@ class Sampler:
         self._reward = reward
         self._mesh = mesh
 
-        def run(
-            params: nnx.State, prompts: Prompts, keys: jax.Array, sampling: Sampling, max_new_tokens: int
-        ) -> Rollout:
+        def run(params: nnx.State, prompts: Prompts, keys: jax.Array, limits: Limits) -> Rollout:
             model = nnx.merge(graphdef, params)
-            drawn = rollout(model, prompts, keys, sampling=sampling, max_new_tokens=max_new_tokens)
+            drawn = rollout(
+                model,
+                prompts,
+                keys,
+                sampling=limits.sampling,
+                max_new_tokens=limits.max_new_tokens,
+                slots=limits.slots or None,
+            )
             return parallel.split_rows(drawn, mesh)
 
-        self._rollout = parallel.jit(run, mesh, static_argnums=(3, 4))
+        self._rollout = parallel.jit(run, mesh, static_argnums=3)
 
     def sampling(self, temperature: float, top_p: float = 1.0, top_k: int = 0) -> Sampling:
         """How to sample from this policy: only the end-of-turn token ends an answer, padding is never drawn.
@@ -78,9 +98,7 @@ class Sampler:
         params: nnx.State,
         batch: Batch,
         keys: jax.Array,
-        *,
-        sampling: Sampling,
-        max_new_tokens: int,
+        limits: Limits,
         slice_prompts: int,
     ) -> Completions:
         """Draws completions for every prompt of `batch` and scores them against its boxes.
@@ -89,8 +107,7 @@ class Sampler:
             params: the policy.
             batch: B prompts with their true boxes.
             keys: typed PRNG keys [B, G].
-            sampling: the distribution to draw from.
-            max_new_tokens: R.
+            limits: how.
             slice_prompts: prompts decoded together, over all processes; divides B.
         """
         start = time.perf_counter()
@@ -99,7 +116,7 @@ class Sampler:
         for first in range(0, len(keys), size):
             rows = slice(first, first + size)
             prompts = jax.tree.map(lambda x, rows=rows: x[rows], batch.prompts)
-            parts.append(self._draw(params, prompts, keys[rows], sampling, max_new_tokens))
+            parts.append(self._draw(params, prompts, keys[rows], limits))
         drawn = jax.tree.map(lambda *x: np.concatenate(x) if x[0].ndim else np.max(x), *parts)
         sampled = time.perf_counter()
         texts = self._decode(drawn)
@@ -114,12 +131,10 @@ class Sampler:
         seconds = {"rollout": sampled - start, "reward": time.perf_counter() - sampled}
         return Completions(drawn, texts, scores, seconds)
 
-    def _draw(
-        self, params: nnx.State, prompts: Prompts, keys: jax.Array, sampling: Sampling, max_new_tokens: int
-    ) -> Rollout:
+    def _draw(self, params: nnx.State, prompts: Prompts, keys: jax.Array, limits: Limits) -> Rollout:
         prompts = parallel.put_batch(prompts, self._mesh)
         keys = jax.random.wrap_key_data(parallel.put_batch(jax.random.key_data(keys), self._mesh))
-        return parallel.local_rows(self._rollout(params, prompts, keys, sampling, max_new_tokens))
+        return parallel.local_rows(self._rollout(params, prompts, keys, limits))
 
     def _decode(self, drawn: Rollout) -> list[str]:
         lengths = drawn.mask.sum(axis=-1).astype(int).reshape(-1)

@@ -32,6 +32,11 @@ def check(config: ConfigDict) -> None:
     for name in ("prompts", "update_prompts", "micro_prompts", "rollout_prompts"):
         _positive(config.batch, name, "batch.")
     _positive(config.rollout, "max_new_tokens", "rollout.")
+    if not 0 <= config.rollout.slots <= config.rollout.group_size:
+        raise ValueError(
+            f"config.rollout.slots={config.rollout.slots}: expected 0 (all) to config.rollout.group_size"
+            f"={config.rollout.group_size}"
+        )
     _positive(config.eval, "every", "eval.")
     _positive(config.eval, "batch_prompts", "eval.")
     _positive(config.checkpoint, "every", "checkpoint.")
