@@ -91,9 +91,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--blender_python", help="interpreter that can import bpy (default: .venv-bpy/bin/python)"
     )
     args = parser.parse_args(argv)
-    args.workers = args.workers or os.cpu_count() or 1
+    args.workers = args.workers or usable_cpus()
     args.out = args.out.absolute()
     return args
+
+
+def usable_cpus() -> int:
+    """CPUs this process may use, which in a container are often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_preset(args: argparse.Namespace) -> Preset:
