@@ -59,16 +59,7 @@ def check(config: ConfigDict) -> None:
 
 
 # A resumed run may change these: they decide what is written and where it runs, not what is computed.
-FREE_ON_RESUME = (
-    "num_steps",
-    "mesh",
-    "eval",
-    "checkpoint",
-    "log",
-    "data.prefetch",
-    "data.eval",
-    "data.eval_split",
-)
+FREE_ON_RESUME = ("mesh", "eval", "checkpoint", "log", "data.prefetch", "data.eval", "data.eval_split")
 
 
 def check_resume(config: ConfigDict, saved: epath.Path) -> None:
@@ -81,10 +72,12 @@ def check_resume(config: ConfigDict, saved: epath.Path) -> None:
         return
     before = _flat(json.loads(saved.read_text()))
     now = _flat(json.loads(config.to_json()))
+    # A run may be lengthened, unless its learning rate is a function of its length.
+    free = (*FREE_ON_RESUME, "num_steps") if config.optimizer.schedule == "constant" else FREE_ON_RESUME
     changed = [
         f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not _is_free(key)
+        if before.get(key) != now.get(key) and not _is_in(key, free)
     ]
     if changed:
         raise ValueError(
@@ -124,8 +117,8 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(free + ".") for free in FREE_ON_RESUME)
+def _is_in(key: str, groups: tuple[str, ...]) -> bool:
+    return any(key == group or key.startswith(group + ".") for group in groups)
 
 
 def _same_keys(config: ConfigDict, expected: ConfigDict, prefix: str) -> None:

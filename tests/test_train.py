@@ -12,7 +12,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import checkpoint, export, loading, parallel, train
+from dig_jax import checkpoint, export, loading, parallel, settings, train
 from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from tests.data.drawn_pairs import draw_pair, write_pairs
 
@@ -186,6 +186,17 @@ def test_a_run_refuses_to_continue_under_other_settings(inputs: pathlib.Path, tm
     changed = small_config(inputs, "sft", seed=5, **{"optimizer.learning_rate": 1e-5})
     with pytest.raises(ValueError, match=r"optimizer.learning_rate: 0.01 -> 1e-05\n.*seed: 0 -> 5"):
         run(changed, tmp_path / "run")
+
+
+def test_only_a_run_with_a_constant_learning_rate_may_be_lengthened(
+    inputs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    decaying = {"optimizer.schedule": "linear"}
+    (tmp_path / "config.json").write_text(small_config(inputs, "sft", **decaying).to_json())
+    with pytest.raises(ValueError, match="num_steps: 2 -> 3"):
+        settings.check_resume(
+            small_config(inputs, "sft", num_steps=3, **decaying), epath.Path(tmp_path / "config.json")
+        )
 
 
 @pytest.mark.parametrize(
