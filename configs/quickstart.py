@@ -15,7 +15,7 @@ from configs import base
 def get_config() -> ConfigDict:
     """Returns the settings of the quickstart."""
     config = base.get_config()
-    config.num_steps = 150
+    config.num_steps = 300
     config.model_path = "assets/quickstart_warmup"
     config.model.dtype = "float32"
     config.model.remat = False
@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     config.batch.rollout_prompts = 32
     config.rollout.max_new_tokens = 36
     config.optimizer.learning_rate = 1e-4
-    config.eval.every = 50
+    config.eval.every = 100
     config.eval.num_pairs = 128
     config.checkpoint.every = 50
     config.log.every = 10

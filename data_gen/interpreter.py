@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -42,9 +44,15 @@ def find_blender_python(requested: str | None = None) -> tuple[str, str]:
 def _probe(python: str) -> tuple[str | None, str]:
     """(Blender version, "") or (None, what went wrong)."""
     try:
-        result = subprocess.run(
-            [python, "-c", PROBE], capture_output=True, text=True, timeout=120, check=False
-        )
+        with tempfile.TemporaryDirectory() as scratch:  # Blender leaves a folder there
+            result = subprocess.run(
+                [python, "-c", PROBE],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+                env={**os.environ, "TMPDIR": scratch},
+            )
     except FileNotFoundError:
         return None, "no such file"
     except (OSError, subprocess.TimeoutExpired) as error:

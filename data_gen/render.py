@@ -36,7 +36,9 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._served = 0
         self._unread = b""
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - the worker's stderr, closed by __exit__
+        # Both are closed by __exit__: the worker's stderr, and the folder for what Blender leaves behind.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        self._scratch = tempfile.TemporaryDirectory(prefix="data_gen_blender_")
 
     def __enter__(self) -> Worker:
         return self
@@ -46,6 +48,7 @@ class Worker:
     ) -> None:
         self._stop()
         self._log.close()
+        self._scratch.cleanup()
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Sends one request and returns the reply. Raises WorkerError; the next request may still succeed."""
@@ -67,6 +70,7 @@ class Worker:
         self._served, self._unread = 0, b""
         # PYTHONPATH and the like are meant for our own interpreter, not for Blender's.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        environment["TMPDIR"] = self._scratch.name
         self._process = subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
         )
