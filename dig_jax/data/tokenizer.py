@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,6 +65,8 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
       FileNotFoundError: the folder or its tokenizer files are not there.
       ValueError: the tokenizer lacks a chat template or a token that Qwen3-VL needs.
     """
+    # Its advice to install PyTorch does not apply: only the tokenizer is used.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer  # 1.5 s and many modules: on use, not on import
 
     path = epath.Path(folder)
