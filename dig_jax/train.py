@@ -88,7 +88,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
             )
         meta = saved
         logger.info("resumed at step %d of %d", latest, config.num_steps)
-    elif jax.process_index() == 0:
+    if jax.process_index() == 0:
         checkpoint.copy_model_files(checkpoint.hf_files(model_folder), workdir / "model")
         checkpoint.write_json(workdir / "config.json", json.loads(config.to_json()))
     log = RunLog(workdir, config.log, first_step=meta["step"])

@@ -90,6 +90,7 @@ def test_a_stopped_run_continues_exactly(
             [without_times(line) for line in lines(workdir, name)] for workdir in (straight, stopped)
         )
         assert actual == expected
+    assert json.loads((stopped / "config.json").read_text())["num_steps"] == 2
     expected_params, actual_params = final_params(whole, straight), final_params(whole, stopped)
     assert checkpoint.fingerprint(actual_params) == checkpoint.fingerprint(expected_params)
 
