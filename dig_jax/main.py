@@ -19,12 +19,7 @@ from dig_jax import cli, train
 
 def main(argv: list[str]) -> None:
     """Entry point behind the flags."""
-    if len(argv) > 1:
-        raise app.UsageError(
-            f"unexpected arguments: {' '.join(argv[1:])}; settings look like --config.seed=1"
-        )
-    if not flags.FLAGS.workdir:
-        raise app.UsageError("--workdir is required")
+    del argv
     cli.log_to_terminal()
     if flags.FLAGS.distributed:
         jax.distributed.initialize()
@@ -32,20 +27,33 @@ def main(argv: list[str]) -> None:
         train.run(flags.FLAGS.config, epath.Path(flags.FLAGS.workdir))
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; ends the program with code 2 where a flag, setting or config file is wrong."""
+    try:
+        rest = flags.FLAGS(argv)[1:]
+        flags.FLAGS.config.keys()  # a config file that could not be loaded complains on use only
+    except (flags.Error, AttributeError, KeyError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if rest:
+        print(
+            f"error: unexpected arguments: {' '.join(rest)}; settings look like --config.seed=1",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    return argv
+
+
 def run() -> None:
-    """Defines and parses the flags, then trains."""
+    """Defines the flags and trains."""
     config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
     flags.DEFINE_string(
         "workdir", None, "Folder of the run; created when missing, continued when it holds a run."
     )
     flags.DEFINE_bool("distributed", False, "Call jax.distributed.initialize() first: one process per host.")
     flags.DEFINE_bool("traceback", False, "Show where a setting, model or dataset error was raised.")
-    flags.mark_flag_as_required("config")
-    try:
-        app.run(main)
-    except (AttributeError, KeyError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main, flags_parser=parse_flags)
 
 
 if __name__ == "__main__":

@@ -227,6 +227,10 @@ def test_wrong_settings_are_named(
     [
         (["--config=configs/stage3.py", "--config.batch.prompst=3"], "prompst"),
         (["--config=configs/stage3.py"], "hf download"),
+        (["--config=configs/stage3.py", "--config.batch.prompts=abc"], "batch.prompts"),
+        (["--config=configs/none.py"], "configs/none.py"),
+        (["--config=configs/stage3.py", "seed=3"], "unexpected arguments: seed=3"),
+        ([], "--config"),
         (["--config=configs/stage3.py", "--config.model_path=missing/folder/x"], "hf download"),
     ],
 )
