@@ -9,28 +9,19 @@ answer text, only the reward. It ends by printing the held-out figures before an
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import small
 
 
 def get_config() -> ConfigDict:
     """Returns the settings of the quickstart."""
-    config = base.get_config()
+    config = small.get_config()
     config.num_steps = 300
     config.model_path = "assets/quickstart_warmup"
-    config.model.dtype = "float32"
-    config.model.remat = False
     config.data.train = ("data/quickstart",)
     config.data.eval = "data/quickstart"
-    config.data.question = "Find differences."
-    config.data.augment.flip_horizontal = True
-    config.data.augment.flip_vertical = True
-    config.data.augment.transpose = True
-    config.data.augment.swap_pair = True
-    config.data.augment.permute_channels = True
     config.batch.prompts = config.batch.update_prompts = 32
     config.batch.micro_prompts = 4
     config.batch.rollout_prompts = 32
-    config.rollout.max_new_tokens = 36
     config.optimizer.learning_rate = 1e-4
     config.eval.every = 100
     config.eval.num_pairs = 128

@@ -14,29 +14,20 @@ reward.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import small
 
 
 def get_config() -> ConfigDict:
     """Returns the settings of the warm-up."""
-    config = base.get_config()
+    config = small.get_config()
     config.algorithm = "sft"
     config.num_steps = 1800
     config.model_path = "runs/scratch"
-    config.model.dtype = "float32"
-    config.model.remat = False
     config.data.train = ("data/warmup",)
     config.data.eval = "data/warmup"
-    config.data.question = "Find differences."
-    config.data.augment.flip_horizontal = True
-    config.data.augment.flip_vertical = True
-    config.data.augment.transpose = True
-    config.data.augment.swap_pair = True
-    config.data.augment.permute_channels = True
     config.batch.prompts = config.batch.update_prompts = config.batch.micro_prompts = 16
     config.rollout.max_new_tokens = 40
-    config.sft.answer_step = 20
-    config.sft.max_answer_tokens = 28
+    config.sft.max_answer_tokens = 28  # three boxes take 26 tokens
     config.sft.aux_weight = 1.0
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup_updates = 200
