@@ -122,7 +122,10 @@ def open_pairs(folder: epath.PathLike, split: str) -> PairSource:
 
 def _dataset_folder(folder: epath.Path) -> epath.Path:
     if not folder.exists():
-        raise FileNotFoundError(f"no dataset at {folder}: there is no such folder.")
+        raise FileNotFoundError(
+            f"no dataset at {folder}: there is no such folder. Render one with `python -m data_gen --preset=NAME"
+            f" --num_pairs=N --out={folder}`; the first lines of the config file give the command it expects."
+        )
     for pattern in ("dataset_info.json", "*/dataset_info.json", "*/*/dataset_info.json"):
         found = sorted(path.parent for path in folder.glob(pattern))
         if len(found) > 1:
