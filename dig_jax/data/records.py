@@ -123,8 +123,8 @@ def open_pairs(folder: epath.PathLike, split: str) -> PairSource:
 def _dataset_folder(folder: epath.Path) -> epath.Path:
     if not folder.exists():
         raise FileNotFoundError(
-            f"no dataset at {folder}: there is no such folder. Render one with `python -m data_gen --preset=NAME"
-            f" --num_pairs=N --out={folder}`; the first lines of the config file give the command it expects."
+            f"no dataset at {folder}: there is no such folder. Render one with `python -m data_gen"
+            f" --preset=NAME --num_pairs=N --out={folder}`; a config file's first lines give its command."
         )
     for pattern in ("dataset_info.json", "*/dataset_info.json", "*/*/dataset_info.json"):
         found = sorted(path.parent for path in folder.glob(pattern))
