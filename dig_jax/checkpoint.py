@@ -71,10 +71,6 @@ class Checkpoints:
         with ocp.PyTreeCheckpointer() as reader:
             return reader.restore(directory, args=items)["params"]
 
-    def wait(self) -> None:
-        """Blocks until the checkpoint being written is complete."""
-        self._manager.wait_until_finished()
-
     def close(self) -> None:
         """Completes the write under way and stops the background threads."""
         self._manager.wait_until_finished()

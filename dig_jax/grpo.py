@@ -10,7 +10,6 @@ et al. 2025, arXiv 2507.18071), clip-higher and token mean (DAPO, Yu et al. 2025
 """
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 import flax.struct
@@ -236,18 +235,9 @@ def rollout_metrics(rewards: Array, mask: Array, finished: Array) -> Metrics:
     }
 
 
-def combine_metrics(parts: Iterable[Metrics]) -> Metrics:
-    """Metrics of a step from those of its micro-batches: the maximum of `*_max`, the sum of the others."""
-    combined: Metrics = {}
-    for part in parts:
-        for name, value in part.items():
-            if name not in combined:
-                combined[name] = value
-            elif name.endswith("_max"):
-                combined[name] = jnp.maximum(combined[name], value)
-            else:
-                combined[name] = combined[name] + value
-    return combined
+def combine_metrics(stacked: Metrics) -> Metrics:
+    """A step's metrics from those of its micro-batches `[number, ...]`: maximum of `*_max`, sum of others."""
+    return {name: x.max(0) if name.endswith("_max") else x.sum(0) for name, x in stacked.items()}
 
 
 def _clipped_surrogate(

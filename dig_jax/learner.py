@@ -145,7 +145,7 @@ def accumulate(loss_fn: LossFn, params: nnx.State, micro_batches: Any) -> tuple[
     if jax.tree.leaves(micro_batches)[0].shape[0] == 1:
         return gradient(params, jax.tree.map(lambda x: x[0], micro_batches))
     grads, stacked = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, params), micro_batches)
-    return grads, {name: x.max(0) if name.endswith("_max") else x.sum(0) for name, x in stacked.items()}
+    return grads, grpo.combine_metrics(stacked)
 
 
 def _split(batch: Any, size: int) -> Any:

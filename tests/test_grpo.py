@@ -304,7 +304,7 @@ def test_micro_batches_add_up_to_the_full_batch(loss, loss_mean):
     parts = [run(logprobs[rows], rows) for rows in (slice(0, 1), slice(1, 3), slice(3, 4))]
     np.testing.assert_allclose(sum(part[0][0] for part in parts), full, rtol=1e-5)
     np.testing.assert_allclose(np.concatenate([part[1] for part in parts]), gradient, rtol=1e-5, atol=1e-8)
-    combined = grpo.combine_metrics(part[0][1] for part in parts)
+    combined = grpo.combine_metrics(jax.tree.map(lambda *x: jnp.stack(x), *(part[0][1] for part in parts)))
     assert combined.keys() == metrics.keys()
     for name in metrics:
         np.testing.assert_allclose(combined[name], metrics[name], rtol=1e-5, err_msg=name)

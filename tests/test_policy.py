@@ -161,7 +161,7 @@ def test_gradient_accumulation_equals_the_full_batch(gradient, experience):
     empty = np.eye(2, dtype=np.float32)[:, :, None, None]
     parts = [gradient(experience.replace(mask=experience.mask * row), totals) for row in empty]
     np.testing.assert_allclose(sum(part[0][0] for part in parts), loss, rtol=1e-5)
-    combined = grpo.combine_metrics(part[0][1] for part in parts)
+    combined = grpo.combine_metrics(jax.tree.map(lambda *x: jnp.stack(x), *(part[0][1] for part in parts)))
     for name in metrics:
         np.testing.assert_allclose(combined[name], metrics[name], rtol=1e-4, atol=1e-6, err_msg=name)
     assert relative_error(jax.tree.map(jnp.add, parts[0][1], parts[1][1]), full) < 1e-5
