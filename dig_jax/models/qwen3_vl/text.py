@@ -16,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from dig_jax.models.attention import KeyValues, attention
 from dig_jax.models.layers import (
-    KeyValues,
     Linear,
     RMSNorm,
     Rotation,
-    attention,
     constrain,
     make_param,
     stack_layers,

@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from dig_jax.models.attention import KeyValues, attention
 from dig_jax.models.layers import (
-    KeyValues,
     LayerNorm,
     Linear,
     Rotation,
-    attention,
     constrain,
     make_param,
     stack_layers,
