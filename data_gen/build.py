@@ -15,7 +15,7 @@ from data_gen import scene as scenes
 from data_gen.plan import PairPlan, Rejected, pair_id, plan_pair
 from data_gen.presets import Preset
 from data_gen.render import Worker
-from data_gen.verify import NO_BOX, Difference, PixelBox, check_masks, check_pictures, mask_box
+from data_gen.truth import NO_BOX, Difference, PixelBox, check_masks, check_pictures, mask_box
 
 MAX_ATTEMPTS = 100  # at a pair whose scenes are rejected
 

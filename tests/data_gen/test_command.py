@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_gen import build, preview, scene, verify
+from data_gen import build, preview, scene, truth
 from data_gen.__main__ import main
 from data_gen.geometry import silhouette_area, silhouette_box
 from data_gen.interpreter import NoBlender, find_blender_python
@@ -87,7 +87,7 @@ def test_masks_match_the_geometry_that_planning_uses(blender_python, tmp_path):
             alone = scene.Scene(160, 120, 1, 0, camera, (), (0.2, 0.5), (0.1, 0.7), (178, 178, 178), (item,))
             mask = build.decode(build.render(worker, "mask", alone, tmp_path))
             assert set(np.unique(mask)) == {0, number}
-            box = verify.mask_box(mask == number)
+            box = truth.mask_box(mask == number)
             np.testing.assert_allclose(box, silhouette_box(item, camera, 160, 120), atol=2.5, err_msg=shape)
             area = np.count_nonzero(mask == number)
             assert area == pytest.approx(silhouette_area(item, camera, 160, 120), rel=0.04), shape

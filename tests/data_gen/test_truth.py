@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data_gen import verify
+from data_gen import truth
 from data_gen.changes import Change
 from data_gen.plan import PairPlan, Rejected, plan_pair
 from data_gen.presets import TINY, Acceptance
@@ -48,19 +48,19 @@ def paint(ids, colors):
 
 
 def test_a_box_is_half_open_and_tight():
-    assert verify.mask_box(mask(o1=(3, 5, 10, 20)) == 1) == (3, 5, 10, 20)
-    assert verify.mask_box(np.zeros((4, 4), bool)) == verify.NO_BOX
+    assert truth.mask_box(mask(o1=(3, 5, 10, 20)) == 1) == (3, 5, 10, 20)
+    assert truth.mask_box(np.zeros((4, 4), bool)) == truth.NO_BOX
 
 
 def test_an_added_object_has_a_box_in_b_alone():
     plan = make_plan(Change("add", None, OBJECT, ""))
-    (difference,) = verify.check_masks(plan, mask(), mask(o1=(3, 5, 10, 20)), ACCEPT)
-    assert difference == verify.Difference(box=(3, 5, 10, 20), box_a=verify.NO_BOX, box_b=(3, 5, 10, 20))
+    (difference,) = truth.check_masks(plan, mask(), mask(o1=(3, 5, 10, 20)), ACCEPT)
+    assert difference == truth.Difference(box=(3, 5, 10, 20), box_a=truth.NO_BOX, box_b=(3, 5, 10, 20))
 
 
 def test_a_grown_object_has_the_union_of_its_boxes():
     a, b = mask(o1=(10, 10, 16, 16)), mask(o1=(8, 4, 18, 16))
-    (difference,) = verify.check_masks(make_plan(recolored()), a, b, ACCEPT)
+    (difference,) = truth.check_masks(make_plan(recolored()), a, b, ACCEPT)
     assert (difference.box_a, difference.box_b) == ((10, 10, 16, 16), (8, 4, 18, 16))
     assert difference.box == (8, 4, 18, 16)
 
@@ -70,36 +70,36 @@ def test_masks_that_differ_outside_the_boxes_are_rejected():
     b = a.copy()
     b[30, 30] = 7
     with pytest.raises(Rejected, match="masks differ outside boxes"):
-        verify.check_masks(make_plan(recolored()), a, b, ACCEPT)
+        truth.check_masks(make_plan(recolored()), a, b, ACCEPT)
 
 
 def test_a_speck_of_an_object_is_rejected():
     with pytest.raises(Rejected, match="too small"):
-        verify.check_masks(make_plan(recolored()), mask(o1=(3, 5, 6, 10)), mask(o1=(3, 5, 6, 10)), ACCEPT)
+        truth.check_masks(make_plan(recolored()), mask(o1=(3, 5, 6, 10)), mask(o1=(3, 5, 6, 10)), ACCEPT)
 
 
 def test_an_object_hidden_behind_another_is_rejected():
-    full = verify.silhouette_area(OBJECT, SCENE.camera, SIZE, SIZE)
+    full = truth.silhouette_area(OBJECT, SCENE.camera, SIZE, SIZE)
     accept = dataclasses.replace(ACCEPT, min_visible_fraction=0.7)
     ids = mask()
     ids.flat[: int(0.8 * full)] = 1
-    verify.check_masks(make_plan(recolored()), ids, ids, accept)
+    truth.check_masks(make_plan(recolored()), ids, ids, accept)
     ids.flat[int(0.6 * full) :] = 0
     with pytest.raises(Rejected, match="hidden"):
-        verify.check_masks(make_plan(recolored()), ids, ids, accept)
+        truth.check_masks(make_plan(recolored()), ids, ids, accept)
 
 
 def test_differences_whose_boxes_overlap_are_rejected():
     ids = mask(o1=(5, 5, 20, 20), o2=(12, 5, 27, 20))
     ids[5, 5:27] = 1  # object 1 reaches behind object 2
     with pytest.raises(Rejected, match="boxes overlap"):
-        verify.check_masks(make_plan(recolored(1), recolored(2)), ids, ids, ACCEPT)
+        truth.check_masks(make_plan(recolored(1), recolored(2)), ids, ids, ACCEPT)
 
 
 def check_pictures(a, b, accept=ACCEPT):
     ids = mask(o1=(10, 10, 20, 20))
     plan = make_plan(recolored())
-    verify.check_pictures(plan, verify.check_masks(plan, ids, ids, accept), (ids, ids), (a, b), accept)
+    truth.check_pictures(plan, truth.check_masks(plan, ids, ids, accept), (ids, ids), (a, b), accept)
 
 
 def test_a_clear_recolouring_is_accepted():
@@ -136,19 +136,19 @@ def test_the_rim_of_a_box_may_change():
 def test_an_identical_pair_must_be_identical():
     plan, ids = make_plan(), mask()
     a, accept = paint(ids, {}), dataclasses.replace(ACCEPT, max_outside=0.0)
-    verify.check_pictures(plan, (), (ids, ids), (a, a), accept)
+    truth.check_pictures(plan, (), (ids, ids), (a, a), accept)
     b = a.copy()
     b[3, 3] = 0
     with pytest.raises(Rejected, match="changed outside"):
-        verify.check_pictures(plan, (), (ids, ids), (a, b), accept)
+        truth.check_pictures(plan, (), (ids, ids), (a, b), accept)
 
 
 def test_lab_of_known_colours():
     picture = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0]]], np.uint8)
     expected = [[(0, 0, 0), (100, 0, 0), (53.24, 80.09, 67.20)]]  # Lindbloom's calculator, D65
-    np.testing.assert_allclose(verify.to_lab(picture), expected, atol=0.05)
+    np.testing.assert_allclose(truth.to_lab(picture), expected, atol=0.05)
 
 
 def test_iou_of_half_overlapping_boxes():
-    assert verify.iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
-    assert verify.iou((0, 0, 10, 10), (10, 0, 15, 10)) == 0.0
+    assert truth.iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
+    assert truth.iou((0, 0, 10, 10), (10, 0, 15, 10)) == 0.0
