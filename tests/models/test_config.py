@@ -19,6 +19,25 @@ SIZES = {
     "32B": ((5120, 25600, 64, 64, False), (1152, 4304, 27, [8, 16, 24]), 33_357_390_064),
 }
 
+# What `to_dict` of transformers 4.57.1 adds to each part of a configuration.
+GENERIC_KEYS_OF_4_57 = {
+    **{"return_dict": True, "output_hidden_states": False, "output_attentions": False, "torchscript": False},
+    **{"pruned_heads": {}, "chunk_size_feed_forward": 0, "tf_legacy_loss": False, "use_bfloat16": False},
+    **{"is_encoder_decoder": False, "is_decoder": False, "cross_attention_hidden_size": None},
+    **{"add_cross_attention": False, "tie_encoder_decoder": False, "finetuning_task": None},
+    **{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}},
+    **{"task_specific_params": None, "problem_type": None, "tokenizer_class": None, "prefix": None},
+    **{"bos_token_id": None, "pad_token_id": None, "eos_token_id": None, "sep_token_id": None},
+    **{"decoder_start_token_id": None, "max_length": 20, "min_length": 0, "do_sample": False},
+    **{"early_stopping": False, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0},
+    **{"typical_p": 1.0, "repetition_penalty": 1.0, "length_penalty": 1.0, "no_repeat_ngram_size": 0},
+    **{"encoder_no_repeat_ngram_size": 0, "bad_words_ids": None, "num_return_sequences": 1},
+    **{"output_scores": False, "return_dict_in_generate": False, "forced_bos_token_id": None},
+    **{"forced_eos_token_id": None, "remove_invalid_values": False, "suppress_tokens": None},
+    **{"exponential_decay_length_penalty": None, "begin_suppress_tokens": None, "num_beam_groups": 1},
+    **{"diversity_penalty": 0.0, "_name_or_path": "", "tie_word_embeddings": True},
+}
+
 
 def hub_config(size: str) -> dict:
     """config.json as the hub has it, written by transformers 4.57."""
@@ -55,6 +74,8 @@ def hub_config(size: str) -> dict:
                 "rope_type": "default",
             },
             "rope_theta": 5000000,
+            # A value that is the default of the class is left out.
+            **({"tie_word_embeddings": True} if tied else {}),
             "use_cache": True,
             "vocab_size": 151936,
         },
@@ -77,9 +98,25 @@ def hub_config(size: str) -> dict:
     }
 
 
+def transformers_5_config(size: str) -> dict:
+    """The same as `save_pretrained` of transformers 5.23 writes it."""
+    config = hub_config(size)
+    config["transformers_version"] = "5.23.0"
+    text, vision = config["text_config"], config["vision_config"]
+    text["rope_parameters"] = {**text.pop("rope_scaling"), "rope_theta": text.pop("rope_theta")}
+    text["pad_token_id"] = None
+    vision["model_type"] = "qwen3_vl_vision"
+    vision["rope_parameters"] = {"rope_theta": 10000.0, "rope_type": "axial"}
+    return config
+
+
+LAYOUTS = {"hub": hub_config, "transformers 5": transformers_5_config}
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_full_size_models_have_the_published_number_of_parameters(size):
-    config = Qwen3VLConfig.from_dict(hub_config(size))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_full_size_models_have_the_published_number_of_parameters(size, layout):
+    config = Qwen3VLConfig.from_dict(LAYOUTS[layout](size))
     model = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0)))
     assert sum(math.prod(p.shape) for p in jax.tree.leaves(nnx.state(model, nnx.Param))) == SIZES[size][2]
 
@@ -98,30 +135,65 @@ def test_every_parameter_names_all_its_axes():
     }
 
 
-def test_both_layouts_give_the_same_configuration():
-    old = hub_config("4B")
-    new = copy.deepcopy(old)
-    text = new["text_config"]
-    text["rope_parameters"] = {**text.pop("rope_scaling"), "rope_theta": text.pop("rope_theta")}
-    new["vision_config"]["model_type"] = "qwen3_vl_vision"
-    assert Qwen3VLConfig.from_dict(old) == Qwen3VLConfig.from_dict(new)
+@pytest.mark.parametrize("size", SIZES)
+def test_both_layouts_give_the_same_configuration(size):
+    assert Qwen3VLConfig.from_dict(hub_config(size)) == Qwen3VLConfig.from_dict(transformers_5_config(size))
 
 
-def test_the_written_layout_reads_back_and_survives_json():
-    config = Qwen3VLConfig.from_dict(hub_config("32B"))
+@pytest.mark.parametrize("size", SIZES)
+def test_the_written_layout_reads_back_and_survives_json(size):
+    config = Qwen3VLConfig.from_dict(hub_config(size))
     assert Qwen3VLConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_transformers_reads_the_written_layout_the_same_way():
-    pytest.importorskip("torch")
+def test_the_generic_keys_of_transformers_4_57_are_no_obstacle():
+    config = hub_config("8B")
+    expected = Qwen3VLConfig.from_dict(config)
+    for part in (config, config["text_config"], config["vision_config"]):
+        part.update({key: value for key, value in GENERIC_KEYS_OF_4_57.items() if key not in part})
+    config["text_config"]["tie_word_embeddings"] = False
+    assert Qwen3VLConfig.from_dict(config) == expected
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """transformers' own class, which needs no torch."""
     from transformers import Qwen3VLConfig as Theirs
 
+    return Theirs
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_transformers_makes_of_the_hub_layout_the_very_file_tested_here(size, theirs, tmp_path):
+    theirs.from_dict(hub_config(size)).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    written["transformers_version"] = "5.23.0"
+    assert written == transformers_5_config(size)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_all_keys_that_transformers_holds_in_memory_are_no_obstacle(layout, theirs):
+    config = LAYOUTS[layout]("8B")
+    in_memory = theirs.from_dict(copy.deepcopy(config)).to_dict()
+    assert len(in_memory["text_config"]) > len(config["text_config"]) + 5
+    assert Qwen3VLConfig.from_dict(in_memory) == Qwen3VLConfig.from_dict(config)
+
+
+def test_transformers_reads_the_written_layout_the_same_way(theirs, tmp_path):
     config = Qwen3VLConfig.from_dict(hub_config("8B"))
-    theirs = Theirs.from_dict(config.to_dict())
-    assert Qwen3VLConfig.from_dict(theirs.to_dict()) == config
-    assert (
-        Theirs.from_dict(hub_config("8B")).text_config.rope_parameters == theirs.text_config.rope_parameters
-    )
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    loaded = theirs.from_pretrained(tmp_path)
+    assert Qwen3VLConfig.from_dict(loaded.to_dict()) == config
+    original = theirs.from_dict(hub_config("8B"))
+    assert loaded.text_config.rope_parameters == original.text_config.rope_parameters
+    assert loaded.vision_config.rope_parameters == original.vision_config.rope_parameters
+
+
+def test_a_converted_model_that_transformers_saved_reads_although_its_dtypes_differ():
+    """`model.to(float16).save_pretrained(...)` leaves the dtype of the parts as it was."""
+    config = transformers_5_config("4B")
+    config["dtype"], config["vision_config"]["dtype"] = "float16", "float32"
+    assert Qwen3VLConfig.from_dict(config) == Qwen3VLConfig.from_dict(hub_config("4B"))
 
 
 def set_in(config: dict, path: str, value: object) -> dict:
@@ -135,21 +207,48 @@ def set_in(config: dict, path: str, value: object) -> dict:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("model_type", "qwen3_vl_moe", "model_type is 'qwen3_vl_moe', but only 'qwen3_vl'"),
         ("text_config.rope_scaling.rope_type", "yarn", "rope_type is 'yarn', but only 'default'"),
-        ("text_config.rope_scaling.mrope_interleaved", False, "mrope_interleaved is False"),
-        ("text_config.rope_scaling", None, "rope_scaling is null"),
-        ("text_config.attention_bias", True, "attention_bias is True"),
-        ("text_config.hidden_act", "gelu", "hidden_act is 'gelu'"),
-        ("text_config.num_attention_heads", 12, "num_attention_heads is 12, expected a multiple of num_key"),
-        ("text_config.head_dim", 64, "mrope_section is .* expected three numbers that sum to head_dim / 2"),
-        ("vision_config.num_position_embeddings", 2000, "num_position_embeddings is 2000, expected a square"),
-        ("vision_config.deepstack_visual_indexes", [5, 24], "deepstack_visual_indexes is .* below depth"),
-        ("vision_config.num_heads", 10, "hidden_size is 1024, expected num_heads"),
-        ("vision_config.out_hidden_size", 99, "out_hidden_size is 99, expected text_config.hidden_size"),
+        ("text_config.rope_scaling.mrope_interleaved", False, "mrope_interleaved is False, but only True"),
+        ("text_config.attention_bias", True, "text_config: attention_bias is True"),
+        ("text_config.attention_dropout", 0.1, "text_config: attention_dropout is 0.1, but only 0 is"),
+        ("text_config.hidden_act", "gelu", "text_config: hidden_act is 'gelu'"),
+        ("text_config.model_type", "qwen3", "text_config: model_type is 'qwen3', but only 'qwen3_vl_text'"),
+        ("vision_config.hidden_act", "gelu", "vision_config: hidden_act is 'gelu', but only 'gelu_pyt"),
+        ("vision_config.model_type", "qwen2_vl", "vision_config: model_type is 'qwen2_vl'"),
+        ("vision_config.rope_parameters", {"rope_theta": 1e6}, "rope_theta is 1000000.0, but only 10000.0"),
+        ("architectures", ["Qwen3VLForX"], "architectures is .'Qwen3VLForX'., but only .'Qwen3VLForCond"),
+        ("is_encoder_decoder", True, "config.json: is_encoder_decoder is True, but only False"),
+        ("quantization_config", {"quant_method": "fp8"}, "quantization_config is .*, but only None"),
     ],
 )
 def test_a_setting_the_model_can_not_do_is_an_error_that_names_it(path, value, message):
+    config = hub_config("4B")
+    set_in(config, path, value)
+    with pytest.raises(ValueError, match=message):
+        Qwen3VLConfig.from_dict(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("text_config.num_attention_heads", 12, "num_attention_heads is 12, expected a multiple of num_key"),
+        ("text_config.head_dim", 64, "mrope_section is .* expected three numbers that sum to head_dim / 2"),
+        ("text_config.hidden_size", "2560", "hidden_size is '2560', expected an integer"),
+        ("text_config.num_key_value_heads", None, "num_key_value_heads is None, expected an integer"),
+        ("text_config.num_hidden_layers", 0, "num_hidden_layers is 0, expected more than 0"),
+        ("text_config.rms_norm_eps", "1e-6", "rms_norm_eps is '1e-6', expected a number"),
+        ("vision_config.depth", True, "depth is True, expected an integer"),
+        ("vision_config.patch_size", [16, 16], "patch_size is .16, 16., expected an integer"),
+        ("vision_config.num_position_embeddings", 2000, "num_position_embeddings is 2000, expected a square"),
+        ("vision_config.deepstack_visual_indexes", [5, 24], "deepstack_visual_indexes is .* below depth"),
+        ("vision_config.deepstack_visual_indexes", 5, "deepstack_visual_indexes is 5, expected a list of"),
+        ("vision_config.num_heads", 10, "hidden_size is 1024, expected num_heads"),
+        ("vision_config.out_hidden_size", 99, "out_hidden_size is 99, expected text_config.hidden_size"),
+        ("tie_word_embeddings", None, "config.json: tie_word_embeddings is None, expected true or false"),
+        ("vision_config", "none", "vision_config is 'none', expected an object"),
+    ],
+)
+def test_an_impossible_value_is_an_error_that_names_it(path, value, message):
     config = hub_config("4B")
     set_in(config, path, value)
     with pytest.raises(ValueError, match=message):
@@ -161,7 +260,9 @@ def test_a_setting_the_model_can_not_do_is_an_error_that_names_it(path, value, m
     [
         ("text_config", "config.json: missing key 'text_config'"),
         ("tie_word_embeddings", "config.json: missing key 'tie_word_embeddings'"),
-        ("text_config.rope_theta", "text_config: missing key 'rope_theta'"),
+        ("text_config.rope_theta", "text_config.rope_scaling: missing key 'rope_theta'"),
+        ("text_config.rope_scaling", "text_config.rope_parameters: missing key 'mrope_section'"),
+        ("text_config.rope_scaling.mrope_section", "text_config.rope_scaling: missing key 'mrope_section'"),
         ("vision_config.depth", "vision_config: missing key 'depth'"),
     ],
 )
@@ -170,3 +271,77 @@ def test_a_missing_key_is_an_error_that_names_it(path, message):
     del set_in(config, path, None)[path.split(".")[-1]]
     with pytest.raises(ValueError, match=message):
         Qwen3VLConfig.from_dict(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("logit_scale", "config.json: unknown key 'logit_scale'"),
+        ("text_config.sliding_window", "text_config: unknown key 'sliding_window'"),
+        ("text_config.rope_parameters.factor", "text_config.rope_parameters: unknown key 'factor'"),
+        ("text_config.rope_parameters.temperature", "rope_parameters: unknown key 'temperature'"),
+        ("vision_config.window_size", "vision_config: unknown key 'window_size'"),
+        ("vision_config.rope_parameters.factor", "vision_config.rope_parameters: unknown key 'factor'"),
+    ],
+)
+def test_an_unknown_key_is_an_error_that_names_it(path, message):
+    config = transformers_5_config("4B")
+    set_in(config, path, 4)
+    with pytest.raises(ValueError, match=message):
+        Qwen3VLConfig.from_dict(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("text_config.tie_word_embeddings", False, "tie_word_embeddings is False, but config.json has True"),
+        ("text_config.rope_theta", 1e6, "rope_theta is 1000000.0, but rope_parameters.rope_theta is 5000000"),
+        (
+            "text_config.rope_scaling",
+            {"mrope_section": [16, 24, 24]},
+            "rope_scaling.mrope_section is .16, 24, 24., but rope_parameters.mrope_section is .24, 20, 20.",
+        ),
+        ("text_config.torch_dtype", "float32", "torch_dtype is 'float32', but dtype, .* has 'bfloat16'"),
+    ],
+)
+def test_two_keys_that_contradict_each_other_are_an_error_that_names_both(path, value, message):
+    config = transformers_5_config("4B")
+    set_in(config, path, value)
+    with pytest.raises(ValueError, match=message):
+        Qwen3VLConfig.from_dict(config)
+
+
+def test_keys_of_both_layouts_that_agree_are_no_contradiction():
+    old, new = hub_config("4B"), transformers_5_config("4B")
+    both = copy.deepcopy(new)
+    both["text_config"] |= {key: old["text_config"][key] for key in ("rope_scaling", "rope_theta")}
+    assert Qwen3VLConfig.from_dict(both) == Qwen3VLConfig.from_dict(new)
+    new["text_config"]["rope_scaling"] = None
+    assert Qwen3VLConfig.from_dict(both) == Qwen3VLConfig.from_dict(new)
+
+
+def test_a_mixture_of_experts_is_refused_by_its_name_and_by_its_keys():
+    config = hub_config("4B")
+    config["model_type"] = "qwen3_vl_moe"
+    with pytest.raises(ValueError, match="model_type is 'qwen3_vl_moe', but only 'qwen3_vl' .* dense"):
+        Qwen3VLConfig.from_dict(config)
+    config["model_type"] = "qwen3_vl"
+    config["text_config"] |= {"num_experts": 128, "moe_intermediate_size": 768}
+    with pytest.raises(ValueError, match="moe_intermediate_size belongs to a mixture of experts") as error:
+        Qwen3VLConfig.from_dict(config)
+    assert "num_experts belongs to a mixture of experts (model_type 'qwen3_vl_moe')" in str(error.value)
+
+
+def test_all_problems_of_a_file_are_told_at_once():
+    config = hub_config("4B")
+    del config["vision_config"]["depth"]
+    config["text_config"]["hidden_act"] = "relu"
+    config["text_config"]["head_dmi"] = config["text_config"].pop("head_dim")
+    with pytest.raises(ValueError) as error:
+        Qwen3VLConfig.from_dict(config)
+    assert str(error.value).split("\n  ")[1:] == [
+        "text_config: hidden_act is 'relu', but only 'silu' is supported",
+        "text_config: missing key 'head_dim'",
+        "vision_config: missing key 'depth'",
+        "text_config: unknown key 'head_dmi'; it may change the model; remove it if it can not",
+    ]

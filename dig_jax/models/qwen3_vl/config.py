@@ -2,13 +2,44 @@
 
 Field names are those of Hugging Face. Two layouts of config.json are read: that of the hub checkpoints
 (transformers 4.57: `rope_theta` and `rope_scaling` in text_config) and that of transformers 5
-(`rope_parameters`). The second is written.
+(`rope_parameters`). The second is written. A key that this module has never heard of may well change the
+model, so it is an error. Instruct and Thinking checkpoints of one size have the same config.json.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+# Keys that transformers 4.57 to 5.23 write for any kind of model, without effect on what this one computes.
+# The weights have the dtype of their files whatever is said here (saving a converted model, transformers 5
+# leaves a stale one in the parts), and decoding has its settings in generation_config.json.
+IGNORED_KEYS = frozenset(
+    """
+    transformers_version dtype torch_dtype _name_or_path _commit_hash _attn_implementation_autoset
+    use_cache return_dict output_attentions output_hidden_states torchscript tf_legacy_loss use_bfloat16
+    bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id tokenizer_class prefix
+    id2label label2id problem_type finetuning_task task_specific_params
+    max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature
+    top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size
+    bad_words_ids num_return_sequences output_scores return_dict_in_generate remove_invalid_values
+    forced_bos_token_id forced_eos_token_id suppress_tokens begin_suppress_tokens
+    exponential_decay_length_penalty
+    """.split()  # noqa: SIM905 (as a list of strings it would fill a screen)
+)
+
+# Keys of the same kind that would change it, with the values that do not.
+NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False,),
+    "architectures": (["Qwen3VLForConditionalGeneration"], None),
+    "chunk_size_feed_forward": (0,),
+    "cross_attention_hidden_size": (None,),
+    "is_decoder": (False,),
+    "is_encoder_decoder": (False,),
+    "pruned_heads": ({},),
+    "quantization_config": (None,),
+    "tie_encoder_decoder": (False,),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +60,7 @@ class VisionConfig:
     initializer_range: float
 
     def __post_init__(self) -> None:
-        _require(self.depth >= 1, "vision_config.depth", self.depth, "at least 1")
+        _require_positive(self, "vision_config")
         _require(
             self.hidden_size % self.num_heads == 0 and self.head_dim % 4 == 0,
             "vision_config.hidden_size",
@@ -87,7 +118,7 @@ class TextConfig:
     initializer_range: float
 
     def __post_init__(self) -> None:
-        _require(self.num_hidden_layers >= 1, "text_config.num_hidden_layers", self.num_hidden_layers, ">= 1")
+        _require_positive(self, "text_config")
         _require(
             self.num_attention_heads % self.num_key_value_heads == 0,
             "text_config.num_attention_heads",
@@ -133,25 +164,27 @@ class Qwen3VLConfig:
         """Reads the content of a config.json.
 
         Raises:
-          ValueError: naming the key, when one is missing or asks for something this model does not do.
+          ValueError: naming every key that is missing, unknown, contradicts another or asks for something
+            that this model does not do.
         """
-        _expect(config, "model_type", "qwen3_vl", "config.json")
-        text, vision = _get(config, "text_config"), _get(config, "vision_config")
-        _expect(text, "hidden_act", "silu", "text_config")
-        _expect(text, "attention_bias", False, "text_config")
-        _expect(vision, "hidden_act", "gelu_pytorch_tanh", "vision_config")
-        tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
-        if tied is None:
-            raise ValueError("config.json: missing key 'tie_word_embeddings'")
-        return cls(
-            text=TextConfig(**_fields(TextConfig, {**text, **_rope(text)}, "text_config")),
-            vision=VisionConfig(**_fields(VisionConfig, vision, "vision_config")),
-            image_token_id=_get(config, "image_token_id"),
-            video_token_id=_get(config, "video_token_id"),
-            vision_start_token_id=_get(config, "vision_start_token_id"),
-            vision_end_token_id=_get(config, "vision_end_token_id"),
-            tie_word_embeddings=tied,
-        )
+        top = _Section(config, "config.json", problems=[])
+        model_type = config.get("model_type")
+        if model_type != "qwen3_vl":
+            raise ValueError(
+                f"config.json: model_type is {model_type!r}, but only 'qwen3_vl' is supported: the dense "
+                "Qwen3-VL models of 2B, 4B, 8B and 32B"
+            )
+        top.require("model_type", "qwen3_vl")
+        text, vision = top.section("text_config"), top.section("vision_config")
+        fields = top.fields(cls, but=("text", "vision"))
+        text_fields, vision_fields = _read_text(text), _read_vision(vision)
+        text.agree("tie_word_embeddings", fields["tie_word_embeddings"], "config.json")
+        for section in (top, text, vision):
+            section.check_generic_keys()
+            section.note_unknown()
+        if top.problems:
+            raise ValueError("\n  ".join(["not the configuration of a dense Qwen3-VL model:", *top.problems]))
+        return cls(text=TextConfig(**text_fields), vision=VisionConfig(**vision_fields), **fields)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a config.json that transformers 5 loads, and `from_dict` reads back."""
@@ -184,37 +217,152 @@ class Qwen3VLConfig:
         }
 
 
-def _rope(text: Mapping[str, Any]) -> dict[str, Any]:
-    """rope_theta and mrope_section from either layout of text_config."""
-    if "rope_parameters" in text:
-        where, rope = "text_config.rope_parameters", text["rope_parameters"]
-        theta = _get(rope, "rope_theta", where)
-    else:
-        where, rope = "text_config.rope_scaling", _get(text, "rope_scaling", "text_config")
-        theta = _get(text, "rope_theta", "text_config")
-    if rope is None:
-        raise ValueError(f"{where} is null; expected the M-RoPE settings of a Qwen3-VL checkpoint")
-    _expect(rope, "rope_type", "default", where)
-    _expect(rope, "mrope_interleaved", True, where)
-    return {"rope_theta": theta, "mrope_section": _get(rope, "mrope_section", where)}
+class _Section:
+    """One object of a config.json, read key by key; what nobody has asked for in the end is unknown.
+
+    Problems are noted in a list that the sections of a file share, so that all are reported at once. A value
+    read with a problem is None.
+    """
+
+    def __init__(self, values: Any, where: str, problems: list[str]) -> None:
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{where} is {values!r}, expected an object in braces")
+        self.values, self.where, self.problems = values, where, problems
+        self.known: set[str] = set()
+
+    def note(self, problem: str) -> None:
+        self.problems.append(f"{self.where}: {problem}")
+
+    def section(self, key: str) -> "_Section":
+        """The object under `key`, which has to be there."""
+        self.known.add(key)
+        if key not in self.values:
+            raise ValueError(
+                f"{self.where}: missing key {key!r}; expected the config.json of a Qwen3-VL model"
+            )
+        where = key if self.where == "config.json" else f"{self.where}.{key}"
+        return _Section(self.values[key], where, self.problems)
+
+    def require(self, key: str, *supported: Any) -> None:
+        """Notes a problem unless the key is there with one of these values."""
+        if key in self.values:
+            self.allow(key, *supported)
+        else:
+            self.note(f"missing key {key!r}")
+
+    def allow(self, key: str, *supported: Any) -> None:
+        """Notes a problem if the key is there with another value than these."""
+        self.known.add(key)
+        value = self.values.get(key, supported[0])
+        if value not in supported:
+            self.note(f"{key} is {value!r}, but only {' or '.join(map(repr, supported))} is supported")
+
+    def agree(self, key: str, other: Any, whose: str) -> None:
+        """Notes a problem if the key is there with another value than `other`; None says nothing."""
+        self.known.add(key)
+        if other is not None and self.values.get(key) not in (None, other):
+            self.note(f"{key} is {self.values[key]!r}, but {whose} has {other!r}")
+
+    def field(self, key: str, kind: Any) -> Any:
+        """The value of a key that has to be there, a list as a tuple."""
+        self.known.add(key)
+        if key not in self.values:
+            return self.note(f"missing key {key!r}")
+        value = self.values[key]
+        if not _is_a(value, kind):
+            return self.note(f"{key} is {value!r}, expected {_KINDS.get(kind, 'a list of integers')}")
+        return tuple(value) if isinstance(value, list) else value
+
+    def fields(self, cls: type, *, but: Sequence[str] = ()) -> dict[str, Any]:
+        """A value for every field of the dataclass `cls`, except those named in `but`."""
+        return {f.name: self.field(f.name, f.type) for f in dataclasses.fields(cls) if f.name not in but}
+
+    def check_generic_keys(self) -> None:
+        """The keys that any model's configuration may have."""
+        self.known |= IGNORED_KEYS
+        for key, values in NEUTRAL_VALUES.items():
+            self.allow(key, *values)
+        self.agree("torch_dtype", self.values.get("dtype"), "dtype, its newer name,")
+
+    def note_unknown(self) -> None:
+        for key in sorted(self.values.keys() - self.known):
+            of_experts = "expert" in key or key.startswith(("moe_", "router_", "mlp_only", "decoder_sparse"))
+            self.note(
+                f"{key} belongs to a mixture of experts (model_type 'qwen3_vl_moe'), which is not supported"
+                if of_experts
+                else f"unknown key {key!r}; it may change the model; remove it if it can not"
+            )
 
 
-def _fields(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The entries of `values` that `cls` declares, lists as tuples."""
-    found = {field.name: _get(values, field.name, where) for field in dataclasses.fields(cls)}
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+_KINDS = {int: "an integer", float: "a number", bool: "true or false"}
 
 
-def _get(config: Mapping[str, Any], key: str, where: str = "config.json") -> Any:
-    if key not in config:
-        raise ValueError(f"{where}: missing key {key!r}; expected the config.json of a Qwen3-VL checkpoint")
-    return config[key]
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of the type of a field: bool, int, float or a tuple of int."""
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind in (int, float):
+        return isinstance(value, int | kind)
+    return isinstance(value, list | tuple) and all(_is_a(item, int) for item in value)
 
 
-def _expect(config: Mapping[str, Any], key: str, value: Any, where: str) -> None:
-    found = _get(config, key, where)
-    if found != value:
-        raise ValueError(f"{where}: {key} is {found!r}, but only {value!r} is supported")
+def _read_text(text: _Section) -> dict[str, Any]:
+    """The fields of `TextConfig`."""
+    text.allow("model_type", "qwen3_vl_text")
+    text.require("hidden_act", "silu")
+    text.require("attention_bias", False)
+    text.allow("attention_dropout", 0)
+    rope = _rope_settings(text)
+    rope.require("rope_type", "default")
+    rope.allow("type", "default")  # the name of rope_type in older files
+    rope.require("mrope_interleaved", True)
+    settings = {
+        "rope_theta": rope.field("rope_theta", float),
+        "mrope_section": rope.field("mrope_section", tuple),
+    }
+    rope.note_unknown()
+    return settings | text.fields(TextConfig, but=tuple(settings))
+
+
+def _rope_settings(text: _Section) -> _Section:
+    """rope_parameters, or rope_scaling with rope_theta; where a file has both layouts they have to agree."""
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+
+    def merge(values: Mapping[str, Any], where: str) -> None:
+        for key, value in values.items():
+            if merged.setdefault(key, value) != value:
+                text.note(f"{where}{key} is {value!r}, but {origin[key]}{key} is {merged[key]!r}")
+            origin.setdefault(key, where)
+
+    text.known |= {"rope_parameters", "rope_scaling", "rope_theta"}
+    names = [name for name in ("rope_parameters", "rope_scaling") if text.values.get(name) is not None]
+    for name in names:
+        merge(text.section(name).values, f"{name}.")
+    if "rope_theta" in text.values:
+        merge({"rope_theta": text.values["rope_theta"]}, "")
+    return _Section(merged, f"text_config.{names[0] if names else 'rope_parameters'}", text.problems)
+
+
+def _read_vision(vision: _Section) -> dict[str, Any]:
+    """The fields of `VisionConfig`."""
+    vision.allow("model_type", "qwen3_vl_vision", "qwen3_vl")
+    vision.require("hidden_act", "gelu_pytorch_tanh")
+    vision.known.add("tie_word_embeddings")  # transformers 4.57 gives one to every part
+    if vision.values.get("rope_parameters") is not None:
+        rope = vision.section("rope_parameters")
+        rope.allow("rope_type", "axial", "default")
+        rope.allow("rope_theta", 10_000.0)
+        rope.note_unknown()
+    vision.known.add("rope_parameters")
+    return vision.fields(VisionConfig)
+
+
+def _require_positive(config: Any, where: str) -> None:
+    """All plain numbers of a part are sizes, counts or scales."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        _require(field.type not in (int, float) or value > 0, f"{where}.{field.name}", value, "more than 0")
 
 
 def _require(ok: bool, key: str, value: Any, expected: str) -> None:
