@@ -24,6 +24,14 @@ from dig_jax.sampler import Sampler
 from dig_jax.train import grpo_step, sft_config
 
 
+class InMemory(list[Pair]):
+    """Pairs as the loader reads them from a dataset: counted, indexed, of known sizes."""
+
+    @property
+    def image_sizes(self) -> np.ndarray:
+        return np.array([pair.size for pair in self])
+
+
 class DigJaxSide:
     """Steps of one GRPO run, on request.
 
@@ -42,14 +50,14 @@ class DigJaxSide:
             ImageConfig.from_folder(folder),
             model_config,
             question=question,
-            image_sizes=[pairs[0].size],
             max_boxes=config.reward.max_boxes,
             answer_step=config.sft.answer_step,
             max_answer_length=0,
         )
         loader = PairLoader(
-            cast(PairDataset, pairs),  # the loader counts and indexes it, nothing more
+            cast(PairDataset, InMemory(pairs)),
             encoder,
+            bucket_pixels=(),
             global_batch_size=config.batch.prompts,
             seed=config.seed,
             shuffle=True,
@@ -71,10 +79,10 @@ class DigJaxSide:
         collector = Collector(config, sampler, loader, learner.grpo)
         self._state = jax.jit(learner.init)(params)
         self._step = grpo_step(config, learner, collector, params, mesh)
-        prompts = encoder(pairs[:1]).prompts
+        prompts = encoder(pairs[:1], loader.bucket(0)).prompts
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.prompt_tokens = int(np.asarray(prompts.length)[0])
-        self.prompt_length = encoder.prompt_length
+        self.prompt_length = loader.bucket(0).prompt_length
 
     def step(self, index: int) -> dict[str, float]:
         """Runs a step; seconds in all and in sampling, and the tokens of the longest completion."""

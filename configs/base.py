@@ -41,6 +41,9 @@ def get_config() -> ConfigDict:
     config.data.question = ""  # the text after the images; "" = dig_jax.data.prompts.QUESTION
     config.data.min_pixels = 0  # image resize limits in pixels; 0 = those of the model folder
     config.data.max_pixels = 0
+    # Pixels per image of the sizes that batches are padded to, such as (65536, 262144). A batch takes the
+    # smallest that holds all its pairs; each compiles once. () = one per halving of max_pixels, where needed.
+    config.data.buckets = ()
     config.data.prefetch = 2  # batches prepared ahead by a background thread
 
     config.data.augment = ConfigDict()  # each applied to a training pair with probability one half

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from dig_jax import grpo, parallel
 from dig_jax.data.loader import PairLoader
-from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.models.qwen3_vl.inputs import Prompts, widen
 from dig_jax.policy import Experience
 from dig_jax.rewards.reward import mean_metrics
 from dig_jax.rollout.engine import sample_keys
@@ -57,6 +57,7 @@ class Collector:
         replaced by informative ones from further batches, as long as attempts are left.
         """
         drawn: list[Completions] = []
+        paddings: list[dict[str, float]] = []
         experience: Experience | None = None
         for attempt in range(self._attempts):
             index = step * self._attempts + attempt
@@ -69,12 +70,16 @@ class Collector:
                 slice_prompts=self._slice_prompts,
             )
             drawn.append(completions)
+            paddings.append(self._loader.padding(index))
             fresh = self._compare(batch.prompts, completions)
             experience = fresh if experience is None else _replace_uninformative(experience, fresh)
             if np.all(parallel.gather_rows(_informative(experience))):  # all processes stop together
                 break
         assert experience is not None  # there is at least one attempt
-        return Collected(experience, *self._figures(drawn))
+        metrics, seconds, response_tokens = self._figures(drawn)
+        for name in paddings[0]:
+            metrics[f"padding/{name}"] = float(np.mean([padding[name] for padding in paddings]))
+        return Collected(experience, metrics, seconds, response_tokens)
 
     def _keys(self, index: int) -> jax.Array:
         prompts = self._loader.batch_size
@@ -117,6 +122,7 @@ def _informative(experience: Experience) -> np.ndarray:
 
 def _replace_uninformative(kept: Experience, fresh: Experience) -> Experience:
     """Puts informative rows of `fresh`, in order, where `kept` has uninformative ones."""
+    kept, fresh = _alike(kept, fresh)
     targets = np.flatnonzero(~_informative(kept))
     sources = np.flatnonzero(_informative(fresh))
     count = min(len(targets), len(sources))
@@ -127,3 +133,17 @@ def _replace_uninformative(kept: Experience, fresh: Experience) -> Experience:
         return old
 
     return jax.tree.map(replace, kept, fresh)
+
+
+def _alike(kept: Experience, fresh: Experience) -> tuple[Experience, Experience]:
+    """Both with the prompts padded to the same sizes: batches may have come in different buckets."""
+    both = (kept, fresh)
+    prompt_length = max(part.prompts.tokens.shape[1] for part in both)
+    num_patches = max(part.prompts.patches.shape[1] for part in both)
+    kept, fresh = (
+        dataclasses.replace(
+            part, prompts=widen(part.prompts, prompt_length=prompt_length, num_patches=num_patches)
+        )
+        for part in both
+    )
+    return kept, fresh

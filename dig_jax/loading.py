@@ -80,7 +80,8 @@ def train_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) ->
     )
     return PairLoader(
         dataset,
-        _encoder(config, model, tokenizer, dataset, supervised=config.algorithm == "sft"),
+        _encoder(config, model, tokenizer, supervised=config.algorithm == "sft"),
+        bucket_pixels=config.data.buckets,
         global_batch_size=config.batch.prompts,
         seed=config.seed,
         augment=Augment(**config.data.augment.to_dict()),
@@ -98,7 +99,8 @@ def eval_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> 
     )
     return PairLoader(
         dataset,
-        _encoder(config, model, tokenizer, dataset, supervised=False),
+        _encoder(config, model, tokenizer, supervised=False),
+        bucket_pixels=config.data.buckets,
         global_batch_size=config.eval.batch_prompts,
         seed=config.seed,
         augment=NO_AUGMENT,
@@ -109,16 +111,13 @@ def eval_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> 
     )
 
 
-def _encoder(
-    config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, dataset: PairDataset, supervised: bool
-) -> PairEncoder:
+def _encoder(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, supervised: bool) -> PairEncoder:
     files = checkpoint.hf_files(model)
     return PairEncoder(
         tokenizer,
         image_config(config, files),
         hf.load_config(files),
         question=config.data.question or QUESTION,
-        image_sizes=dataset.image_sizes(),
         max_boxes=config.reward.max_boxes,
         answer_step=config.sft.answer_step,
         max_answer_length=config.sft.max_answer_tokens if supervised else 0,

@@ -54,6 +54,11 @@ def check(config: ConfigDict) -> None:
             raise ValueError(
                 f"config.rollout.temperature={config.rollout.temperature}: must be above 0 to sample"
             )
+    if any(not isinstance(pixels, int) or pixels < 1 for pixels in config.data.buckets):
+        raise ValueError(
+            f"config.data.buckets={config.data.buckets}: expected numbers of pixels, such as (65536, 262144),"
+            " or () to derive them"
+        )
     if not any(config.data.train):
         raise ValueError("config.data.train is empty: give the folders of dig_pairs datasets to train on")
 

@@ -92,6 +92,9 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         checkpoint.copy_model_files(checkpoint.hf_files(model_folder), workdir / "model")
         checkpoint.write_json(workdir / "config.json", json.loads(config.to_json()))
     log = RunLog(workdir, config.log, first_step=meta["step"])
+    for name, loader in {"training": train_data, "held-out": eval_data}.items():
+        for line in loader.describe_padding() if loader else ():
+            logger.info("%s data: %s", name, line)
 
     # Compiled steps.
     if config.algorithm == "grpo":
@@ -218,6 +221,7 @@ def sft_step(config: ConfigDict, learner: Learner, loader: PairLoader, mesh: jax
         seconds = {"data": loaded - start, "update": time.perf_counter() - loaded}
         return state, {
             **{f"sft/{name}": value for name, value in _mean(parts).items()},
+            **{f"padding/{name}": value for name, value in loader.padding(index).items()},
             **{f"time/{name}": value for name, value in seconds.items()},
         }
 

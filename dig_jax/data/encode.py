@@ -7,11 +7,11 @@ M differences.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from dig_jax.data.buckets import Bucket
 from dig_jax.data.images import ImageConfig, patch_grid, preprocess
 from dig_jax.data.prompts import answer_ids, prompt_ids
 from dig_jax.data.records import Pair
@@ -54,14 +54,13 @@ class Batch:
 
 
 class PairEncoder:
-    """Turns pairs into batches whose shapes never change, so that nothing is compiled twice.
+    """Turns pairs into batches of the shapes asked for.
 
     Args:
       tokenizer: the model's.
       image_config: the model's image preprocessing.
       config: the model's configuration (token ids and grids for the positions).
       question: the text after the two images.
-      image_sizes: (height, width) in pixels of the largest images to expect; sets P and N.
       max_boxes: the most differences a pair may have.
       answer_step: coordinates of answers are rounded to multiples of this.
       max_answer_length: R. 0 when no answers are needed: the arrays are then [B, 0].
@@ -74,13 +73,12 @@ class PairEncoder:
         config: Qwen3VLConfig,
         *,
         question: str,
-        image_sizes: Sequence[tuple[int, int]],
         max_boxes: int,
         answer_step: int,
         max_answer_length: int,
     ):
         self._tokenizer = tokenizer
-        self._image_config = image_config
+        self.image_config = image_config
         self._config = config
         self._question = question
         self._max_boxes = max_boxes
@@ -88,12 +86,25 @@ class PairEncoder:
         self._max_answer_length = max_answer_length
         self._prompts: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
 
-        grids = {patch_grid(height, width, image_config) for height, width in image_sizes}
-        self.prompt_length = _bucket(max(len(self._prompt((grid, grid))) for grid in grids))
-        self.num_patches = _bucket(max(2 * h * w for h, w in grids))
+    def need(self, size: tuple[int, int]) -> Bucket:
+        """What a pair of images of (height, width) `size` pixels needs, exactly.
 
-    def __call__(self, pairs: Sequence[Pair]) -> Batch:
-        """Encodes pairs.
+        Raises:
+          ValueError: no model takes images of this shape.
+        """
+        grid = patch_grid(*size, self.image_config)
+        return Bucket(len(self._prompt((grid, grid))), 2 * grid[0] * grid[1])
+
+    def need_of_pixels(self, pixels: int) -> Bucket:
+        """The most that a pair of images of up to `pixels` pixels each, after resizing, can need."""
+        merge_size = self.image_config.merge_size
+        smallest = (merge_size, merge_size)  # patches of one token
+        text = len(self._prompt((smallest, smallest))) - 2
+        tokens = 2 * (pixels // self.image_config.factor**2)
+        return Bucket(text + tokens, tokens * merge_size**2)
+
+    def __call__(self, pairs: Sequence[Pair], bucket: Bucket) -> Batch:
+        """Encodes pairs, padded to the P and N of `bucket`.
 
         Raises:
           ValueError: naming the pair, when it does not fit into P, N, R or max_boxes.
@@ -102,12 +113,12 @@ class PairEncoder:
         boxes = np.zeros((len(pairs), self._max_boxes, 4), np.float32)
         answers = np.full((len(pairs), self._max_answer_length), self._tokenizer.pad_id, np.int32)
         answer_mask = np.zeros(answers.shape, np.float32)
-        cell_targets = np.zeros((len(pairs), self.prompt_length), np.float32)
+        cell_targets = np.zeros((len(pairs), bucket.prompt_length), np.float32)
         cell_mask = np.zeros_like(cell_targets)
         for row, pair in enumerate(pairs):
-            images = [preprocess(image, self._image_config) for image in (pair.image_a, pair.image_b)]
+            images = [preprocess(image, self.image_config) for image in (pair.image_a, pair.image_b)]
             prompt = self._prompt(tuple(grid for _, grid in images))
-            self._check(pair, len(prompt), sum(len(patches) for patches, _ in images))
+            self._check(pair, Bucket(len(prompt), sum(len(patches) for patches, _ in images)), bucket)
             prompts.append(prompt)
             all_images.append(images)
             boxes[row, : len(pair.boxes)] = pair.boxes
@@ -115,7 +126,7 @@ class PairEncoder:
                 answer = self._answer(pair)
                 answers[row, : len(answer)] = answer
                 answer_mask[row, : len(answer)] = 1
-            targets = changed_cells(pair.boxes, images[-1][1], self._image_config.merge_size).ravel()
+            targets = changed_cells(pair.boxes, images[-1][1], self.image_config.merge_size).ravel()
             slots = np.flatnonzero(prompt == self._tokenizer.image_token_id)[-len(targets) :]
             cell_targets[row, slots] = targets
             cell_mask[row, slots] = 1
@@ -124,8 +135,8 @@ class PairEncoder:
                 prompts,
                 all_images,
                 self._config,
-                prompt_length=self.prompt_length,
-                num_patches=self.num_patches,
+                prompt_length=bucket.prompt_length,
+                num_patches=bucket.num_patches,
             ),
             boxes=boxes,
             num_boxes=np.array([len(pair.boxes) for pair in pairs], np.int32),
@@ -138,7 +149,7 @@ class PairEncoder:
 
     def _prompt(self, grids: tuple[tuple[int, int], ...]) -> np.ndarray:
         if grids not in self._prompts:  # pairs of the same size share their prompt
-            merge_size = self._image_config.merge_size
+            merge_size = self.image_config.merge_size
             self._prompts[grids] = prompt_ids(self._tokenizer, self._question, grids, merge_size)
         return self._prompts[grids]
 
@@ -151,13 +162,12 @@ class PairEncoder:
             )
         return answer
 
-    def _check(self, pair: Pair, prompt_length: int, num_patches: int) -> None:
-        if prompt_length > self.prompt_length or num_patches > self.num_patches:
+    def _check(self, pair: Pair, need: Bucket, bucket: Bucket) -> None:
+        if not bucket.holds(need):
             height, width = pair.size
             raise ValueError(
-                f"{pair.id}: images of {width}x{height} pixels need {prompt_length} prompt tokens and "
-                f"{num_patches} patches, more than the {self.prompt_length} and {self.num_patches} set by "
-                f"the sizes found at the start; render all pairs at one size, or lower max_pixels."
+                f"{pair.id}: two images of {width}x{height} pixels need {need}, more than the {bucket} that"
+                " the image sizes of its dataset promised: the dataset's declared image shape is wrong."
             )
         if len(pair.boxes) > self._max_boxes:
             raise ValueError(f"{pair.id}: has {len(pair.boxes)} differences, max_boxes is {self._max_boxes}.")
@@ -186,9 +196,3 @@ def changed_cells(boxes: np.ndarray, grid: tuple[int, int], merge_size: int) -> 
     center_x = np.floor((x0 + x1) / 2) == left
     covered = overlap_y[:, :, None] * overlap_x[:, None, :] >= _CELL_OVERLAP
     return (covered | (center_y[:, :, None] & center_x[:, None, :])).any(axis=0)
-
-
-def _bucket(length: int) -> int:
-    """Rounds up to a multiple of 16, or of 64 from 256 on: few shapes, and friendly to tiled hardware."""
-    multiple = 16 if length <= 256 else 64
-    return math.ceil(length / multiple) * multiple

@@ -10,11 +10,11 @@ import numpy as np
 from etils import epath
 
 from dig_jax.data.augment import Augment
+from dig_jax.data.buckets import Bucket, Padding, derive_buckets, smallest_bucket
 from dig_jax.data.encode import Batch, PairEncoder
 from dig_jax.data.records import Pair, PairSource, open_pairs
 
 _ORDER_STREAM, _AUGMENT_STREAM = 0, 1  # keep the random numbers of order and augmentation apart
-_SIZE_PROBES = 32  # pairs per dataset whose image size is looked up before training
 
 
 class PairDataset:
@@ -26,6 +26,9 @@ class PairDataset:
       num_differences: only pairs with these numbers of differences; empty for all.
       cache_bytes: decoded pairs are kept up to this much memory. No pair is evicted for another: in shuffled
         epochs the pair that was used last is the one needed latest, so eviction would never pay.
+
+    Attributes:
+      image_sizes: int [len, 2], (height, width) in pixels of every pair.
 
     Raises:
       FileNotFoundError, ValueError: see `open_pairs`; also when no pair is left.
@@ -40,19 +43,22 @@ class PairDataset:
         cache_bytes: int,
     ):
         self._items: list[tuple[PairSource, int]] = []
+        sizes = []
         for folder in folders:
             source = open_pairs(folder, split)
             wanted = (
                 np.isin(source.num_differences(), list(num_differences))
                 if num_differences
-                else np.ones(len(source))
+                else np.ones(len(source), bool)
             )
             self._items += [(source, int(index)) for index in np.flatnonzero(wanted)]
+            sizes.append(source.image_sizes()[wanted])
         if not self._items:
             allowed = f" with {sorted(num_differences)} differences" if num_differences else ""
             raise ValueError(
                 f"no pairs{allowed} in split {split!r} of {', '.join(map(str, folders)) or 'no folder'}."
             )
+        self.image_sizes = np.concatenate(sizes)
         self._cache: dict[int, Pair] = {}
         self._cache_left = cache_bytes
 
@@ -71,22 +77,20 @@ class PairDataset:
             self._cache[index] = pair
         return pair
 
-    def image_sizes(self) -> list[tuple[int, int]]:
-        """The (height, width) in pixels of pairs spread over the whole, without decoding them."""
-        probes = np.unique(np.linspace(0, len(self) - 1, _SIZE_PROBES).astype(int))
-        return sorted({source.image_size(record) for source, record in (self._items[i] for i in probes)})
-
 
 class PairLoader:
     """Batches of shuffled, augmented pairs. A step number is all that is needed to continue a run.
 
     Epoch follows epoch without end, each in an order of its own. Position `step * global_batch_size + row` of
     that sequence decides which pair a row holds and how it is augmented, so a batch depends neither on
-    earlier batches nor on the number of processes. Each process loads its own consecutive rows.
+    earlier batches nor on the number of processes. Each process loads its own consecutive rows. A batch is
+    padded to the smallest bucket that holds the rows of all processes.
 
     Args:
       dataset: where the pairs come from.
       encoder: turns them into arrays.
+      bucket_pixels: pixels per image, after resizing, that each bucket is made for; empty derives a few
+        buckets from the encoder's pixel limits and the sizes in the dataset.
       global_batch_size: rows per batch over all processes.
       seed: of order and augmentation.
       shuffle: False keeps the order of the dataset, for evaluation.
@@ -99,7 +103,7 @@ class PairLoader:
       num_pairs: pairs in the dataset.
 
     Raises:
-      ValueError: the batch does not divide by the number of processes.
+      ValueError: the batch does not divide by the number of processes, or a pair fits into no bucket.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class PairLoader:
         dataset: PairDataset,
         encoder: PairEncoder,
         *,
+        bucket_pixels: Sequence[int],
         global_batch_size: int,
         seed: int,
         shuffle: bool,
@@ -129,6 +134,7 @@ class PairLoader:
         self._first_row = process_index * self.batch_size
         self._shuffle = shuffle
         self._epoch_order = functools.lru_cache(maxsize=2)(self._draw_order)  # a batch may span two epochs
+        self._padding = plan_padding(dataset, encoder, bucket_pixels)
         self._readahead = readahead
         self._waiting: dict[int, Future[Batch]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="readahead") if readahead else None
@@ -146,16 +152,74 @@ class PairLoader:
         }
         return self._waiting.pop(step).result()
 
+    def bucket(self, step: int) -> Bucket:
+        """What batch number `step` is padded to, on all processes alike."""
+        return self._padding.bucket(self._rows(step))
+
+    def padding(self, step: int) -> dict[str, float]:
+        """Share of `prompt` tokens and of `patches` that are padding in batch `step`, over all processes."""
+        return self._padding.shares(self._rows(step), self.bucket(step))
+
+    def describe_padding(self) -> list[str]:
+        """One line per bucket: how many batches of the first epoch take it, and what padding costs there."""
+        steps = -(-self.num_pairs // self._global_batch_size)
+        return self._padding.describe([self._rows(step) for step in range(steps)])
+
     def _load(self, step: int) -> Batch:
         first = step * self._global_batch_size + self._first_row
-        return self._encoder([self._pair(position) for position in range(first, first + self.batch_size)])
+        pairs = [self._pair(position) for position in range(first, first + self.batch_size)]
+        return self._encoder(pairs, self.bucket(step))
 
     def _pair(self, position: int) -> Pair:
-        epoch, index = divmod(position, self.num_pairs)
-        pair = self._dataset[int(self._epoch_order(epoch)[index])]
+        pair = self._dataset[self._index(position)]
         return self._augment(pair, np.random.default_rng([self._seed, _AUGMENT_STREAM, position]))
+
+    def _rows(self, step: int) -> np.ndarray:
+        """Which pairs batch number `step` holds, on all processes: int [global_batch_size]."""
+        first = step * self._global_batch_size
+        return np.array([self._index(position) for position in range(first, first + self._global_batch_size)])
+
+    def _index(self, position: int) -> int:
+        epoch, place = divmod(position, self.num_pairs)
+        return int(self._epoch_order(epoch)[place])
 
     def _draw_order(self, epoch: int) -> np.ndarray:
         if not self._shuffle:
             return np.arange(self.num_pairs)
         return np.random.default_rng([self._seed, _ORDER_STREAM, epoch]).permutation(self.num_pairs)
+
+
+def plan_padding(dataset: PairDataset, encoder: PairEncoder, bucket_pixels: Sequence[int]) -> Padding:
+    """The buckets of a dataset, and which of them each pair takes.
+
+    Raises:
+      ValueError: naming a pair, when no model takes its images or it fits into no bucket.
+    """
+    sizes, which = np.unique(dataset.image_sizes, axis=0, return_inverse=True)  # sizes are few
+
+    def described(number: int) -> str:
+        height, width = sizes[number]
+        first = dataset[int(np.flatnonzero(which == number)[0])]
+        return f"{first.id}, two images of {width}x{height} pixels"
+
+    needs = []
+    for number, (height, width) in enumerate(sizes):
+        try:
+            needs.append(encoder.need((int(height), int(width))))
+        except ValueError as error:
+            raise ValueError(f"{described(number)}: {error}") from None
+    if bucket_pixels:
+        buckets = tuple(sorted({encoder.need_of_pixels(pixels).rounded() for pixels in bucket_pixels}))
+    else:
+        most = encoder.need_of_pixels(encoder.image_config.max_pixels)
+        buckets = derive_buckets(needs, most.num_patches)
+    smallest = [smallest_bucket(buckets, need) for need in needs]
+    if None in smallest:
+        number = smallest.index(None)
+        raise ValueError(
+            f"{described(number)} need {needs[number]}, but the largest of"
+            f" config.data.buckets={tuple(bucket_pixels)} holds {buckets[-1]}: add a bucket of more pixels,"
+            " or shrink images with config.data.max_pixels"
+        )
+    table = np.array([(need.prompt_length, need.num_patches) for need in needs])
+    return Padding(buckets, table[which], np.array(smallest)[which])

@@ -86,8 +86,21 @@ class PairSource:
         kinds, descriptions = (tuple(text.decode() for text in record[key]) for key in _TEXTS)
         return Pair(id, image_a, image_b, boxes, boxes_a, boxes_b, kinds, descriptions)
 
-    def image_size(self, index: int) -> tuple[int, int]:
-        """(height, width) in pixels of pair number `index`, from the header of its first image."""
+    def image_sizes(self) -> np.ndarray:
+        """int [len, 2]: (height, width) in pixels of every pair.
+
+        A dataset that declares one size for all its images, as the generator's do, says it at once. Otherwise
+        every record is read once and the header of its first image is looked at (0.3 ms per pair on a disk).
+
+        Raises:
+          ValueError: an image is damaged.
+        """
+        declared = self._features[_IMAGES[0]].shape[:2]
+        if None not in declared:
+            return np.tile(declared, (len(self), 1))
+        return np.array([self._image_size(index) for index in range(len(self))]).reshape(-1, 2)
+
+    def _image_size(self, index: int) -> tuple[int, int]:
         record = self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
         return images.image_size(record["image_a"], f"{self.name}, pair {index}")
 

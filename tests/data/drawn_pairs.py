@@ -38,8 +38,15 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def write_pairs(folder: pathlib.Path, splits: dict[str, list[Pair]]) -> None:
-    """Writes the features that training reads, as the generator declares them."""
+def write_pairs(
+    folder: pathlib.Path,
+    splits: dict[str, list[Pair]],
+    image_size: tuple[int | None, int | None] = (None, None),
+) -> None:
+    """Writes the features that training reads, as the generator declares them.
+
+    `image_size` is the (height, width) to declare for all images; None where it varies.
+    """
     box, text = (
         tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
         tfds.features.Sequence(tfds.features.Text()),
@@ -47,8 +54,8 @@ def write_pairs(folder: pathlib.Path, splits: dict[str, list[Pair]]) -> None:
     features = tfds.features.FeaturesDict(
         {
             "id": tfds.features.Text(),
-            "image_a": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-            "image_b": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+            "image_a": tfds.features.Image(shape=(*image_size, 3), encoding_format="png"),
+            "image_b": tfds.features.Image(shape=(*image_size, 3), encoding_format="png"),
             "num_differences": np.int64,
             "bboxes": box,
             "bboxes_a": box,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dig_jax.data.augment import NO_AUGMENT, Augment
+from dig_jax.data.buckets import Bucket
 from dig_jax.data.encode import PairEncoder, changed_cells
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
@@ -16,6 +17,7 @@ from tests.data.conftest import NUM_TRAIN
 from tests.data.drawn_pairs import draw_pair, write_pairs
 
 ALL = Augment(True, True, True, True, True)
+ROOM = Bucket(prompt_length=48, num_patches=128)  # holds a pair of 128x128 pixels
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,6 @@ def make_encoder(scratch_folder, tokenizer):
     def make(**changes) -> PairEncoder:
         settings = {
             "question": "Find differences.",
-            "image_sizes": [(128, 128)],
             "max_boxes": 4,
             "answer_step": 20,
             "max_answer_length": 20,
@@ -42,7 +43,13 @@ def make_encoder(scratch_folder, tokenizer):
 @pytest.fixture(scope="module")
 def make_loader(dataset, make_encoder):
     def make(**changes) -> PairLoader:
-        settings = {"global_batch_size": 4, "seed": 0, "shuffle": True, "augment": ALL}
+        settings = {
+            "bucket_pixels": (),
+            "global_batch_size": 4,
+            "seed": 0,
+            "shuffle": True,
+            "augment": ALL,
+        }
         return PairLoader(changes.pop("dataset", dataset), make_encoder(), **(settings | changes))
 
     return make
@@ -80,6 +87,8 @@ def test_reading_ahead_changes_nothing(make_loader, readahead):
 
 def test_an_error_while_reading_ahead_is_raised_for_its_batch(make_encoder):
     class Broken:
+        image_sizes = np.full((4, 2), 128)
+
         def __len__(self):
             return 4
 
@@ -89,7 +98,7 @@ def test_an_error_while_reading_ahead_is_raised_for_its_batch(make_encoder):
             return draw_pair(index)
 
     settings = {"global_batch_size": 1, "seed": 0, "shuffle": False, "augment": NO_AUGMENT, "readahead": 2}
-    loader = PairLoader(Broken(), make_encoder(), **settings)
+    loader = PairLoader(Broken(), make_encoder(), bucket_pixels=(), **settings)
     assert [loader.batch(step).ids[0][-1] for step in range(3)] == ["0", "1", "2"]
     with pytest.raises(ValueError, match="pair 3 is damaged"):
         loader.batch(3)
@@ -188,7 +197,7 @@ def test_prompts_show_the_two_images_then_the_question(make_loader, tokenizer):
 
 def test_cell_targets_lie_on_the_tokens_of_the_last_image(make_encoder, tokenizer):
     quarter = np.array([[0.5, 0, 1, 0.5]], np.float32)  # the top right quarter of a 4x4 grid of tokens
-    batch = make_encoder()([dataclasses.replace(draw_pair(0), boxes=quarter)])
+    batch = make_encoder()([dataclasses.replace(draw_pair(0), boxes=quarter)], ROOM)
     slots = np.flatnonzero(batch.prompts.tokens[0] == tokenizer.image_token_id)
     np.testing.assert_array_equal(np.flatnonzero(batch.cell_mask[0]), slots[16:])
     expected = np.zeros((4, 4))
@@ -211,8 +220,8 @@ def test_a_cell_counts_from_a_quarter_of_its_area_or_with_the_center_of_a_box():
 
 def test_smaller_images_fit_into_the_same_shapes(make_encoder):
     encode = make_encoder()
-    small = encode([draw_pair(0, size=(64, 96)), draw_pair(1)])
-    large = encode([draw_pair(0), draw_pair(1)])
+    small = encode([draw_pair(0, size=(64, 96)), draw_pair(1)], ROOM)
+    large = encode([draw_pair(0), draw_pair(1)], ROOM)
     shapes = [{name: value.shape for name, value in arrays(batch).items()} for batch in (small, large)]
     assert shapes[0] == shapes[1]
     assert small.cell_mask.sum(axis=1).tolist() == [6, 16]
@@ -221,17 +230,17 @@ def test_smaller_images_fit_into_the_same_shapes(make_encoder):
 def test_what_does_not_fit_is_refused_with_the_pairs_name(make_encoder):
     three = draw_pair(0, num_differences=3)
     with pytest.raises(ValueError, match="drawn-0-00000: has 3 differences, max_boxes is 2"):
-        make_encoder(max_boxes=2)([three])
+        make_encoder(max_boxes=2)([three], ROOM)
     with pytest.raises(
         ValueError, match=r"drawn-0-00000: the answer takes 26 tokens, but max_answer_length is 20"
     ):
-        make_encoder()([three])
+        make_encoder()([three], ROOM)
     with pytest.raises(
-        ValueError, match=r"drawn-0-00000: images of 128x128 pixels need 47 prompt tokens and 128"
+        ValueError, match=r"drawn-0-00000: two images of 128x128 pixels need 47 tokens and 128 patches"
     ):
-        make_encoder(image_sizes=[(64, 64)])([draw_pair(0)])
+        make_encoder()([draw_pair(0)], Bucket(prompt_length=48, num_patches=64))
 
 
 def test_no_answers_are_made_where_none_are_wanted(make_encoder):
-    batch = make_encoder(max_answer_length=0)([draw_pair(0, num_differences=4)])
+    batch = make_encoder(max_answer_length=0)([draw_pair(0, num_differences=4)], ROOM)
     assert batch.answers.shape == batch.answer_mask.shape == (1, 0)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from dig_jax.data import images
 from dig_jax.data.records import open_pairs
 from tests.data.conftest import NUM_TEST, NUM_TRAIN
 from tests.data.drawn_pairs import draw_pair, write_pairs
@@ -25,7 +26,14 @@ def test_a_pair_comes_back_as_it_was_written(pairs_folder):
 def test_counts_and_sizes_are_known_without_decoding(pairs_folder):
     source = open_pairs(pairs_folder, "train")
     np.testing.assert_array_equal(source.num_differences(), [0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
-    assert source.image_size(3) == (128, 128)
+    np.testing.assert_array_equal(source.image_sizes(), np.full((10, 2), 128))
+
+
+def test_a_declared_image_size_is_believed_without_reading(tmp_path, monkeypatch):
+    write_pairs(tmp_path, {"train": [draw_pair(i, size=(32, 64)) for i in range(3)]}, image_size=(32, 64))
+    source = open_pairs(tmp_path, "train")
+    monkeypatch.setattr(images, "image_size", None)
+    np.testing.assert_array_equal(source.image_sizes(), [[32, 64]] * 3)
 
 
 def test_a_slice_of_a_split_can_be_opened(pairs_folder):

@@ -6,6 +6,7 @@ All that varies between prompts (lengths, the number of images, their sizes) is 
 compiled program serves every prompt that fits the same P and N.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -88,6 +89,25 @@ def make_prompts(
         prompts.positions[row, :, :length] = positions
         prompts.next_position[row] = next_position
     return prompts
+
+
+def widen(prompts: Prompts, *, prompt_length: int, num_patches: int) -> Prompts:
+    """The same prompts with more padding: P becomes `prompt_length` and N `num_patches`, neither smaller."""
+
+    def pad(array: np.ndarray, axis: int, size: int) -> np.ndarray:
+        widths = [(0, 0)] * array.ndim
+        widths[axis] = (0, size - array.shape[axis])
+        return np.pad(array, widths)
+
+    return dataclasses.replace(
+        prompts,
+        tokens=pad(prompts.tokens, 1, prompt_length),
+        positions=pad(prompts.positions, 2, prompt_length),
+        **{
+            name: pad(getattr(prompts, name), 1, num_patches)
+            for name in ("patches", "patch_image", "patch_coords", "patch_grid")
+        },
+    )
 
 
 def rope_positions(

@@ -1,0 +1,161 @@
+"""Buckets: a short ladder from pixel limits and data, chosen per step alike on all processes."""
+
+import dataclasses
+import math
+import pathlib
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from dig_jax.data.augment import NO_AUGMENT
+from dig_jax.data.buckets import Bucket, derive_buckets, round_up_coarsely, smallest_bucket
+from dig_jax.data.encode import PairEncoder
+from dig_jax.data.images import ImageConfig
+from dig_jax.data.loader import PairDataset, PairLoader
+from dig_jax.data.tokenizer import Tokenizer
+from dig_jax.models.qwen3_vl.hf import load_config
+from tests.data.drawn_pairs import draw_pair, write_pairs
+
+SIZES = [(64, 64), (64, 96), (128, 128), (96, 64), (256, 192)]  # 8, 12, 32, 12 and 96 image tokens per pair
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> PairDataset:
+    """Twenty pairs of five sizes, in turn."""
+    folder = tmp_path_factory.mktemp("mixed")
+    write_pairs(folder, {"train": [draw_pair(i, size=SIZES[i % 5]) for i in range(20)]})
+    return PairDataset([folder], "train", num_differences=(), cache_bytes=1 << 24)
+
+
+@pytest.fixture(scope="module")
+def encoder(scratch_folder: pathlib.Path, tokenizer: Tokenizer) -> PairEncoder:
+    image_config = dataclasses.replace(ImageConfig.from_folder(scratch_folder), max_pixels=65536)
+    return PairEncoder(
+        tokenizer,
+        image_config,
+        load_config(scratch_folder),
+        question="Find differences.",
+        max_boxes=4,
+        answer_step=20,
+        max_answer_length=0,
+    )
+
+
+def make_loader(dataset: PairDataset, encoder: PairEncoder, **changes: object) -> PairLoader:
+    settings = {
+        "bucket_pixels": (),
+        "global_batch_size": 2,
+        "seed": 0,
+        "shuffle": True,
+        "augment": NO_AUGMENT,
+    }
+    return PairLoader(dataset, encoder, **(settings | changes))
+
+
+def test_the_ladder_halves_from_the_limit_and_shrinks_to_the_data():
+    needs = [Bucket(10 + patches // 4, patches) for patches in (1568, 1024, 512, 500)]
+    # Rungs end at 2048, 1024 and 512; the highest holds 1568 at most, in multiples of 64.
+    assert derive_buckets(needs, 2048) == (Bucket(144, 512), Bucket(320, 1024), Bucket(448, 1600))
+
+
+def test_prompts_of_one_size_get_one_exact_bucket():
+    assert derive_buckets([Bucket(546, 1568)] * 9, 131_072) == (Bucket(576, 1600),)
+
+
+def test_a_rung_without_a_prompt_is_left_out():
+    assert derive_buckets([Bucket(64, 256), Bucket(2048, 8192)], 8192) == (
+        Bucket(64, 256),
+        Bucket(2048, 8192),
+    )
+
+
+def test_prompts_of_text_alone_get_a_bucket():
+    assert derive_buckets([Bucket(30, 0)], 1024) == (Bucket(32, 0),)
+
+
+@hypothesis.given(
+    needs=st.lists(
+        st.builds(Bucket, st.integers(1, 5000), st.integers(0, 1024).map(lambda n: 4 * n)), min_size=1
+    ),
+    most=st.integers(64, 4096),
+)
+def test_every_need_has_a_smallest_bucket_and_buckets_are_nested(needs: list[Bucket], most: int):
+    buckets = derive_buckets(needs, most)
+    assert all(larger.holds(smaller) for smaller, larger in zip(buckets, buckets[1:], strict=False))
+    for need in needs:
+        chosen = smallest_bucket(buckets, need)
+        assert chosen is not None and buckets[chosen].holds(need)
+        assert not any(bucket.holds(need) for bucket in buckets[:chosen])
+    assert all(bucket.num_patches % 4 == 0 for bucket in buckets)
+
+
+@hypothesis.given(st.integers(65, 10**6))
+def test_coarse_rounding_wastes_a_fifth_at_most(length: int):
+    rounded = round_up_coarsely(length)
+    assert length <= rounded < 1.25 * length
+    assert rounded % 2 ** (math.floor(math.log2(length)) - 2) == 0  # four sizes per doubling
+
+
+def test_a_batch_takes_the_smallest_bucket_that_holds_all_its_rows(mixed: PairDataset, encoder: PairEncoder):
+    loader = make_loader(mixed, encoder)
+    for step in range(10):
+        batch = loader.batch(step)
+        shape = Bucket(batch.prompts.tokens.shape[1], batch.prompts.patches.shape[1])
+        assert shape == loader.bucket(step)
+        patches = (batch.prompts.patch_image > 0).sum(axis=1).max()
+        # Rungs end at 256x256 / 2^k pixels, 512 / 2^k patches of both images together.
+        assert shape.num_patches == {32: 32, 48: 48, 128: 128, 384: 384}[int(patches)]
+
+
+def test_all_processes_pad_to_the_same_bucket(mixed: PairDataset, encoder: PairEncoder):
+    whole = make_loader(mixed, encoder, global_batch_size=4)
+    parts = [
+        make_loader(mixed, encoder, global_batch_size=4, process_index=i, process_count=4) for i in range(4)
+    ]
+    assert len({whole.bucket(step) for step in range(10)}) > 1
+    for step in range(10):
+        assert {part.batch(step).prompts.tokens.shape[1] for part in parts} == {
+            whole.bucket(step).prompt_length
+        }
+
+
+def test_the_padding_told_is_the_padding_there(mixed: PairDataset, encoder: PairEncoder):
+    loader = make_loader(mixed, encoder, global_batch_size=4)
+    for step in range(3):
+        prompts = loader.batch(step).prompts
+        told = loader.padding(step)
+        assert told["prompt"] == pytest.approx(1 - prompts.length.sum() / prompts.tokens.size)
+        assert told["patches"] == pytest.approx(1 - (prompts.patch_image > 0).mean())
+
+
+def test_the_expected_padding_is_described_per_bucket(mixed: PairDataset, encoder: PairEncoder):
+    loader = make_loader(mixed, encoder, global_batch_size=5, shuffle=False)  # every batch has every size
+    lines = loader.describe_padding()
+    assert len(lines) == 4  # of 32, 48, 128 and 384 patches
+    assert lines[0] == "bucket of 32 tokens and 32 patches: 0% of the batches"
+    used = 1 - (32 + 48 + 128 + 48 + 384) / 5 / 384
+    assert lines[-1].startswith("bucket of 112 tokens and 384 patches: 100% of the batches; padding is ")
+    assert lines[-1].endswith(f"{used:.1%} of their patches")
+
+
+def test_buckets_can_be_given_in_pixels(mixed: PairDataset, encoder: PairEncoder):
+    loader = make_loader(mixed, encoder, bucket_pixels=(128 * 128, 65536))
+    assert {loader.bucket(step).num_patches for step in range(10)} == {128, 512}
+
+
+def test_an_image_too_large_for_the_buckets_names_pair_and_setting(mixed: PairDataset, encoder: PairEncoder):
+    with pytest.raises(ValueError) as raised:
+        make_loader(mixed, encoder, bucket_pixels=(96 * 96, 128 * 128))
+    assert "drawn-0-00004, two images of 192x256 pixels need" in str(raised.value)
+    assert "config.data.buckets=(9216, 16384)" in str(raised.value)
+    assert "config.data.max_pixels" in str(raised.value)
+
+
+def test_an_image_that_no_model_takes_names_its_pair(encoder: PairEncoder):
+    class Strip(list):
+        image_sizes = np.array([[64, 64], [1, 400]])
+
+    with pytest.raises(ValueError, match=r"drawn-0-00001, two images of 400x1 pixels: .* within 200:1"):
+        make_loader(Strip([draw_pair(0), draw_pair(1)]), encoder)
