@@ -18,9 +18,31 @@ from dig_jax.data.loader import PairDataset, PairLoader
 from dig_jax.data.prompts import QUESTION
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 
 CACHE_BYTES = 4 << 30  # decoded pairs kept in memory, per loader: 4 GiB hold 40,000 pairs of 128x128 pixels
+
+
+def abstract_model(
+    config: ConfigDict, architecture: Qwen3VLConfig, mesh: Mesh
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """The policy's structure, and its parameters as shapes with shardings: nothing is made.
+
+    Args:
+        config: dtypes and rematerialisation (`config.model`).
+        architecture: of the model.
+        mesh: where the parameters will go, as `parallel.RULES` say.
+    """
+    settings = config.model
+    dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
+    model = nnx.eval_shape(
+        lambda: Qwen3VL(
+            architecture, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=settings.remat
+        )
+    )
+    graphdef, shapes = nnx.split(model, nnx.Param)
+    return graphdef, parallel.abstract(shapes, mesh)
 
 
 def load_params(
@@ -35,21 +57,12 @@ def load_params(
         mesh: where the parameters go, as `parallel.RULES` say.
         step: which checkpoint of a workdir; None takes the newest.
     """
-    settings = config.model
-    dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
     architecture = hf.load_config(checkpoint.hf_files(model))
-    abstract = nnx.eval_shape(
-        lambda: Qwen3VL(
-            architecture, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=settings.remat
-        )
-    )
-    graphdef, shapes = nnx.split(abstract, nnx.Param)
-    shardings = parallel.param_shardings(shapes, mesh)
+    graphdef, like = abstract_model(config, architecture, mesh)
     if checkpoint.is_workdir(init):
-        like = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-        )
         return graphdef, restore_params(init, like, step)
+    shardings = jax.tree.map(lambda x: x.sharding, like)
+    param_dtype = jnp.dtype(config.model.param_dtype)
     return graphdef, hf.load_params(init, architecture, param_dtype=param_dtype, shardings=shardings)
 
 

@@ -1,8 +1,8 @@
 """Meshes, the table from logical to mesh axes, and how arrays travel between host and devices.
 
-Models name the logical axes of their parameters; this file alone knows which mesh axis each name means. The
-batch dimension is split over the axes `data` and `fsdp` together, as in ZeRO-3: `fsdp` also splits the
-parameters.
+Models name the logical axes of their parameters, activations and caches; this file alone knows which mesh
+axes each name means. The batch dimension is split over the axes `data` and `fsdp` together, as in ZeRO-3:
+`fsdp` also splits the parameters and what is made like them (optimizer moments, gradients, the reference).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,53 +11,91 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen, nnx
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
 
-# Logical axis of a parameter -> mesh axis. None: every device holds the whole dimension.
-RULES: dict[str, str | None] = {
-    "layers": None,
-    "vocab": "tensor",
-    "embed": "fsdp",
-    "heads": "tensor",
-    "kv_heads": "tensor",
-    "head_dim": None,
-    "mlp": "tensor",
-    "vision_embed": "fsdp",
-    "vision_heads": "tensor",
-    "vision_mlp": "tensor",
+# Logical axis -> mesh axes it is split over; (): every device holds the whole dimension. Key/value heads are
+# never replicated over `tensor`: more devices on that axis than there are heads is an error that says so.
+RULES: dict[str, tuple[str, ...]] = {
+    # Parameters.
+    "layers": (),
+    "vocab": ("tensor",),
+    "embed": ("fsdp",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "head_dim": (),
+    "mlp": ("tensor",),
+    "vision_embed": ("fsdp",),
+    "vision_heads": ("tensor",),
+    "vision_mlp": ("tensor",),
+    # Activations and caches of keys and values. The partitioner guesses from the parameters otherwise, and
+    # may gather whole embedding tables, or repeat the same work on every device.
+    "activation_batch": ("data", "fsdp"),
+    "activation_embed": (),
+    "activation_heads": ("tensor",),
+    "activation_kv_heads": ("tensor",),
+    "activation_mlp": ("tensor",),
+    "activation_vocab": ("tensor",),
 }
-
-
-# Logical axis of an activation -> mesh axes. Without these the partitioner may gather whole embedding tables.
-ACTIVATION_RULES = (("activation_batch", ("data", "fsdp")), ("activation_vocab", "tensor"))
 
 
 def make_mesh(sizes: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Builds the mesh `("data", "fsdp", "tensor")`.
+
+    On TPUs neighbours on a mesh axis are neighbours in the torus, and where there are several slices `data`
+    is the axis that crosses the slow network between them.
 
     Args:
         sizes: devices per axis; at most one is -1 and takes what the others leave.
         devices: default all devices of all processes.
 
     Raises:
-        ValueError: the sizes do not multiply to the number of devices.
+        ValueError: the sizes do not multiply to the number of devices, or slices do not divide `data`.
     """
     devices = list(jax.devices() if devices is None else devices)
+    return _mesh(_arrange(devices, _axis_sizes(sizes, len(devices), "mesh")))
+
+
+def rollout_mesh(sizes: ConfigDict, mesh: Mesh) -> Mesh:
+    """The devices of `mesh`, in its order, with the axis sizes of `config.rollout.mesh` (see `make_mesh`)."""
+    return _mesh(mesh.devices.reshape(_axis_sizes(sizes, mesh.size, "rollout.mesh")))
+
+
+def _axis_sizes(sizes: ConfigDict, count: int, name: str) -> list[int]:
     shape = [sizes[axis] for axis in AXES]
-    described = ", ".join(f"mesh.{axis}={size}" for axis, size in zip(AXES, shape, strict=True))
+    described = ", ".join(f"{name}.{axis}={size}" for axis, size in zip(AXES, shape, strict=True))
     if shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
         raise ValueError(f"{described}: sizes must be positive, and at most one may be -1 (what is left)")
     if -1 in shape:
         known = -int(np.prod(shape))
-        shape[shape.index(-1)] = max(1, len(devices) // known)
-    if int(np.prod(shape)) != len(devices):
-        raise ValueError(f"{described}: must multiply to the number of devices, {len(devices)}")
-    return Mesh(np.array(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+        shape[shape.index(-1)] = max(1, count // known)
+    if int(np.prod(shape)) != count:
+        raise ValueError(f"{described}: must multiply to the number of devices, {count}")
+    return shape
+
+
+def _arrange(devices: list[jax.Device], shape: list[int]) -> np.ndarray:
+    if devices[0].platform != "tpu":
+        return np.array(devices).reshape(shape)
+    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if num_slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    data, fsdp, tensor = shape
+    if data % num_slices:
+        raise ValueError(
+            f"mesh.data={data} is no multiple of the {num_slices} slices: fsdp and tensor must stay inside one"
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // num_slices, fsdp, tensor), (num_slices, 1, 1), devices, allow_split_physical_axes=True
+    )
+
+
+def _mesh(devices: np.ndarray) -> Mesh:
+    return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def data_shards(mesh: Mesh) -> int:
@@ -70,11 +108,18 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
-def param_shardings(params: nnx.State, mesh: Mesh) -> nnx.State:
-    """Shardings of parameters from the logical axis names their module declared.
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """Shardings of a tree from the logical axis names that its variables carry.
 
     Args:
-        params: `nnx.Param` state whose variables carry axis names (as built, or from `nnx.eval_shape`).
+        tree: parameters, or anything made like them, such as an optimizer's state: its moments are variables
+            with the names of their parameters. Arrays or shapes; those without names (counters) are
+            replicated.
 
     Returns:
         The same tree with a `NamedSharding` in place of each array.
@@ -83,44 +128,75 @@ def param_shardings(params: nnx.State, mesh: Mesh) -> nnx.State:
         ValueError: an axis name is not in `RULES`, two dimensions claim one mesh axis, or a dimension does
             not divide.
     """
-    leaves, structure = jax.tree.flatten_with_path(params)
-    names = jax.tree.leaves(nnx.get_partition_spec(params), is_leaf=lambda x: isinstance(x, PartitionSpec))
-    shardings = [
-        NamedSharding(mesh, _mesh_axes(jax.tree_util.keystr(path), leaf.shape, logical, mesh))
-        for (path, leaf), logical in zip(leaves, names, strict=True)
-    ]
-    return jax.tree.unflatten(structure, shardings)
+
+    def place(path: tuple[Any, ...], leaf: Any) -> Any:
+        where = jax.tree_util.keystr(path)
+        if not isinstance(leaf, nnx.Variable):
+            return replicated(mesh)
+        names = leaf.get_metadata().get("out_sharding") or (None,) * len(leaf.shape)
+        return leaf.replace(NamedSharding(mesh, mesh_axes(names, leaf.shape, mesh, where)))
+
+    return jax.tree.map_with_path(place, tree, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
-def _mesh_axes(path: str, shape: tuple[int, ...], logical: PartitionSpec, mesh: Mesh) -> PartitionSpec:
-    unknown = [name for name in logical if name is not None and name not in RULES]
+def mesh_axes(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh, where: str) -> PartitionSpec:
+    """How an array is split whose dimensions have these logical names; errors as `shardings` describes.
+
+    Args:
+        names: one per dimension; None is never split.
+        shape: of the array.
+        mesh: of the devices.
+        where: what the array is, for errors.
+    """
+    unknown = [name for name in names if name is not None and name not in RULES]
     if unknown:
-        raise ValueError(f"{path}: logical axes {unknown} are not in parallel.RULES")
-    axes = [None if name is None else RULES[name] for name in logical]
-    for dimension, (size, axis) in enumerate(zip(shape, axes, strict=False)):
-        if axis is None:
-            continue
-        if axes.count(axis) > 1:
+        raise ValueError(f"{where}: logical axes {unknown} are not in parallel.RULES")
+    axes = [() if name is None else RULES[name] for name in names]
+    claimed = [axis for dimension in axes for axis in dimension]
+    twice = sorted({axis for axis in claimed if claimed.count(axis) > 1})
+    if twice:
+        raise ValueError(
+            f"{where}: axes {tuple(names)} map more than one dimension to mesh axis {', '.join(map(repr, twice))}"
+        )
+    for dimension, (size, split) in enumerate(zip(shape, axes, strict=True)):
+        parts = int(np.prod([mesh.shape[axis] for axis in split]))
+        if size % parts:
+            over = " * ".join(f"mesh.{axis}={mesh.shape[axis]}" for axis in split)
             raise ValueError(
-                f"{path}: axes {tuple(logical)} map more than one dimension to mesh axis {axis!r}"
+                f"{where}: dimension {dimension} ({names[dimension]!r}, size {size}) does not divide over {over}"
             )
-        if size % mesh.shape[axis]:
-            raise ValueError(
-                f"{path}: dimension {dimension} ({logical[dimension]!r}, size {size}) does not divide over"
-                f" mesh.{axis}={mesh.shape[axis]}"
-            )
-    return PartitionSpec(*axes)
+    return PartitionSpec(*(split[0] if len(split) == 1 else split or None for split in axes))
 
 
-def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Callable[..., Any]:
-    """`jax.jit` for functions of a model on `mesh`: activations are laid out as `ACTIVATION_RULES` say."""
-    compiled = jax.jit(function, **options)
+def abstract(tree: Any, mesh: Mesh) -> Any:
+    """Shapes, dtypes and shardings of a tree as `shardings` places it: stands in for arrays not yet made."""
 
-    def call(*args: Any) -> Any:
-        with jax.set_mesh(mesh), linen.logical_axis_rules(ACTIVATION_RULES):
-            return compiled(*args)
+    def describe(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    return call
+    return jax.tree.map(describe, tree, shardings(tree, mesh))
+
+
+class MeshJit:
+    """`jax.jit` for functions of a model on a mesh: names of activations are looked up in `RULES`."""
+
+    def __init__(self, function: Callable[..., Any], mesh: Mesh, **options: Any):
+        self._compiled = jax.jit(function, **options)
+        self._mesh = mesh
+
+    def __call__(self, *args: Any) -> Any:
+        with jax.set_mesh(self._mesh), linen.logical_axis_rules(tuple(RULES.items())):
+            return self._compiled(*args)
+
+    def lower(self, *args: Any) -> jax.stages.Lowered:
+        """The program for arguments that may be shapes with shardings, to be compiled without running it."""
+        with jax.set_mesh(self._mesh), linen.logical_axis_rules(tuple(RULES.items())):
+            return self._compiled.lower(*args)
+
+
+def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> MeshJit:
+    """See `MeshJit`; `options` are those of `jax.jit`."""
+    return MeshJit(function, mesh, **options)
 
 
 def put_batch(tree: Any, mesh: Mesh) -> Any:
@@ -133,7 +209,7 @@ def split_rows(tree: Any, mesh: Mesh) -> Any:
     """Inside jit: splits leaves [rows, ...] over the data axes and replicates scalars, for `local_rows`."""
 
     def constrain(x: jax.Array) -> jax.Array:
-        sharding = batch_sharding(mesh) if x.ndim else NamedSharding(mesh, PartitionSpec())
+        sharding = batch_sharding(mesh) if x.ndim else replicated(mesh)
         return jax.lax.with_sharding_constraint(x, sharding)
 
     return jax.tree.map(constrain, tree)
