@@ -102,7 +102,7 @@ def _config(model: str) -> Any:
     config = base.get_config()
     config.model_path = model
     config.model.dtype = "float32"
-    config.model.remat = False
+    config.model.remat = "none"
     config.batch.prompts = config.batch.update_prompts = PROMPTS
     config.batch.micro_prompts = config.batch.rollout_prompts = PROMPTS
     config.rollout.group_size = GROUP

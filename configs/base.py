@@ -28,9 +28,12 @@ def get_config() -> ConfigDict:
     config.model.head_chunk = (
         64  # response positions per slice of the output head: bounds the memory for logits
     )
-    config.model.remat = (
-        True  # recompute each layer in the backward pass: less memory, about a third more FLOPs
-    )
+    # What the backward pass computes again instead of keeping. "full": each layer from its input, the least
+    # memory, about a third more FLOPs. "dots": all but products with weights. "none": nothing.
+    config.model.remat = "full"
+    # Kernel of training and prefill. "plain": XLA, anywhere. "cudnn": NVIDIA GPUs from Ampere on. "splash":
+    # TPUs. Kernels take bfloat16 alone. "auto": the platform's kernel where it can run, else "plain".
+    config.model.attention = "auto"
 
     config.data = ConfigDict()
     config.data.train = ("",)  # dig_pairs folders; several are mixed uniformly over pairs

@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     """Returns the shared settings."""
     config = base.get_config()
     config.model.dtype = "float32"
-    config.model.remat = False
+    config.model.remat = "none"
     config.data.question = "Find differences."
     config.data.augment.flip_horizontal = True
     config.data.augment.flip_vertical = True

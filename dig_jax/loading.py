@@ -17,6 +17,7 @@ from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
 from dig_jax.data.prompts import QUESTION
 from dig_jax.data.tokenizer import Tokenizer
+from dig_jax.models import attention
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -30,15 +31,22 @@ def abstract_model(
     """The policy's structure, and its parameters as shapes with shardings: nothing is made.
 
     Args:
-        config: dtypes and rematerialisation (`config.model`).
+        config: dtypes, rematerialisation and attention (`config.model`).
         architecture: of the model.
         mesh: where the parameters will go, as `parallel.RULES` say.
     """
     settings = config.model
     dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
+    head_dims = [architecture.vision.head_dim, architecture.text.head_dim]
+    kernel = attention.choose(settings.attention, mesh.devices.flat[0], dtype, head_dims)
     model = nnx.eval_shape(
         lambda: Qwen3VL(
-            architecture, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=settings.remat
+            architecture,
+            rngs=nnx.Rngs(0),
+            dtype=dtype,
+            param_dtype=param_dtype,
+            remat=settings.remat,
+            attention=kernel,
         )
     )
     graphdef, shapes = nnx.split(model, nnx.Param)
@@ -51,7 +59,7 @@ def load_params(
     """The policy's structure, and its parameters placed on the mesh.
 
     Args:
-        config: dtypes and rematerialisation (`config.model`).
+        config: dtypes, rematerialisation and attention (`config.model`).
         model: Hugging Face folder or workdir that gives the architecture.
         init: Hugging Face folder or workdir that gives the weights.
         mesh: where the parameters go, as `parallel.RULES` say.

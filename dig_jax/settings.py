@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 
 from configs import base
 from dig_jax.grpo import GRPOConfig
+from dig_jax.models import attention
+from dig_jax.models.layers import REMAT
 from dig_jax.rewards.reward import RewardConfig
 
 ALGORITHMS = ("grpo", "sft")
@@ -25,6 +27,8 @@ def check(config: ConfigDict) -> None:
     _one_of(config, "algorithm", ALGORITHMS)
     _one_of(config.model, "dtype", DTYPES, "model.")
     _one_of(config.model, "param_dtype", DTYPES, "model.")
+    _one_of(config.model, "remat", tuple(REMAT), "model.")
+    _one_of(config.model, "attention", attention.NAMES, "model.")
     _one_of(config.optimizer, "schedule", SCHEDULES, "optimizer.")
     reward_config(config)
     grpo_config(config)
@@ -64,7 +68,10 @@ def check(config: ConfigDict) -> None:
 
 
 # A resumed run may change these: they decide what is written and where it runs, not what is computed.
-FREE_ON_RESUME = ("mesh", "eval", "checkpoint", "log", "data.prefetch", "data.eval", "data.eval_split")
+FREE_ON_RESUME = (
+    *("mesh", "model.remat", "model.attention", "eval", "checkpoint", "log"),
+    *("data.prefetch", "data.eval", "data.eval_split"),
+)
 
 
 def check_resume(config: ConfigDict, saved: epath.Path) -> None:

@@ -1,11 +1,24 @@
-"""Attention over segments of keys and values, in plain JAX.
+"""Attention: the plain form, the three patterns the model needs, and the choice of a kernel for them.
 
-Shape letters: B prompts, G sequences that share a prompt, T queries, S keys, K key/value heads, H query
-heads, E head_dim.
+Shape letters: B prompts, G responses that share a prompt, P prompt length, R response length, N patches,
+T queries, S keys, H query heads, K key/value heads (H is a multiple of K), E head_dim.
+
+Whatever can be trained on many tokens goes through an `Attention`:
+
+- `packed`: the patches of several images in one row, each image on its own (vision);
+- `causal`: a prompt with itself (prefill);
+- `tree`: a prompt and the G responses that continue it (training).
+
+`PlainAttention` runs anywhere and says what is right; `cudnn_attention` and `splash_attention` are the
+same on a GPU and on a TPU without a matrix of scores in memory. Decoding uses `attend` on every platform: one
+query per response is bound by reading the caches, and the plain form reads each of them once, in place and
+without copies. (Paged kernels want the cache cut into pages, and a shared prompt repeated or merged from
+two calls.)
 """
 
+import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +31,108 @@ QUERY_CHUNK = 256
 
 # Finite, so that a row with no visible key (padding) gives uniform weights rather than NaN.
 MASKED = -1e30
+
+# Logical axes of the arguments, for `map_shards`.
+TOKENS = ("activation_batch", None, "activation_heads", None)  # [B,T,heads,E]
+RESPONSES = ("activation_batch", None, None, "activation_heads", None)  # [B,G,R,heads,E]
+SEGMENTS = ("activation_batch", None)
+LENGTHS = ("activation_batch",)
+
+NAMES = ("auto", "plain", "cudnn", "splash")
+
+
+class QKV(NamedTuple):
+    """Queries, keys and values of the same tokens; query head h reads key/value head h // (H / K)."""
+
+    q: jax.Array  # [...,T,H,E]
+    k: jax.Array  # [...,T,K,E]
+    v: jax.Array  # [...,T,K,E]
+
+
+class Attention(Protocol):
+    """The patterns of attention, softmax(q k / sqrt(E)) v, in the dtype of q.
+
+    All forms agree on tokens that are not padding; rows of padding are finite and mean nothing.
+    """
+
+    def packed(self, x: QKV, segment: jax.Array) -> jax.Array:
+        """Every token sees all tokens of its segment. x: [B,N,...]; segment: int32 [B,N]; gives [B,N,H,E]."""
+        ...
+
+    def causal(self, prompt: QKV) -> jax.Array:
+        """Every token sees itself and those before it. prompt: [B,P,...]; gives [B,P,H,E]."""
+        ...
+
+    def tree(self, prompt: QKV, responses: QKV, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Prompts see themselves, and each response its prompt and itself, all causally.
+
+        Args:
+          prompt: [B,P,...], padded on the right.
+          responses: [B,G,R,...], padded on the right.
+          length: int32 [B], tokens of each prompt that are not padding.
+
+        Returns:
+          [B,P,H,E] and [B,G,R,H,E].
+        """
+        ...
+
+
+def choose(name: str, device: jax.Device, dtype: jnp.dtype, head_dims: Sequence[int]) -> Attention:
+    """The attention called `name` for models on `device`.
+
+    Args:
+      name: one of `NAMES`. "auto" takes the kernel of the platform where it serves: bfloat16 on TPUs (splash)
+        and on GPUs that have cuDNN's flash attention (Ampere and later); else the plain form.
+      device: one of those the model will run on, or will be compiled for.
+      dtype: of activations. head_dims: of all attention layers.
+
+    Raises:
+      ValueError: an unknown name, or a kernel that can not run there.
+    """
+    from dig_jax.models.cudnn_attention import CudnnAttention
+    from dig_jax.models.splash_attention import SplashAttention
+
+    if name not in NAMES:
+        raise ValueError(f"model.attention={name!r}: expected one of {', '.join(NAMES)}")
+    kernels: tuple[type[CudnnAttention] | type[SplashAttention], ...] = (CudnnAttention, SplashAttention)
+    for kernel in kernels:
+        obstacle = kernel.obstacle(device, dtype, head_dims)
+        if name == kernel.name and obstacle:
+            raise ValueError(f"model.attention={name!r} {obstacle}; use 'auto' or 'plain'")
+        if name in ("auto", kernel.name) and not obstacle:
+            return kernel()
+    return PlainAttention()
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainAttention:
+    """Matrix products and a float32 softmax, scores for `QUERY_CHUNK` queries at a time."""
+
+    def packed(self, x: QKV, segment: jax.Array) -> jax.Array:
+        same = segment[:, None, :, None] == segment[:, None, None, :]  # [B,1,N,N]
+        return attend(x.q[:, None], [KeyValues(x.k, x.v, same)])[:, 0]
+
+    def causal(self, prompt: QKV) -> jax.Array:
+        mask = _causal_mask(prompt.q.shape[1])
+        return attend(prompt.q[:, None], [KeyValues(prompt.k, prompt.v, mask)])[:, 0]
+
+    def tree(self, prompt: QKV, responses: QKV, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+        shared = KeyValues(prompt.k, prompt.v, length_mask(length, prompt.k.shape[1]))
+        own = KeyValues(responses.k, responses.v, _causal_mask(responses.q.shape[2]))
+        return self.causal(prompt), attend(responses.q, [shared, own])
+
+
+PLAIN = PlainAttention()
+
+
+def length_mask(length: jax.Array, padded: int) -> jax.Array:
+    """bool [B,1,1,P]: the tokens of each prompt that are not padding."""
+    return (jnp.arange(padded) < length[:, None])[:, None, None]
+
+
+def _causal_mask(length: int) -> jax.Array:
+    """bool [1,1,T,T]. Padding is on the right, so no real token ever sees it."""
+    return jnp.tril(jnp.ones((1, 1, length, length), bool))
 
 
 class KeyValues(NamedTuple):
@@ -32,18 +147,18 @@ class KeyValues(NamedTuple):
     mask: jax.Array | None
 
 
-def attention(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
+def attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
     """Grouped-query attention with one softmax over the keys of all `segments` together.
 
     Keeping the segments apart is what lets G sequences read one copy of their prompt: its keys are
     neither repeated nor concatenated. Scale is E^-0.5; scores and softmax are float32.
 
     Args:
-      q: [B,G,T,K,H/K,E].
+      q: [B,G,T,H,E].
       segments: at least one; see `KeyValues`.
 
     Returns:
-      [B,G,T,K,H/K,E] in the dtype of q.
+      [B,G,T,H,E] in the dtype of q.
     """
     num_queries = q.shape[2]
     if num_queries <= QUERY_CHUNK:
@@ -68,7 +183,7 @@ def attention(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
         if f and s.mask is not None
     ]
     out = jax.lax.map(attend_chunk, (_split_queries(q, 2, num_chunks), chunked_masks))
-    out = jnp.moveaxis(out, 0, 2)  # [B,G,chunks,QUERY_CHUNK,K,H/K,E]
+    out = jnp.moveaxis(out, 0, 2)  # [B,G,chunks,QUERY_CHUNK,H,E]
     return out.reshape(*q.shape[:2], -1, *q.shape[3:])[:, :, :num_queries]
 
 
@@ -82,13 +197,14 @@ def _split_queries(x: jax.Array, axis: int, num_chunks: int) -> jax.Array:
 
 
 def _attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
-    scores = [_scores(q, segment) for segment in segments]
+    grouped = q.reshape(*q.shape[:3], segments[0].k.shape[-2], -1, q.shape[-1])  # [B,G,T,K,H/K,E]
+    scores = [_scores(grouped, segment) for segment in segments]
     # The shift cancels in the quotient, so it carries no gradient.
     peak = jax.lax.stop_gradient(jnp.stack([jnp.max(s, axis=-1, keepdims=True) for s in scores]).max(axis=0))
     weights = [jnp.exp(s - peak) for s in scores]
     total = sum(jnp.sum(w, axis=-1) for w in weights)  # [B,G,K,H/K,T]
     mixed = sum(_mix(w, segment) for w, segment in zip(weights, segments, strict=True))
-    return (mixed / jnp.moveaxis(total, -1, 2)[..., None]).astype(q.dtype)
+    return (mixed / jnp.moveaxis(total, -1, 2)[..., None]).astype(q.dtype).reshape(q.shape)
 
 
 def _scores(q: jax.Array, segment: KeyValues) -> jax.Array:

@@ -8,6 +8,7 @@ runs in the dtype of the activations: kernels are cast on use, while norms and r
 float32 inside.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,9 +16,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.core import spmd
+from jax.sharding import PartitionSpec
 
 Axes = tuple[str | None, ...]
 M = TypeVar("M", bound=nnx.Module)
+
+
+REMAT: dict[str, Callable[..., Any] | None] = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 def make_param(
@@ -47,7 +56,50 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     rules: dict[str | None, Any] = dict(spmd.get_logical_axis_rules())
     if not rules:
         return x
-    return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(*(rules.get(a) for a in axes)))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(rules.get(a) for a in axes)))
+
+
+def map_shards(function: Callable[..., Any], in_axes: Sequence[Axes], out_axes: Any) -> Callable[..., Any]:
+    """`function`, run by every device on its own part of the arguments; for kernels that XLA can not split.
+
+    Args:
+      function: must be right for any part of the dimensions that are named.
+      in_axes: a logical name (or None) per dimension, for all arrays of each argument.
+      out_axes: the same for the result, or for each of several.
+
+    Without rules in force (see `constrain`) this is `function`. A dimension that does not divide over its
+    mesh axes stays whole.
+    """
+    rules: dict[str | None, Any] = dict(spmd.get_logical_axis_rules())
+    mesh = jax.sharding.get_abstract_mesh()
+    if not rules or mesh.size == 1:
+        return function
+
+    def parts(name: str | None) -> int:
+        axes = rules.get(name) or ()
+        return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
+
+    def call(*args: Any) -> Any:
+        whole = {
+            name
+            for axes, arg in zip(in_axes, args, strict=True)
+            for x in jax.tree.leaves(arg)
+            for name, size in zip(axes, x.shape, strict=True)
+            if size % parts(name)
+        }
+
+        def spec(axes: Axes) -> PartitionSpec:
+            return PartitionSpec(*(None if name in whole else rules.get(name) for name in axes))
+
+        several = not all(name is None or isinstance(name, str) for name in out_axes)
+        return jax.shard_map(
+            function,
+            in_specs=tuple(map(spec, in_axes)),
+            out_specs=tuple(map(spec, out_axes)) if several else spec(out_axes),
+            check_vma=False,
+        )(*args)
+
+    return call
 
 
 def precision_for(x: jax.Array) -> jax.lax.Precision | None:
@@ -112,7 +164,7 @@ class LayerNorm(nnx.Module):
 
 
 class Rotation(NamedTuple):
-    """cos and sin of the rotary angles, float32, [B, 1 or G, T, E/2] each (the two halves share them)."""
+    """cos and sin of the rotary angles, float32 [...,T,E/2] each (the two halves share them)."""
 
     cos: jax.Array
     sin: jax.Array
@@ -122,7 +174,7 @@ class Rotation(NamedTuple):
         return cls(jnp.cos(angles), jnp.sin(angles))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Rotates x [B,G,T,heads,E]; element i is paired with element i + E/2."""
+        """Rotates x [...,T,heads,E]; element i is paired with element i + E/2."""
         cos, sin = self.cos[..., None, :], self.sin[..., None, :]
         first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
         rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
@@ -138,3 +190,17 @@ def stack_layers(make: Callable[[nnx.Rngs], M], count: int, rngs: nnx.Rngs) -> M
         return make(rngs)
 
     return create(rngs)
+
+
+def remat(function: Callable[..., Any], policy: str) -> Callable[..., Any]:
+    """`function` with the chosen activations kept for the backward pass; the others are computed again there.
+
+    Args:
+      function: one layer, inside a scan.
+      policy: one of `REMAT`. "none": all are kept. "full": only the layer's input. "dots": besides, what
+        comes out of products with weights, so that nearly only norms, activations and attention are repeated.
+    """
+    if policy == "none":
+        return function
+    # A scan keeps the two computations apart by itself.
+    return jax.checkpoint(function, policy=REMAT[policy], prevent_cse=False)

@@ -33,7 +33,7 @@ def sequences(examples, responses):
 
 def test_grouped_responses_equal_separate_sequences(tiny_qwen3vl, model, make, prompts_and_responses):
     """In values, and in the gradient of every parameter; with rematerialisation on the grouped side."""
-    frugal = hf.load_model(tiny_qwen3vl, remat=True)
+    frugal = hf.load_model(tiny_qwen3vl, remat="full")
     examples, responses = prompts_and_responses
     prompts, separate = make.pad(*examples), make.pad(*sequences(examples, responses))
     weights = np.random.default_rng(3).standard_normal((2, GROUP, LENGTH, 64)).astype(np.float32)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from dig_jax.models.attention import PlainAttention
 from dig_jax.models.qwen3_vl import hf, text, vision
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 
@@ -156,10 +157,8 @@ def sections_in_blocks(monkeypatch):
 
 
 def see_other_images(monkeypatch):
-    attention = vision.attention
-    monkeypatch.setattr(
-        vision, "attention", lambda q, kv: attention(q, [kv[0]._replace(mask=jnp.ones_like(kv[0].mask))])
-    )
+    packed = PlainAttention.packed
+    monkeypatch.setattr(PlainAttention, "packed", lambda self, x, segment: packed(self, x, 0 * segment))
 
 
 MUTATIONS = {

@@ -149,7 +149,7 @@ def load_model(
     *,
     dtype: Any = jnp.float32,
     param_dtype: Any | None = None,
-    remat: bool = False,
+    remat: str = "none",
 ) -> Qwen3VL:
     """The model in a Hugging Face folder.
 

@@ -6,11 +6,14 @@ M image tokens per prompt (N / 4), L layers, D width, K key/value heads, E head_
 Checked against the transformers implementation in tests/models.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dig_jax.models.layers import constrain, make_param, precision_for
+from dig_jax.models.attention import PLAIN, Attention
+from dig_jax.models.layers import REMAT, constrain, make_param, precision_for
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.text import PromptCache, ResponseCache, TextDecoder
@@ -27,7 +30,11 @@ class Qwen3VL(nnx.Module):
       rngs: with a "params" or default stream.
       dtype: of activations and caches.
       param_dtype: of parameters.
-      remat: recompute each layer in the backward pass instead of keeping its activations.
+      remat: which activations the backward pass computes again; see `layers.remat`.
+      attention: of prefill and training; see `attention.choose`.
+
+    Raises:
+      ValueError: an unknown `remat`.
     """
 
     def __init__(
@@ -37,12 +44,17 @@ class Qwen3VL(nnx.Module):
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
         param_dtype: jnp.dtype = jnp.float32,
-        remat: bool = False,
+        remat: str = "none",
+        attention: Attention = PLAIN,
     ) -> None:
+        if remat not in REMAT:
+            raise ValueError(f"remat={remat!r}: expected one of {', '.join(REMAT)}")
         self.config = config
         self.dtype = dtype
-        self.vision = VisionTower(config.vision, rngs=rngs, dtype=param_dtype, remat=remat)
-        self.text = TextDecoder(config.text, rngs=rngs, dtype=param_dtype, remat=remat)
+        self.vision = VisionTower(
+            config.vision, rngs=rngs, dtype=param_dtype, remat=remat, attention=attention
+        )
+        self.text = TextDecoder(config.text, rngs=rngs, dtype=param_dtype, remat=remat, attention=attention)
         self.head = (
             None
             if config.tie_word_embeddings
@@ -131,6 +143,21 @@ class Qwen3VL(nnx.Module):
             precision=precision_for(hidden),
             preferred_element_type=jnp.float32,
         )
+
+    def in_compute_dtype(self) -> "Qwen3VL":
+        """The same function with kernels and embeddings cast to `dtype` once, instead of at every use.
+
+        Decoding reads all of them for every token, so it should not read float32 ones. Norms and the table of
+        patch positions are used in float32 and stay as they are: no result changes by a bit.
+        """
+        graphdef, params = nnx.split(self, nnx.Param)
+
+        def cast(path: tuple[Any, ...], param: nnx.Variable) -> nnx.Variable:
+            if path[-1] == "pos_embed" or any("norm" in str(name) for name in path):
+                return param
+            return param.replace(param[...].astype(self.dtype))
+
+        return nnx.merge(graphdef, nnx.map_state(cast, params))
 
     def _embed_prompts(self, prompts: Prompts) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Embeddings [B,P,D] with image features in place, positions [B,P,3], DeepStack [taps,B,P,D]."""

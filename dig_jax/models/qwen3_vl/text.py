@@ -8,7 +8,7 @@ attend to the keys and values of the prompt, of which there is one copy, and to 
 first stream alone, training both at once, and decoding the second with the keys and values kept in caches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.struct
 import jax
@@ -16,16 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dig_jax.models.attention import KeyValues, attention
+from dig_jax.models.attention import QKV, Attention, KeyValues, attend, length_mask
 from dig_jax.models.layers import (
     Linear,
     RMSNorm,
     Rotation,
     constrain,
     make_param,
+    remat,
     stack_layers,
 )
 from dig_jax.models.qwen3_vl.config import TextConfig
+
+# From the queries, keys and values of each stream to what its tokens have read, [...,T,H,E] each.
+Mix = Callable[..., Sequence[jax.Array]]
 
 
 @flax.struct.dataclass
@@ -57,7 +61,6 @@ class TextAttention(nnx.Module):
             axes = ("embed", axis, "head_dim")
             return Linear((width,), (count, head_dim), axes, std=std, rngs=rngs, dtype=dtype)
 
-        self.num_kv_heads = kv_heads
         self.q_proj = project_in(heads, "heads")
         self.k_proj = project_in(kv_heads, "kv_heads")
         self.v_proj = project_in(kv_heads, "kv_heads")
@@ -67,17 +70,13 @@ class TextAttention(nnx.Module):
         self.q_norm = RMSNorm(head_dim, "head_dim", eps=config.rms_norm_eps, dtype=dtype)
         self.k_norm = RMSNorm(head_dim, "head_dim", eps=config.rms_norm_eps, dtype=dtype)
 
-    def __call__(
-        self, x: jax.Array, rotation: Rotation, own_mask: jax.Array | None, context: Sequence[KeyValues]
-    ) -> tuple[jax.Array, KeyValues]:
-        """x [B,G,T,D] to the same shape, and the keys and values [B,G,T,K,E] made on the way."""
-        q = rotation(self.q_norm(self.q_proj(x)))  # [B,G,T,H,E]
-        k = rotation(self.k_norm(self.k_proj(x)))  # [B,G,T,K,E]
-        own = KeyValues(k, self.v_proj(x), own_mask)
-        # Query head h reads key/value head h // (H / K).
-        grouped = q.reshape(*q.shape[:3], self.num_kv_heads, -1, q.shape[-1])
-        mixed = attention(grouped, [*context, own])
-        return self.o_proj(mixed.reshape(q.shape)), own
+    def project(self, x: jax.Array, rotation: Rotation) -> QKV:
+        """Queries, keys and values of x [...,T,D]."""
+        return QKV(
+            q=rotation(self.q_norm(self.q_proj(x))),
+            k=rotation(self.k_norm(self.k_proj(x))),
+            v=self.v_proj(x),
+        )
 
 
 class TextMLP(nnx.Module):
@@ -104,24 +103,33 @@ class TextLayer(nnx.Module):
         self.mlp = TextMLP(config, rngs=rngs, dtype=dtype)
 
     def __call__(
-        self,
-        x: jax.Array,
-        rotation: Rotation,
-        own_mask: jax.Array | None,
-        context: Sequence[KeyValues] = (),
-    ) -> tuple[jax.Array, KeyValues]:
-        """x [B,G,T,D] attends to `context` and, under `own_mask`, to itself. Returns it with its K and V."""
-        mixed, own = self.attn(self.input_norm(x), rotation, own_mask, context)
-        x = x + mixed
+        self, streams: Sequence[jax.Array], rotations: Sequence[Rotation], mix: Mix
+    ) -> tuple[list[jax.Array], list[QKV]]:
+        """Streams [...,T,D] that meet in attention only, as `mix` says.
+
+        Returns:
+          The streams, and the queries, keys and values made of each on the way.
+        """
+        qkv = [
+            self.attn.project(self.input_norm(x), rotation)
+            for x, rotation in zip(streams, rotations, strict=True)
+        ]
+        return [self._add(x, mixed) for x, mixed in zip(streams, mix(*qkv), strict=True)], qkv
+
+    def _add(self, x: jax.Array, mixed: jax.Array) -> jax.Array:
+        x = x + self.attn.o_proj(mixed)
         x = x + self.mlp(self.post_norm(x))
-        return constrain(x, "activation_batch", None, None, "activation_embed"), own
+        return constrain(x, "activation_batch", *[None] * (x.ndim - 2), "activation_embed")
 
 
 class TextDecoder(nnx.Module):
     """Token embedding, stacked layers and final norm. The output head is `Qwen3VL.logits`."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype, remat: bool) -> None:
+    def __init__(
+        self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype, remat: str, attention: Attention
+    ) -> None:
         self.config = config
+        self.attention = attention
         self.remat = remat
         self.embedding = make_param(
             rngs,
@@ -155,22 +163,21 @@ class TextDecoder(nnx.Module):
         Returns:
           Final-normed hidden states [B,P,D], and their keys and values [L,B,P,K,E].
         """
-        rotation = mrope(positions[:, None], self.config)
-        mask = causal_mask(prompt.shape[1])
+        rotation = mrope(positions, self.config)
 
-        def run(layer: TextLayer, x: jax.Array) -> tuple[jax.Array, KeyValues]:
-            return layer(x, rotation, mask)
+        def run(layer: TextLayer, x: jax.Array) -> tuple[jax.Array, QKV]:
+            (x,), (own,) = layer([x], [rotation], lambda prompt: [self.attention.causal(prompt)])
+            return x, own
 
-        if self.remat:
-            run = jax.checkpoint(run, prevent_cse=False)
+        run = remat(run, self.remat)
 
         def step(x: jax.Array, xs: tuple[jax.Array, TextLayer]) -> tuple[jax.Array, tuple]:
             index, layer = xs
             x, own = run(layer, x)
-            return add_deepstack(x, index, deepstack), (own.k[:, 0], own.v[:, 0])
+            return add_deepstack(x, index, deepstack), (own.k, own.v)
 
-        x, kv = jax.lax.scan(step, prompt[:, None], (self._layer_numbers(), self.layers))
-        return self.norm(x[:, 0]), kv
+        x, kv = jax.lax.scan(step, prompt, (self._layer_numbers(), self.layers))
+        return self.norm(x), kv
 
     def with_responses(
         self,
@@ -192,19 +199,13 @@ class TextDecoder(nnx.Module):
         Returns:
           Final-normed hidden states [B,P,D] and [B,G,R,D].
         """
-        rotation = mrope(positions[:, None], self.config)
-        response_rotation = mrope(response_positions[:, None], self.config)
-        mask, response_mask = causal_mask(prompt.shape[1]), causal_mask(responses.shape[2])
-        visible = prompt_mask(length, prompt.shape[1])
+        rotations = mrope(positions, self.config), mrope(response_positions[:, None], self.config)
 
-        def run(layer: TextLayer, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-            x, own = layer(x, rotation, mask)
-            shared = KeyValues(own.k[:, 0], own.v[:, 0], visible)
-            y, _ = layer(y, response_rotation, response_mask, [shared])
-            return x, y
+        def run(layer: TextLayer, x: jax.Array, y: jax.Array) -> list[jax.Array]:
+            mix = lambda prompt, own: self.attention.tree(prompt, own, length)  # noqa: E731
+            return layer([x, y], rotations, mix)[0]
 
-        if self.remat:
-            run = jax.checkpoint(run, prevent_cse=False)
+        run = remat(run, self.remat)
 
         def step(
             streams: tuple[jax.Array, jax.Array], xs: tuple[jax.Array, TextLayer]
@@ -213,8 +214,8 @@ class TextDecoder(nnx.Module):
             x, y = run(layer, *streams)
             return (add_deepstack(x, index, deepstack), y), None
 
-        (x, y), _ = jax.lax.scan(step, (prompt[:, None], responses), (self._layer_numbers(), self.layers))
-        return self.norm(x[:, 0]), self.norm(y)
+        (x, y), _ = jax.lax.scan(step, (prompt, responses), (self._layer_numbers(), self.layers))
+        return self.norm(x), self.norm(y)
 
     def decode(
         self, x: jax.Array, step: jax.Array, prompt_cache: PromptCache, cache: ResponseCache
@@ -231,7 +232,7 @@ class TextDecoder(nnx.Module):
         batch, group, _ = x.shape
         position = prompt_cache.next_position[:, None] + jnp.broadcast_to(step, (batch, group))
         rotation = mrope(jnp.broadcast_to(position[:, :, None, None], (batch, group, 1, 3)), self.config)
-        visible = prompt_mask(prompt_cache.length, prompt_cache.k.shape[2])
+        visible = length_mask(prompt_cache.length, prompt_cache.k.shape[2])
         slots = jnp.arange(cache.k.shape[3])
         filled = (slots < jnp.broadcast_to(step, (batch, group))[..., None])[:, :, None]  # [B,G,1,R]
 
@@ -239,9 +240,10 @@ class TextDecoder(nnx.Module):
         # the scan: written inside, it would be copied in every layer.
         def run(x: jax.Array, xs: tuple) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             layer, prompt_k, prompt_v, k, v = xs
-            context = [KeyValues(prompt_k, prompt_v, visible), KeyValues(k, v, filled)]
-            x, own = layer(x, rotation, None, context)
-            return x, (own.k, own.v)
+            before = [KeyValues(prompt_k, prompt_v, visible), KeyValues(k, v, filled)]
+            mix = lambda new: [attend(new.q, [*before, KeyValues(new.k, new.v, None)])]  # noqa: E731
+            (x,), (new,) = layer([x], [rotation], mix)
+            return x, (new.k, new.v)
 
         per_layer = (self.layers, prompt_cache.k, prompt_cache.v, cache.k, cache.v)
         x, (k, v) = jax.lax.scan(run, x[:, :, None], per_layer)
@@ -252,18 +254,8 @@ class TextDecoder(nnx.Module):
         return jnp.arange(self.config.num_hidden_layers)
 
 
-def causal_mask(length: int) -> jax.Array:
-    """bool [1,1,T,T]. Padding is on the right, so no real token ever sees it."""
-    return jnp.tril(jnp.ones((1, 1, length, length), bool))
-
-
-def prompt_mask(length: jax.Array, padded: int) -> jax.Array:
-    """bool [B,1,1,P]: the real tokens of each prompt."""
-    return (jnp.arange(padded) < length[:, None])[:, None, None]
-
-
 def add_deepstack(x: jax.Array, layer: jax.Array, deepstack: jax.Array) -> jax.Array:
-    """Adds DeepStack features to the prompt stream [B,1,P,D] after layer number `layer`.
+    """Adds DeepStack features to the prompt stream [B,P,D] after layer number `layer`.
 
     A choice by number inside one scan over all layers; a scan of its own for the first layers would cut
     the stacked weights in two and copy them.
@@ -272,7 +264,7 @@ def add_deepstack(x: jax.Array, layer: jax.Array, deepstack: jax.Array) -> jax.A
     if taps == 0:
         return x
     features = jax.lax.dynamic_index_in_dim(deepstack, jnp.minimum(layer, taps - 1), keepdims=False)
-    return x + jnp.where(layer < taps, features, 0)[:, None]
+    return x + jnp.where(layer < taps, features, 0)
 
 
 def mrope(positions: jax.Array, config: TextConfig) -> Rotation:

@@ -6,20 +6,26 @@ The images of a prompt lie packed in one row. Which image a patch belongs to and
 arrays, so images of any size and number run through one compiled program.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dig_jax.models.attention import KeyValues, attention
+from dig_jax.models.attention import QKV, Attention
 from dig_jax.models.layers import (
     LayerNorm,
     Linear,
     Rotation,
     constrain,
     make_param,
+    remat,
     stack_layers,
 )
 from dig_jax.models.qwen3_vl.config import VisionConfig
+
+# From the queries, keys and values of all patches to what each has read, [B,N,heads,head_dim].
+Mix = Callable[[QKV], jax.Array]
 
 NORM_EPS = 1e-6
 ROPE_THETA = 10_000.0
@@ -50,11 +56,9 @@ class VisionAttention(nnx.Module):
             dtype=dtype,
         )
 
-    def __call__(self, x: jax.Array, rotation: Rotation, same_image: jax.Array) -> jax.Array:
-        q, k, v = jnp.moveaxis(self.qkv(x), -3, 0)  # [B,1,N,heads,head_dim] each
-        q = rotation(q)[..., None, :]  # one query head per key head
-        mixed = attention(q, [KeyValues(rotation(k), v, same_image)])
-        return self.proj(mixed[..., 0, :])
+    def __call__(self, x: jax.Array, rotation: Rotation, mix: Mix) -> jax.Array:
+        q, k, v = jnp.moveaxis(self.qkv(x), -3, 0)  # [B,N,heads,head_dim] each
+        return self.proj(mix(QKV(rotation(q), rotation(k), v)))
 
 
 class VisionMLP(nnx.Module):
@@ -82,10 +86,11 @@ class VisionBlock(nnx.Module):
         self.norm2 = LayerNorm(config.hidden_size, "vision_embed", eps=NORM_EPS, dtype=dtype)
         self.mlp = VisionMLP(config, rngs=rngs, dtype=dtype)
 
-    def __call__(self, x: jax.Array, rotation: Rotation, same_image: jax.Array) -> jax.Array:
-        x = x + self.attn(self.norm1(x), rotation, same_image)
+    def __call__(self, x: jax.Array, rotation: Rotation, mix: Mix) -> jax.Array:
+        """x [B,N,width], its patches mixed by `mix`."""
+        x = x + self.attn(self.norm1(x), rotation, mix)
         x = x + self.mlp(self.norm2(x))
-        return constrain(x, "activation_batch", None, None, "activation_embed")
+        return constrain(x, "activation_batch", None, "activation_embed")
 
 
 class PatchMerger(nnx.Module):
@@ -133,8 +138,11 @@ class PatchMerger(nnx.Module):
 class VisionTower(nnx.Module):
     """Patch embedding, blocks, and the mergers to the decoder."""
 
-    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype, remat: bool) -> None:
+    def __init__(
+        self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype, remat: str, attention: Attention
+    ) -> None:
         self.config = config
+        self.attention = attention
         self.remat = remat
         std = config.initializer_range
         # The original is a 3-D convolution whose kernel equals its stride: a matrix product.
@@ -178,13 +186,12 @@ class VisionTower(nnx.Module):
           features [B,M,D] and DeepStack features [number of taps,B,M,D].
         """
         x = self.patch_embed(patches)
-        x = (x + self.position_embedding(coords, grid).astype(x.dtype))[:, None]  # [B,1,N,width]
-        same_image = (patch_image[:, :, None] == patch_image[:, None, :])[:, None]  # [B,1,N,N]
-        x, taps = self._run_blocks(x, rope(coords, self.config.head_dim), same_image)
-        features = self.merger(x[:, 0])
+        x = x + self.position_embedding(coords, grid).astype(x.dtype)
+        x, taps = self._run_blocks(x, rope(coords, self.config.head_dim), patch_image)
+        features = self.merger(x)
         if self.deepstack_mergers is None:
             return features, jnp.zeros((0, *features.shape), features.dtype)
-        return features, jax.vmap(lambda merge, tap: merge(tap[:, 0]))(self.deepstack_mergers, taps)
+        return features, jax.vmap(lambda merge, tap: merge(tap))(self.deepstack_mergers, taps)
 
     def position_embedding(self, coords: jax.Array, grid: jax.Array) -> jax.Array:
         """The learned square table stretched bilinearly over each image, corners on corners.
@@ -205,24 +212,23 @@ class VisionTower(nnx.Module):
         return jnp.sum(taps * weights[..., None], axis=(-3, -2))
 
     def _run_blocks(
-        self, x: jax.Array, rotation: Rotation, same_image: jax.Array
+        self, x: jax.Array, rotation: Rotation, patch_image: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """All blocks, and the hidden states [taps,B,1,N,width] after the DeepStack ones."""
+        """All blocks, and the hidden states [taps,B,N,width] after the DeepStack ones."""
         indexes = self.config.deepstack_visual_indexes
         tap_now = jnp.arange(self.config.depth)[:, None] == jnp.asarray(indexes, jnp.int32)  # [depth,taps]
 
         def run(block: VisionBlock, x: jax.Array) -> jax.Array:
-            return block(x, rotation, same_image)
+            return block(x, rotation, lambda qkv: self.attention.packed(qkv, patch_image))
 
-        if self.remat:
-            run = jax.checkpoint(run, prevent_cse=False)
+        run = remat(run, self.remat)
 
         def step(
             carry: tuple[jax.Array, jax.Array], layer: tuple[VisionBlock, jax.Array]
         ) -> tuple[tuple[jax.Array, jax.Array], None]:
             (x, taps), (block, now) = carry, layer
             x = run(block, x)
-            return (x, jnp.where(now[:, None, None, None, None], x, taps)), None
+            return (x, jnp.where(now[:, None, None, None], x, taps)), None
 
         # Collecting in the carry keeps only the tapped states, and one scan keeps the stacked weights whole:
         # cutting them at the taps would copy them.
@@ -232,7 +238,7 @@ class VisionTower(nnx.Module):
 
 
 def rope(coords: jax.Array, head_dim: int) -> Rotation:
-    """2-D rotary embedding, [B,1,N,head_dim/2]: half the angles turn with the row, half with the column."""
+    """2-D rotary embedding, [B,N,head_dim/2]: half the angles turn with the row, half with the column."""
     frequencies = ROPE_THETA ** -(jnp.arange(0, head_dim // 2, 2, dtype=jnp.float32) / (head_dim // 2))
     angles = coords.astype(jnp.float32)[..., None] * frequencies  # [B,N,2,head_dim/4]
-    return Rotation.from_angles(angles.reshape(*coords.shape[:2], -1)[:, None])
+    return Rotation.from_angles(angles.reshape(*coords.shape[:2], -1))
