@@ -38,6 +38,21 @@ class Rollout:
     steps: jax.Array
 
 
+@flax.struct.dataclass
+class Decoding:
+    """A rollout under way, from `start`; `advance` takes it on.
+
+    Attributes:
+      rollout: the completions as far as they are.
+      prompt_cache: of the prompts.
+      cache: of the completions.
+    """
+
+    rollout: Rollout
+    prompt_cache: PromptCache
+    cache: ResponseCache
+
+
 def sample_keys(
     seed_key: jax.Array, step: jax.Array | int, sample_indices: jax.typing.ArrayLike
 ) -> jax.Array:
@@ -82,10 +97,27 @@ def rollout(
     Raises:
       ValueError: `slots` is not between 1 and G.
     """
-    batch, group = keys.shape
+    group = keys.shape[1]
     slots = group if slots is None else slots
     if not 1 <= slots <= group:
         raise ValueError(f"slots is {slots}; expected 1 to the {group} completions per prompt")
+    decoding = start(model, prompts, keys, sampling=sampling, max_new_tokens=max_new_tokens, slots=slots)
+    if slots < group:
+        return _decode_in_slots(model, decoding, keys, sampling)
+    return advance(model, decoding, keys, max_new_tokens, sampling=sampling).rollout
+
+
+def start(
+    model: Qwen3VL,
+    prompts: Prompts,
+    keys: jax.Array,
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+    slots: int | None = None,
+) -> Decoding:
+    """Reads the prompts and draws the first token of every completion; arguments as for `rollout`."""
+    batch, group = keys.shape
     prompt_hidden, prompt_cache = model.prefill(prompts)
     last = jnp.take_along_axis(prompt_hidden, prompts.length[:, None, None] - 1, axis=1)  # [B, 1, D]
     state = _record(
@@ -94,35 +126,39 @@ def rollout(
         sample(model.logits(last), keys, 0, sampling),  # the head runs once per prompt, not per completion
         sampling,
     )
-    cache = model.init_response_cache(batch, slots, max_new_tokens)
-    decode = _decode_together if slots == group else _decode_in_slots
-    return decode(model, prompt_cache, cache, state, keys, sampling)
+    return Decoding(state, prompt_cache, model.init_response_cache(batch, slots or group, max_new_tokens))
 
 
-def _decode_together(
-    model: Qwen3VL,
-    prompt_cache: PromptCache,
-    cache: ResponseCache,
-    state: Rollout,
-    keys: jax.Array,
-    sampling: Sampling,
-) -> Rollout:
-    """Decodes all completions in step, until the last one has ended."""
-    length = state.tokens.shape[-1]
+def advance(
+    model: Qwen3VL, decoding: Decoding, keys: jax.Array, until: jax.Array | int, *, sampling: Sampling
+) -> Decoding:
+    """Decodes all completions in step, until they have `until` tokens or all have ended.
+
+    The tokens are those of one `rollout`, however many calls they are spread over. Traceable; donate
+    `decoding` to update its caches in place.
+
+    Args:
+      model: as at the `start`.
+      decoding: from `start` or `advance`; all completions in slots of their own.
+      keys: as at the `start`.
+      until: int32 scalar; beyond `max_new_tokens` it means that.
+      sampling: as at the `start`.
+    """
+    until = jnp.minimum(until, decoding.rollout.tokens.shape[-1])
 
     def unfinished(carry: tuple[Rollout, ResponseCache]) -> jax.Array:
         state, _ = carry
-        return (state.steps < length) & ~jnp.all(state.finished)
+        return (state.steps < until) & ~jnp.all(state.finished)
 
     def decode(carry: tuple[Rollout, ResponseCache]) -> tuple[Rollout, ResponseCache]:
         state, cache = carry
         fed = jax.lax.dynamic_index_in_dim(state.tokens, state.steps - 1, axis=2, keepdims=False)
-        hidden, cache = model.decode(fed, state.steps - 1, prompt_cache, cache)
+        hidden, cache = model.decode(fed, state.steps - 1, decoding.prompt_cache, cache)
         drawn = sample(model.logits(hidden), keys, state.steps, sampling)
         return _record(state, state.steps, drawn, sampling), cache
 
-    state, _ = jax.lax.while_loop(unfinished, decode, (state, cache))
-    return state
+    state, cache = jax.lax.while_loop(unfinished, decode, (decoding.rollout, decoding.cache))
+    return Decoding(state, decoding.prompt_cache, cache)
 
 
 @flax.struct.dataclass
@@ -140,22 +176,15 @@ class _Slots:
     waiting: jax.Array
 
 
-def _decode_in_slots(
-    model: Qwen3VL,
-    prompt_cache: PromptCache,
-    cache: ResponseCache,
-    state: Rollout,
-    keys: jax.Array,
-    sampling: Sampling,
-) -> Rollout:
+def _decode_in_slots(model: Qwen3VL, decoding: Decoding, keys: jax.Array, sampling: Sampling) -> Rollout:
     """Decodes a few completions per prompt at a time; one that ends makes room for the next.
 
     Nothing of the cache is cleared in between: slots from a completion's own step on are never read.
     """
-    batch, group, length = state.tokens.shape
-    num_slots = cache.k.shape[2]
+    batch, group, length = decoding.rollout.tokens.shape
+    num_slots = decoding.cache.k.shape[2]
     rows = jnp.arange(batch)[:, None]
-    start = _Slots(
+    first = _Slots(
         completion=jnp.broadcast_to(jnp.arange(num_slots), (batch, num_slots)),
         step=jnp.ones((batch, num_slots), jnp.int32),
         waiting=jnp.full((batch, 1), num_slots, jnp.int32),
@@ -171,7 +200,7 @@ def _decode_in_slots(
         state, slots, cache = carry
         which = jnp.minimum(slots.completion, group - 1)
         fed = state.tokens[rows, which, slots.step - 1]
-        hidden, cache = model.decode(fed, slots.step - 1, prompt_cache, cache)
+        hidden, cache = model.decode(fed, slots.step - 1, decoding.prompt_cache, cache)
         drawn = sample(model.logits(hidden), keys[rows, which], slots.step, sampling)
         running = (slots.completion < group) & (slots.step < length) & ~state.finished[rows, which]
         ends = _is_end(drawn[0], sampling)
@@ -191,7 +220,7 @@ def _decode_in_slots(
         )
         return state, _refill(slots, ~running | ends | (slots.step + 1 == length), group), cache
 
-    state, _, _ = jax.lax.while_loop(unfinished, decode, (state, start, cache))
+    state, _, _ = jax.lax.while_loop(unfinished, decode, (decoding.rollout, first, decoding.cache))
     return state
 
 

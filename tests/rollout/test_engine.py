@@ -10,7 +10,7 @@ import pytest
 
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.policy import response_logprobs
-from dig_jax.rollout.engine import rollout, sample_keys
+from dig_jax.rollout.engine import advance, rollout, sample_keys, start
 from dig_jax.rollout.sampling import Sampling
 from tests.models.conftest import PROMPT_LENGTH, PromptMaker, load_reference
 
@@ -171,6 +171,25 @@ def test_truncated_completions_make_room_as_well(model, prompts, drawn):
 def test_more_slots_than_completions_is_an_error(model, prompts, sampling):
     with pytest.raises(ValueError, match="slots is 3; expected 1 to the 2"):
         rollout(model, prompts, keys_for(2, 2), sampling=sampling, max_new_tokens=4, slots=3)
+
+
+# In parts
+
+
+def test_a_rollout_in_parts_is_the_rollout_in_one(model, prompts, drawn):
+    sampling, whole = drawn
+    keys = keys_for(2, 5)
+    begin = jax.jit(start, static_argnames=("sampling", "max_new_tokens"))
+    go_on = jax.jit(advance, static_argnames="sampling", donate_argnames="decoding")
+    decoding = begin(model, prompts, keys, sampling=sampling, max_new_tokens=NEW)
+    assert decoding.rollout.steps == 1
+    for until in (2, 2, 5, NEW + 9):  # any number of tokens at a time, none as well, beyond the end as well
+        decoding = go_on(model, decoding, keys, until, sampling=sampling)
+        shown = np.asarray(decoding.rollout.tokens)[..., : min(until, NEW)]
+        np.testing.assert_array_equal(shown, whole.tokens[..., : min(until, NEW)])
+    assert go_on._cache_size() == 1
+    for part, one in zip(jax.tree.leaves(decoding.rollout), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(part, one)
 
 
 # Against the trainer
