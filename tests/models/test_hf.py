@@ -11,9 +11,11 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import load_file, save_file
 
+from dig_jax.models import safetensors_io
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.safetensors_io import INDEX_FILE
 
 
 def tensors(folder):
@@ -62,7 +64,7 @@ def test_dtypes_convert_when_asked(tiny_qwen3vl, tmp_path):
 
 
 def test_the_index_tells_where_everything_is(tiny_qwen3vl):
-    index = json.loads((tiny_qwen3vl / hf.INDEX_FILE).read_text())
+    index = json.loads((tiny_qwen3vl / INDEX_FILE).read_text())
     all_tensors = tensors(tiny_qwen3vl)
     assert index["weight_map"].keys() == all_tensors.keys()
     assert index["metadata"]["total_size"] == sum(t.nbytes for t in all_tensors.values())
@@ -95,7 +97,7 @@ def test_all_problems_are_listed_in_one_error(tiny_qwen3vl, tmp_path):
     with pytest.raises(ValueError) as error:
         hf.load_model(folder)
     assert str(error.value).splitlines() == [
-        f"{folder}: the weights do not fit config.json (4 problems)",
+        f"{folder}: the weights do not fit config.json (problems: 4)",
         "  missing: lm_head.weight [384, 64]",
         "  missing: model.visual.blocks.3.norm1.bias [48]",
         "  unexpected: extra.weight",
@@ -107,7 +109,7 @@ def test_layers_of_different_dtypes_need_a_param_dtype(tiny_qwen3vl, tmp_path):
     name = "model.visual.blocks.3.norm1.bias"
     mix = lambda ts: {**ts, name: ts[name].astype(np.float16)}  # noqa: E731
     folder = rewrite(tiny_qwen3vl, tmp_path / "mixed", mix)
-    with pytest.raises(ValueError, match=f"{name} is float16 but .* is float32; give a param_dtype"):
+    with pytest.raises(ValueError, match=f"{name} is F16, .* F32: give param_dtype"):
         hf.load_model(folder)
     hf.load_model(folder, param_dtype=jnp.float32)
 
@@ -126,7 +128,7 @@ def test_absent_files_are_named(tiny_qwen3vl, tmp_path):
     shutil.copy(tiny_qwen3vl / "config.json", tmp_path)
     with pytest.raises(FileNotFoundError, match="has neither model.safetensors nor"):
         hf.load_model(tmp_path)
-    shutil.copy(tiny_qwen3vl / hf.INDEX_FILE, tmp_path)
+    shutil.copy(tiny_qwen3vl / INDEX_FILE, tmp_path)
     with pytest.raises(FileNotFoundError, match="names files that are not there: model-00001-of"):
         hf.load_model(tmp_path)
 
@@ -142,7 +144,7 @@ def test_a_save_that_fails_leaves_nothing_behind(tiny_qwen3vl, tmp_path, monkeyp
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(hf, "save_file", fail)
+    monkeypatch.setattr(safetensors_io, "write_file", fail)
     with pytest.raises(OSError, match="disk full"):
         hf.save_model(tmp_path / "out", hf.load_model(tiny_qwen3vl))
     assert not list(tmp_path.iterdir())

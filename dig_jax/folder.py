@@ -1,0 +1,86 @@
+"""Folders that appear whole or not at all, on a local disk and in a bucket."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from etils import epath
+
+LAST_FILE = "config.json"  # without it nothing takes a folder for a model
+
+
+@contextlib.contextmanager
+def whole_folder(out: epath.Path) -> Iterator[epath.Path]:
+    """A folder to write files into, which becomes `out` when the block ends without an error.
+
+    Until then it has a hidden name beside `out`. On an error it is removed; what a killed process left under
+    that name is removed by the next one that writes `out`. On a local disk it becomes `out` in one step. A
+    bucket cannot do that: there the files move one by one, config.json last.
+
+    Raises:
+      FileExistsError: `out` has something in it, or another process is writing it.
+    """
+    local = "://" not in str(out)
+    staging = out.parent / f".{out.name}.incomplete"
+    if not local:
+        _remove_half_moved(staging, out)
+    check_free(out)  # before anything is made beside it
+    with _locked(out) if local else contextlib.nullcontext():
+        check_free(out)  # again: another process may just have finished it
+        try:
+            _clear(staging)
+            yield staging
+            _move(staging, out, local)
+        except BaseException:
+            staging.rmtree(missing_ok=True)
+            raise
+
+
+def check_free(out: epath.Path) -> None:
+    """Raises FileExistsError if `out` is there and is not an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} exists and is not an empty folder; remove it or choose another name")
+
+
+def _clear(folder: epath.Path) -> None:
+    """Makes `folder`, or empties it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        path.rmtree() if path.is_dir() else path.unlink()
+
+
+def _move(staging: epath.Path, out: epath.Path, local: bool) -> None:
+    if local:
+        os.rename(staging, out)  # over an empty folder, too
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sorted(staging.iterdir(), key=lambda path: path.name == LAST_FILE):
+        path.rename(out / path.name)
+    staging.rmtree(missing_ok=True)
+
+
+def _remove_half_moved(staging: epath.Path, out: epath.Path) -> None:
+    """Removes what a move that was cut short had put into `out`, which was empty before."""
+    if (staging / LAST_FILE).exists() and out.exists() and not (out / LAST_FILE).exists():
+        out.rmtree()
+
+
+@contextlib.contextmanager
+def _locked(out: epath.Path) -> Iterator[None]:
+    """Holds `out` against other processes. The system lets go when this one dies."""
+    path = out.parent / f".{out.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last holder may have removed the file between our opening and locking it.
+            held = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:
+            raise FileExistsError(f"another process is writing {out}; wait for it or choose another name")
+        try:
+            yield
+        finally:
+            path.unlink()
