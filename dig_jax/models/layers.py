@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from flax.core import spmd
 from jax.sharding import PartitionSpec
@@ -161,6 +162,16 @@ class LayerNorm(nnx.Module):
         return (x32 * self.scale[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)).astype(
             x.dtype
         )
+
+
+def rope_frequencies(theta: float, dim: int) -> np.ndarray:
+    """Rotary frequencies theta^(-2i/dim), float32 [dim/2].
+
+    Each step is rounded to float32 as in PyTorch, whose frequencies checkpoints are trained with. Exact ones
+    differ in the last bit, which is 0.01 radians of the faster frequencies at position 100,000.
+    """
+    exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
+    return np.float32(1) / np.float32(theta) ** exponents
 
 
 class Rotation(NamedTuple):

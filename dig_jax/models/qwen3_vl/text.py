@@ -24,6 +24,7 @@ from dig_jax.models.layers import (
     constrain,
     make_param,
     remat,
+    rope_frequencies,
     stack_layers,
 )
 from dig_jax.models.qwen3_vl.config import TextConfig
@@ -276,8 +277,8 @@ def mrope(positions: jax.Array, config: TextConfig) -> Rotation:
     axis = np.zeros(half, np.int32)
     for which in (1, 2):
         axis[which : 3 * config.mrope_section[which] : 3] = which
-    frequencies = config.rope_theta ** -(np.arange(half) / half)
-    return Rotation.from_angles(positions.astype(jnp.float32)[..., axis] * frequencies.astype(np.float32))
+    frequencies = rope_frequencies(config.rope_theta, config.head_dim)
+    return Rotation.from_angles(positions.astype(jnp.float32)[..., axis] * frequencies)
 
 
 def _write_slot(cache: jax.Array, new: jax.Array, step: jax.Array) -> jax.Array:

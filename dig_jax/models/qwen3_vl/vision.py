@@ -20,6 +20,7 @@ from dig_jax.models.layers import (
     constrain,
     make_param,
     remat,
+    rope_frequencies,
     stack_layers,
 )
 from dig_jax.models.qwen3_vl.config import VisionConfig
@@ -239,6 +240,6 @@ class VisionTower(nnx.Module):
 
 def rope(coords: jax.Array, head_dim: int) -> Rotation:
     """2-D rotary embedding, [B,N,head_dim/2]: half the angles turn with the row, half with the column."""
-    frequencies = ROPE_THETA ** -(jnp.arange(0, head_dim // 2, 2, dtype=jnp.float32) / (head_dim // 2))
+    frequencies = rope_frequencies(ROPE_THETA, head_dim // 2)
     angles = coords.astype(jnp.float32)[..., None] * frequencies  # [B,N,2,head_dim/4]
     return Rotation.from_angles(angles.reshape(*coords.shape[:2], -1))
