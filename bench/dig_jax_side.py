@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dig_jax import loading, parallel, settings
+from dig_jax import freeze, loading, parallel, settings
 from dig_jax.data.augment import Augment
 from dig_jax.data.encode import PairEncoder
 from dig_jax.data.images import ImageConfig
@@ -75,6 +75,7 @@ class DigJaxSide:
             allowed=jnp.asarray(sampler.sampling(1.0).allowed(model_config.text.vocab_size)),
             chunk=config.model.head_chunk,
             micro_prompts=config.batch.micro_prompts,
+            frozen=freeze.frozen_parts(config),
         )
         collector = Collector(config, sampler, loader, learner.grpo)
         self._state = jax.jit(learner.init)(params)

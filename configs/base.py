@@ -34,6 +34,10 @@ def get_config() -> ConfigDict:
     # Kernel of training and prefill. "plain": XLA, anywhere. "cudnn": NVIDIA GPUs from Ampere on. "splash":
     # TPUs. Kernels take bfloat16 alone. "auto": the platform's kernel where it can run, else "plain".
     config.model.attention = "auto"
+    # Frozen parts are used as they are: no gradient, no optimizer state, no weight decay.
+    config.model.freeze_vision = False  # the vision tower, but for the projector
+    config.model.freeze_projector = False  # merger and DeepStack mergers: image features to decoder width
+    config.model.freeze_text = False  # decoder, embedding and output head
 
     config.data = ConfigDict()
     config.data.train = ("",)  # dig_pairs folders; several are mixed uniformly over pairs

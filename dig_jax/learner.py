@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import grpo
+from dig_jax import freeze, grpo
 from dig_jax import sft as supervised
 from dig_jax.policy import Experience, grpo_loss, response_logprobs
 
@@ -29,8 +29,8 @@ class TrainState:
     """What an update changes.
 
     Attributes:
-        params: the policy's parameters.
-        opt_state: optax state of `optimizer`.
+        params: the policy's parameters, frozen ones included.
+        opt_state: optax state of `optimizer`, for the trained parameters alone.
         updates: int32, optimizer updates applied or skipped so far.
         skipped: int32, non-finite updates skipped in a row.
     """
@@ -72,6 +72,7 @@ class Learner:
         allowed: bool [V], tokens the sampler can draw; the others have probability 0 in the trainer as well.
         chunk: tokens per slice of the output head.
         micro_prompts: prompts per gradient-accumulation slice.
+        frozen: parts of the model that updates leave as they are, of `freeze.PARTS`.
     """
 
     graphdef: nnx.GraphDef
@@ -82,10 +83,12 @@ class Learner:
     allowed: jax.Array | np.ndarray
     chunk: int
     micro_prompts: int
+    frozen: frozenset[str]
 
     def init(self, params: nnx.State) -> TrainState:
         """The state before the first update."""
-        return TrainState(params, self.optimizer.init(params), jnp.int32(0), jnp.int32(0))
+        trained, _ = freeze.split(params, self.frozen)
+        return TrainState(params, self.optimizer.init(trained), jnp.int32(0), jnp.int32(0))
 
     def logprobs(self, params: nnx.State, batch: Experience) -> jax.Array:
         """Log-probs [B, G, R] of the batch's tokens under `params`, micro-batch by micro-batch."""
@@ -119,15 +122,22 @@ class Learner:
         return {"temperature": self.temperature, "allowed": self.allowed, "chunk": self.chunk}
 
     def _update(self, state: TrainState, loss_fn: LossFn, batch: Any) -> tuple[TrainState, Metrics]:
-        grads, metrics = accumulate(loss_fn, state.params, _split(batch, self.micro_prompts))
+        trained, frozen = freeze.split(state.params, self.frozen)
+
+        # Differentiated by the trained parameters alone: what only frozen ones need is never computed.
+        def trained_loss(trained: nnx.State, micro: Any) -> tuple[jax.Array, Metrics]:
+            return loss_fn(nnx.merge_state(trained, frozen), micro)
+
+        grads, metrics = accumulate(trained_loss, trained, _split(batch, self.micro_prompts))
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        proposed = (optax.apply_updates(state.params, updates), opt_state)
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, trained)
+        proposed = (optax.apply_updates(trained, updates), opt_state)
         keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
-        params, opt_state = jax.tree.map(keep, proposed, (state.params, state.opt_state))
+        trained, opt_state = jax.tree.map(keep, proposed, (trained, state.opt_state))
         skipped = jnp.where(finite, 0, state.skipped + 1)
         metrics = {**metrics, "grad_norm": norm, "skipped_updates": 1.0 - finite}
+        params = nnx.merge_state(trained, frozen)
         return TrainState(params, opt_state, state.updates + 1, skipped), metrics
 
 

@@ -7,6 +7,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
+from dig_jax import freeze
 from dig_jax.grpo import GRPOConfig
 from dig_jax.models import attention
 from dig_jax.models.layers import REMAT
@@ -29,6 +30,7 @@ def check(config: ConfigDict) -> None:
     _one_of(config.model, "param_dtype", DTYPES, "model.")
     _one_of(config.model, "remat", tuple(REMAT), "model.")
     _one_of(config.model, "attention", attention.NAMES, "model.")
+    freeze.frozen_parts(config)
     _one_of(config.optimizer, "schedule", SCHEDULES, "optimizer.")
     reward_config(config)
     grpo_config(config)

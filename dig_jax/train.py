@@ -19,7 +19,7 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import checkpoint, loading, parallel, settings, sft
+from dig_jax import checkpoint, freeze, loading, parallel, settings, sft
 from dig_jax.checkpoint import Checkpoints
 from dig_jax.data.loader import PairLoader
 from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -72,6 +72,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         allowed=sampler.sampling(1.0).allowed(loading.vocab_rows(model_folder)),
         chunk=config.model.head_chunk,
         micro_prompts=config.batch.micro_prompts,
+        frozen=freeze.frozen_parts(config),
     )
     state = jax.jit(learner.init)(params)
 

@@ -14,7 +14,7 @@ import numpy as np  # noqa: E402  after the devices are set up
 from etils import epath  # noqa: E402
 
 from configs import base  # noqa: E402
-from dig_jax import loading, parallel, settings, train  # noqa: E402
+from dig_jax import freeze, loading, parallel, settings, train  # noqa: E402
 from dig_jax.data.tokenizer import load_tokenizer  # noqa: E402
 from dig_jax.experience import Collected, Collector  # noqa: E402
 from dig_jax.learner import Learner, make_optimizer  # noqa: E402
@@ -49,6 +49,7 @@ def main() -> None:
         allowed=sampler.sampling(1.0).allowed(loading.vocab_rows(model)),
         chunk=config.model.head_chunk,
         micro_prompts=config.batch.micro_prompts,
+        frozen=freeze.frozen_parts(config),
     )
     # An untrained model earns nothing, and equal rewards carry no gradient: these advantages are made up.
     collected = collector.collect(params, 0)
