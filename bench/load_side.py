@@ -1,0 +1,108 @@
+"""One load in a process of its own, for `bench/load_checkpoint.py`, which watches its memory from outside.
+
+    python -m bench.load_side FOLDER HOW DEVICES
+
+It prints one JSON line when it is ready, waits for a line, loads, prints what it did, waits again and prints
+a fingerprint of what it loaded. HOW: "dig_jax"; "load_file" (whole files by the safetensors library, then
+every parameter stacked and placed); "read" (the bytes alone, nothing kept).
+"""
+
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    folder, how, devices = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    load, own_bytes, fingerprint = SIDES[how](folder, devices)
+    print(json.dumps({}), flush=True)
+    sys.stdin.readline()
+    start = time.perf_counter()
+    loaded = load()
+    print(json.dumps({"seconds": time.perf_counter() - start, "own_bytes": own_bytes(loaded)}), flush=True)
+    sys.stdin.readline()
+    print(json.dumps({"fingerprint": fingerprint(loaded)}), flush=True)
+
+
+# What loads, the bytes it shall keep, and a fingerprint of them.
+Side = tuple[Callable[[], Any], Callable[[Any], int], Callable[[Any], str]]
+
+
+def _dig_jax(folder: Path, devices: int) -> Side:
+    import jax
+
+    from bench.random_model import param_shapes
+    from configs import base
+    from dig_jax import checkpoint, parallel
+    from dig_jax.models.qwen3_vl import hf
+
+    config = hf.load_config(folder)
+    sizes = base.get_config().mesh
+    sizes.fsdp, sizes.tensor = (4, 2) if devices == 8 else (devices, 1)
+    shardings = parallel.shardings(param_shapes(config), parallel.make_mesh(sizes))
+    load = functools.partial(hf.load_params, folder, config, shardings=shardings)
+    jax.block_until_ready(jax.numpy.zeros(8) + 1)  # the backend is up
+    return load, _own_bytes, checkpoint.fingerprint
+
+
+def _load_file(folder: Path, devices: int) -> Side:
+    import jax
+    import jax.numpy as jnp
+    import ml_dtypes  # noqa: F401  NumPy must know bfloat16
+    import numpy as np
+    from flax import nnx
+    from safetensors.numpy import load_file
+
+    from bench.random_model import param_shapes
+    from dig_jax import checkpoint
+    from dig_jax.models.qwen3_vl import hf
+    from dig_jax.models.qwen3_vl.weights import layouts
+
+    config = hf.load_config(folder)
+    shapes = param_shapes(config)
+    plan = layouts(shapes, config)
+
+    def load() -> nnx.State:
+        tensors: dict[str, np.ndarray] = {}
+        for file in folder.glob("*.safetensors"):
+            tensors.update(load_file(file))
+        params = []
+        for path, variable in nnx.to_flat_state(shapes):
+            layout = plan[path]
+            layers = [layout.from_file(tensors[name].reshape(layout.file_order)) for name in layout.names]
+            params.append((path, variable.replace(jnp.asarray(np.stack(layers).reshape(variable.shape)))))
+        return nnx.from_flat_state(params)
+
+    jax.block_until_ready(jnp.zeros(8) + 1)
+    return load, _own_bytes, checkpoint.fingerprint
+
+
+def _own_bytes(params: Any) -> int:
+    """Bytes of the arrays. Devices that hold the same part may share memory: it counts once."""
+    import jax
+
+    parts = [shard.data for leaf in jax.tree.leaves(params) for shard in leaf.addressable_shards]
+    return sum({part.unsafe_buffer_pointer(): part.nbytes for part in parts}.values())
+
+
+def _read(folder: Path, devices: int) -> Side:
+    def load() -> None:
+        for path in folder.glob("*.safetensors"):
+            with path.open("rb", buffering=0) as file:
+                while file.read(8 << 20):
+                    pass
+
+    return load, lambda loaded: 0, str
+
+
+SIDES: dict[str, Callable[[Path, int], Side]] = {"dig_jax": _dig_jax, "load_file": _load_file, "read": _read}
+
+if __name__ == "__main__":
+    main()
