@@ -1,90 +1,323 @@
 """Answers a prompt about images: `python -m dig_jax.generate --model=DIR --image=A --image=B --prompt=TEXT`.
 
-The model is a Hugging Face folder or a training workdir. Images are shown in the order given, before the
-text. `--json` prints one line `{"tokens": [...], "logprobs": [...], "text": "..."}` with the log-probs of the
-untempered model, the end token included. The default is greedy and the same as
-`transformers.generate(do_sample=False)`.
+The model is a Hugging Face folder or a training workdir. Any number of images are shown in the order given,
+before the text; none is fine too. On a terminal the answer appears while it is decoded. `--json` prints one
+line `{"tokens": [...], "logprobs": [...], "text": "..."}` with the log-probs of the untempered model, the end
+token included.
+
+The default is greedy: the tokens of `transformers.generate(do_sample=False)`, except that image, padding and
+other special tokens are never drawn. `--sampling=model` samples as the model's makers recommend. A Thinking
+model's prompt ends in an open `<think>`, so its answer has only the closing `</think>`.
+
+Prompts, images and answers are padded to a few sizes: with JAX_COMPILATION_CACHE_DIR set, a second run of
+about the same size compiles nothing.
 """
 
 import argparse
+import dataclasses
+import functools
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from dig_jax import checkpoint, cli, loading, parallel
+from dig_jax.data.buckets import round_up_coarsely
 from dig_jax.data.images import ImageConfig, load_image, preprocess
 from dig_jax.data.prompts import QUESTION, prompt_ids
-from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
+from dig_jax.data.tokenizer import TextStream, Tokenizer, load_tokenizer
 from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
-from dig_jax.rollout.engine import rollout, sample_keys
+from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.rollout.engine import advance, sample_keys, start
 from dig_jax.rollout.sampling import Sampling
+
+DEFAULT_NEW_TOKENS = 2048
+STREAMED_TOKENS = 4  # decoded between two looks at the terminal: a call costs little, but not nothing
+
+# Sampling that the Qwen3-VL README gives for its evaluations. Its presence penalty (1.5 for Instruct models)
+# is not implemented.
+INSTRUCT_SAMPLING = {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
+THINKING_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
+
+# Settings of generation_config.json that would change what is drawn, with the values that do not.
+_NEUTRAL = {
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """One answer.
+
+    Attributes:
+      tokens: its token ids, the end token included.
+      logprobs: of the tokens, under the model itself: no temperature, filter or mask.
+      finished: whether the end token came; False means cut at the most tokens allowed.
+    """
+
+    tokens: list[int]
+    logprobs: list[float]
+    finished: bool
+
+
+@functools.cache  # a process that asks again does not trace again
+def _programs(mesh: Mesh) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`start` and `advance` of the rollout engine, compiled on `mesh`."""
+
+    def begin(model: Qwen3VL, prompts: Prompts, keys: jax.Array, sampling: Sampling, length: int) -> Any:
+        return start(model, prompts, keys, sampling=sampling, max_new_tokens=length)
+
+    def go_on(model: Qwen3VL, decoding: Any, keys: jax.Array, until: Any, sampling: Sampling) -> Any:
+        return advance(model, decoding, keys, until, sampling=sampling)
+
+    return (
+        parallel.jit(begin, mesh, static_argnums=(3, 4)),
+        parallel.jit(go_on, mesh, static_argnums=4, donate_argnums=1),
+    )
+
+
+def answer(
+    model: Qwen3VL,
+    prompts: Prompts,
+    mesh: Mesh,
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+    seed: int,
+    show: Callable[[list[int]], None] | None = None,
+) -> Answer:
+    """Answers one prompt.
+
+    Args:
+      model: with its parameters on `mesh`.
+      prompts: one row.
+      mesh: of the model.
+      sampling: the distribution to draw from.
+      max_new_tokens: the most tokens of the answer.
+      seed: of the sampling noise.
+      show: called with the new tokens each time a few are there. It does not change what is drawn.
+    """
+    begin, go_on = _programs(mesh)
+    keys = sample_keys(jax.random.key(seed), 0, np.zeros((1, 1), int))
+    decoding = begin(model, prompts, keys, sampling, round_up_coarsely(max_new_tokens))
+    shown = 0
+    while True:
+        drawn = jax.device_get(decoding.rollout)
+        count = int(drawn.mask.sum())
+        tokens = drawn.tokens[0, 0, :count].tolist()
+        if show is not None:
+            show(tokens[shown:])
+            shown = count
+        if drawn.finished.all() or count >= max_new_tokens:
+            return Answer(tokens, drawn.model_logprobs[0, 0, :count].tolist(), bool(drawn.finished.all()))
+        until = min(count + STREAMED_TOKENS, max_new_tokens) if show else max_new_tokens
+        decoding = go_on(model, decoding, keys, np.int32(until), sampling)
 
 
 def build_prompt(
-    files: epath.Path, tokenizer: Tokenizer, image_paths: list[str], text: str, image_config: ImageConfig
+    config: Qwen3VLConfig,
+    tokenizer: Tokenizer,
+    images: Sequence[np.ndarray],
+    text: str,
+    image_config: ImageConfig,
 ) -> Prompts:
-    """One prompt [1, ...] of images and text, at exactly the size it needs."""
-    config = hf.load_config(files)
-    images = [preprocess(load_image(path), image_config) for path in image_paths]
-    ids = prompt_ids(tokenizer, text, [grid for _, grid in images], config.vision.spatial_merge_size)
-    num_patches = sum(len(patches) for patches, _ in images)
-    return make_prompts([ids], [images], config, prompt_length=len(ids), num_patches=num_patches)
+    """One prompt [1, ...] of images (uint8 [H, W, 3]) and text, padded to one of a few sizes.
+
+    Raises:
+      ValueError: an image has a shape that the model does not take, the text contains an image placeholder,
+        or the prompt is longer than the model's context.
+    """
+    patches = [preprocess(image, image_config) for image in images]
+    ids = prompt_ids(tokenizer, text, [grid for _, grid in patches], config.vision.spatial_merge_size)
+    context = config.text.max_position_embeddings
+    if len(ids) >= context:
+        of_images = int(np.sum(ids == config.image_token_id))
+        raise ValueError(
+            f"the prompt has {len(ids)} tokens, {of_images} of them for {len(images)} images; the model's"
+            f" context is {context} tokens: shorten --prompt, or show fewer or smaller images"
+        )
+    return make_prompts(
+        [ids],
+        [patches],
+        config,
+        prompt_length=round_up_coarsely(len(ids)),
+        num_patches=round_up_coarsely(sum(len(image) for image, _ in patches)),
+    )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="dig_jax.generate", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="Hugging Face folder or workdir")
-    parser.add_argument(
-        "--image", action="append", default=[], help="image file; repeat for several, in order"
-    )
-    parser.add_argument(
-        "--prompt", default=QUESTION, help="the text after the images (default: the DiG question)"
-    )
-    parser.add_argument("--max_new_tokens", type=int, default=2048)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    parser.add_argument("--top_p", type=float, default=1.0, help="1 is off")
-    parser.add_argument("--top_k", type=int, default=0, help="0 is off")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--json", action="store_true", help="print tokens, log-probs and text as one JSON line"
-    )
-    args = parser.parse_args(argv)
-    with cli.user_errors():
-        model = checkpoint.find_model(args.model)
-        config = cli.config_of(model)
-        files = checkpoint.hf_files(model)
-        tokenizer = load_tokenizer(files)
-        image_config = loading.image_config(config, files)
-        prompts = build_prompt(files, tokenizer, args.image, args.prompt, image_config)
-        sampling = Sampling(
-            temperature=args.temperature,
-            top_p=args.top_p,
-            top_k=args.top_k,
+def model_sampling(files: epath.Path, opens_thinking: bool) -> dict[str, float]:
+    """Temperature, top_p and top_k that a model was published with.
+
+    Those of the folder's generation_config.json if it samples, else those that the Qwen3-VL README gives for
+    its kind, Instruct or Thinking.
+
+    Raises:
+      ValueError: generation_config.json is damaged or asks for something that is not implemented.
+    """
+    published = THINKING_SAMPLING if opens_thinking else INSTRUCT_SAMPLING
+    path = files / "generation_config.json"
+    if not path.exists():
+        return published
+    try:
+        settings = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not settings.get("do_sample"):
+        return published
+    for key, neutral in _NEUTRAL.items():
+        if settings.get(key) not in (None, neutral):
+            raise ValueError(
+                f"{path}: {key} is {settings[key]}, which is not implemented; choose --temperature, --top_p"
+                " and --top_k yourself instead of --sampling=model"
+            )
+    off = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    return {key: settings.get(key) or value for key, value in off.items()}
+
+
+def _sampling(args: argparse.Namespace, files: epath.Path, tokenizer: Tokenizer) -> Sampling:
+    chosen = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
+    if args.sampling == "model":
+        chosen = model_sampling(files, tokenizer.opens_thinking)
+    given = {key: getattr(args, key) for key in chosen if getattr(args, key) is not None}
+    try:
+        return Sampling(
+            **(chosen | given),
             eos_ids=tokenizer.eos_ids,
             suppressed=tokenizer.suppressed,
             vocab_size=tokenizer.vocab_size,
             pad_id=tokenizer.pad_id,
         )
-        mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
-        graphdef, params = loading.load_params(config, model, model, mesh)
-    answer = jax.jit(rollout, static_argnames=("sampling", "max_new_tokens"))(
-        nnx.merge(graphdef, params),
-        prompts,
-        sample_keys(jax.random.key(args.seed), 0, np.zeros((1, 1), int)),
-        sampling=sampling,
-        max_new_tokens=args.max_new_tokens,
+    except ValueError as error:  # "sampling.top_p is 3": here that is a flag
+        raise ValueError(str(error).replace("sampling.", "--", 1)) from error
+
+
+def _settings(model: epath.Path, dtype: str | None) -> ConfigDict:
+    """Settings of the workdir or of configs/base.py, at the precision asked for."""
+    config = cli.config_of(model)
+    if dtype:
+        config.model.dtype = dtype
+    if not checkpoint.is_workdir(model):
+        config.model.param_dtype = config.model.dtype  # nothing is trained: no master copy is needed
+    return config
+
+
+def _mesh(devices: int) -> Mesh:
+    if not 1 <= devices <= jax.local_device_count():
+        raise ValueError(f"--devices={devices}: there are {jax.local_device_count()} devices here")
+    return parallel.make_mesh(
+        ConfigDict({"data": 1, "fsdp": 1, "tensor": devices}), jax.local_devices()[:devices]
     )
-    length = int(answer.mask.sum())
-    tokens = np.asarray(answer.tokens[0, 0, :length]).tolist()
-    text = tokenizer.decode(tokens)
-    logprobs = np.asarray(answer.model_logprobs[0, 0, :length]).tolist()
-    print(json.dumps({"tokens": tokens, "logprobs": logprobs, "text": text}) if args.json else text)
+
+
+def _max_new_tokens(args: argparse.Namespace, prompts: Prompts, config: Qwen3VLConfig) -> int:
+    """The most tokens of the answer: what is asked for, else the default as far as the context reaches."""
+    room = config.text.max_position_embeddings - int(prompts.length[0])
+    if args.max_new_tokens is None:
+        return min(DEFAULT_NEW_TOKENS, room)
+    if not 1 <= args.max_new_tokens <= room:
+        raise ValueError(
+            f"--max_new_tokens={args.max_new_tokens}: expected 1 to {room}, what a prompt of"
+            f" {prompts.length[0]} tokens leaves of the model's context of"
+            f" {config.text.max_position_embeddings}"
+        )
+    return args.max_new_tokens
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags; ends the program with code 2 where one is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="dig_jax.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="Hugging Face folder or workdir")
+    add("--image", action="append", default=[], help="image file; repeat for several, in order")
+    add("--prompt", help="the text after the images (default, for two images: the DiG question)")
+    add("--max_new_tokens", type=int, help=f"at most this long (default {DEFAULT_NEW_TOKENS})")
+    add(
+        "--sampling",
+        choices=("greedy", "model"),
+        default="greedy",
+        help="model: as generation_config.json says where it samples, else as published for Instruct"
+        " (temperature 0.7, top_p 0.8, top_k 20) or Thinking models (0.6, 0.95, 20); no presence penalty",
+    )
+    add("--temperature", type=float, help="0 is greedy (default: as --sampling says)")
+    add("--top_p", type=float, help="1 is off")
+    add("--top_k", type=int, help="0 is off")
+    add("--seed", type=int, default=0, help="of the sampling noise")
+    add(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        help="compute (default: the workdir's, for a Hugging Face folder that of configs/base.py)",
+    )
+    add("--devices", type=int, default=1, help="devices to spread a model over that is too large for one")
+    add("--json", action="store_true", help="print tokens, log-probs and text as one JSON line")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    args = parse_arguments(argv)
+    with cli.user_errors():
+        folder = checkpoint.find_model(args.model)
+        files = checkpoint.hf_files(folder)
+        config = _settings(folder, args.dtype)
+        architecture = hf.load_config(files)
+        tokenizer = load_tokenizer(files)
+        sampling = _sampling(args, files, tokenizer)
+        images = [load_image(path) for path in args.image]
+        if args.prompt is None and len(images) != 2:
+            raise ValueError(
+                f"--prompt is missing: the default question is about two images, not {len(images)}"
+            )
+        text = QUESTION if args.prompt is None else args.prompt
+        prompts = build_prompt(architecture, tokenizer, images, text, loading.image_config(config, files))
+        max_new_tokens = _max_new_tokens(args, prompts, architecture)
+        mesh = _mesh(args.devices)
+        model = nnx.merge(*loading.load_params(config, folder, folder, mesh))
+
+    stream = TextStream(tokenizer) if sys.stdout.isatty() and not args.json else None
+
+    def show(tokens: list[int]) -> None:
+        assert stream is not None
+        print(stream.add(tokens), end="", flush=True)
+
+    try:
+        given = answer(
+            model,
+            prompts,
+            mesh,
+            sampling=sampling,
+            max_new_tokens=max_new_tokens,
+            seed=args.seed,
+            show=show if stream else None,
+        )
+    except KeyboardInterrupt:  # enough was read
+        print()
+        sys.exit(130)
+    text = tokenizer.decode(given.tokens)
+    if args.json:
+        print(json.dumps({"tokens": given.tokens, "logprobs": given.logprobs, "text": text}))
+    else:
+        print(stream.end() if stream else text)
+        if not given.finished:
+            print(f"(cut after {max_new_tokens} tokens; see --max_new_tokens)", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,11 @@ class ImageConfig:
             (folder / _PROCESSOR, lambda config: config.get("image_processor", {})),
         ):
             if path.exists():
-                return _from_json(read(json.loads(path.read_text())), path)
+                try:
+                    settings = read(json.loads(path.read_text()))
+                except ValueError as error:
+                    raise ValueError(f"{path} is not JSON: {error}") from error
+                return _from_json(settings, path)
         raise FileNotFoundError(
             f"{folder} has no {_PREPROCESSOR} and no {_PROCESSOR}; "
             "a Hugging Face folder of a vision model has one of them."
@@ -257,5 +261,16 @@ def _readable(name: str) -> Iterator[None]:
 
 
 def load_image(path: epath.PathLike) -> np.ndarray:
-    """Reads an image file to uint8 RGB [H, W, 3]; errors as `decode_image`, or FileNotFoundError."""
-    return decode_image(epath.Path(path).read_bytes(), str(path))
+    """Reads an image file to uint8 RGB [H, W, 3].
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it cannot be read, or as `decode_image`.
+    """
+    try:
+        data = epath.Path(path).read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image file") from None
+    except OSError as error:  # a folder, no permission
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    return decode_image(data, str(path))

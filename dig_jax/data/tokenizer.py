@@ -58,6 +58,35 @@ class Tokenizer:
         return self.hf.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
 
 
+class TextStream:
+    """The text of an answer while its tokens still come in.
+
+    A token may end in the middle of a character's UTF-8 bytes: its text is held back until the rest is there,
+    so that what was given out never changes. All parts together are `Tokenizer.decode` of all tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._held: list[int] = []
+
+    def add(self, ids: Sequence[int]) -> str:
+        """The text that is certain after `ids`, beyond what was given out before."""
+        certain = ""
+        for id in ids:
+            self._held.append(id)
+            text = self._tokenizer.decode(self._held)
+            if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+                certain += text
+                self._held.clear()
+        return certain
+
+    def end(self) -> str:
+        """The text of what is held back, when no more tokens come."""
+        text = self._tokenizer.decode(self._held)
+        self._held.clear()
+        return text
+
+
 def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
     """Loads the tokenizer and chat template of a local Hugging Face folder, without network.
 
@@ -74,7 +103,10 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
         raise FileNotFoundError(
             f"{path} has no tokenizer (tokenizer.json); expected a Hugging Face model folder."
         )
-    hf = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    try:
+        hf = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    except Exception as error:  # a damaged file raises whatever its reader raises, a bare Exception included
+        raise ValueError(f"{path}: its tokenizer cannot be loaded ({error})") from error
     legacy = path / "chat_template.json"  # where hub repositories keep the template with images
     if legacy.exists() and not (path / "chat_template.jinja").exists():
         hf.chat_template = json.loads(legacy.read_text())["chat_template"]
