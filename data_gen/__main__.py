@@ -15,7 +15,6 @@ from typing import Any
 from data_gen.build import Job, make_pair
 from data_gen.crew import Crew
 from data_gen.interpreter import NoBlender, find_blender_python
-from data_gen.plan import GENERATOR
 from data_gen.presets import PRESETS, Preset, parse_differences
 from data_gen.progress import Progress
 from data_gen.render import WORKER, Worker
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         preset = resolve_preset(args)
-        spec = {"generator": GENERATOR, "preset": to_json_values(preset), "seed": args.seed}
+        spec = {"preset": to_json_values(preset), "seed": args.seed}
         counts = {"train": args.num_pairs, "test": args.test_pairs}
         if is_complete(args.out, {**spec, "counts": counts}):
             print(f"{args.out} is complete: {args.num_pairs} train and {args.test_pairs} test pairs.")

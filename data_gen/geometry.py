@@ -11,11 +11,12 @@ import math
 
 import numpy as np
 
-from data_gen.scene import HALF_HEIGHT, Camera, Object
+from data_gen.scene import Camera, Object
+from data_gen.shapes import shape
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
-SENSOR_WIDTH = 36.0  # millimetres, as set in worker.py
+SENSOR_WIDTH = 36.0  # millimetres, as set in blender/studio.py
 
 
 @functools.lru_cache(maxsize=64)
@@ -49,7 +50,7 @@ def ground_point(
 
 
 def outline(item: Object) -> np.ndarray:
-    """World points [n, 3] whose convex hull is the object (every shape is convex)."""
+    """World points [n, 3] whose convex hull holds the object."""
     turn = math.radians(item.rotation)
     rotation = np.array(
         [(math.cos(turn), math.sin(turn), 0), (-math.sin(turn), math.cos(turn), 0), (0, 0, 1)]
@@ -58,18 +59,9 @@ def outline(item: Object) -> np.ndarray:
 
 
 @functools.cache
-def unit_outline(shape: str) -> np.ndarray:
-    """The outline of the shape of radius 1 centred at the origin. Raises ValueError for an unknown shape."""
-    if shape not in HALF_HEIGHT:
-        raise ValueError(f"unknown shape {shape!r}; known: {', '.join(HALF_HEIGHT)}")
-    half = HALF_HEIGHT[shape]
-    if shape == "cube":
-        return np.array([(x, y, z) for x in (-half, half) for y in (-half, half) for z in (-half, half)])
-    if shape == "sphere":
-        return _sphere_points(256)
-    if shape == "cylinder":
-        return np.concatenate([_ring(half, -half), _ring(half, half)])
-    return np.concatenate([_ring(0.95, -half), [(0.0, 0.0, half)]])  # cone
+def unit_outline(name: str) -> np.ndarray:
+    """The outline [n, 3] of the shape of radius 1 at the origin. Raises ValueError for an unknown one."""
+    return np.array(shape(name).outline)
 
 
 def silhouette_box(item: Object, camera: Camera, width: int, height: int) -> Box:
@@ -80,7 +72,7 @@ def silhouette_box(item: Object, camera: Camera, width: int, height: int) -> Box
 
 
 def silhouette_area(item: Object, camera: Camera, width: int, height: int) -> float:
-    """Pixels the object would cover with nothing in front of it."""
+    """Pixels a convex object would cover with nothing in front of it; an upper bound for others."""
     hull = _convex_hull(project(camera, width, height, outline(item)))
     x, y = hull[:, 0], hull[:, 1]
     return 0.5 * abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))))
@@ -92,20 +84,6 @@ def box_overlap(a: Box, b: Box) -> float:
     if width <= 0 or height <= 0:
         return 0.0
     return width * height / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
-
-
-def _ring(radius: float, z: float, count: int = 48) -> np.ndarray:
-    angles = np.arange(count) * (2 * math.pi / count)
-    return np.stack([radius * np.cos(angles), radius * np.sin(angles), np.full(count, z)], axis=1)
-
-
-def _sphere_points(count: int) -> np.ndarray:
-    """Points spread evenly over the unit sphere along a Fibonacci spiral."""
-    steps = np.arange(count) + 0.5
-    z = 1 - 2 * steps / count
-    angles = steps * math.pi * (3 - 5**0.5)
-    flat = np.sqrt(1 - z * z)
-    return np.stack([flat * np.cos(angles), flat * np.sin(angles), z], axis=1)
 
 
 def _convex_hull(points: np.ndarray) -> np.ndarray:

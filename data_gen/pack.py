@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data_gen.record import features
 from data_gen.staging import Staging
 
 NAME = "dig_pairs"
@@ -21,41 +22,6 @@ PAIRS_PER_FILE = 2000
 PAIRS_IN_MEMORY = 100
 
 DESCRIPTION = "Pairs of nearly identical rendered pictures with a box for every difference."
-
-
-def features(width: int, height: int) -> tfds.features.FeaturesDict:
-    """The record. M differences per pair, 0 allowed; boxes of absent objects are all zeros."""
-    image = tfds.features.Image(shape=(height, width, 3), dtype=np.uint8, encoding_format="png")
-    boxes = tfds.features.Tensor(shape=(None, 4), dtype=np.float32)
-    objects = tfds.features.Sequence(
-        {
-            "id": np.int64,
-            "name": tfds.features.Text(),
-            "shape": tfds.features.Text(),
-            "material": tfds.features.Text(),
-            "color": tfds.features.Text(),
-            "size": tfds.features.Text(),
-            "bbox": tfds.features.Tensor(shape=(4,), dtype=np.float32),
-            "visible_pixels": np.int64,
-        }
-    )
-    return tfds.features.FeaturesDict(
-        {
-            "id": tfds.features.Text(),
-            "image_a": image,
-            "image_b": image,
-            "num_differences": np.int64,
-            "bboxes": boxes,
-            "bboxes_a": boxes,
-            "bboxes_b": boxes,
-            "kinds": tfds.features.Sequence(tfds.features.Text()),
-            "descriptions": tfds.features.Sequence(tfds.features.Text()),
-            "scene_a": tfds.features.Text(),
-            "scene_b": tfds.features.Text(),
-            "objects_a": objects,
-            "objects_b": objects,
-        }
-    )
 
 
 def pack(staging: Staging, splits: dict[str, int], width: int, height: int, out: Path) -> None:

@@ -1,23 +1,27 @@
 """From a seed to the two scenes of a pair: pure functions, no renderer.
 
-What a pair shows depends on (preset, seed, split, index, attempt) alone. The number and kinds of its
-differences do not depend on the attempt, so resampling a rejected scene does not shift the dataset's balance.
+What a pair shows depends on (preset, seed, split, index, attempt) alone. The number of its differences, and
+the kind, size and region of each, do not depend on the attempt, so resampling a rejected scene does not shift
+the dataset's balance.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
+from data_gen import rig, scene
 from data_gen.changes import CHANGES, Change, unchanged
-from data_gen.geometry import Box, box_overlap, ground_point, silhouette_box
+from data_gen.describe import subject
+from data_gen.layout import REGIONS, NoRoom, place
 from data_gen.presets import Preset
-from data_gen.scene import HALF_HEIGHT, Camera, Light, Object, Scene
+from data_gen.scene import Camera, Ground, Lighting, Object, Scene
 
-GENERATOR = 1  # raise it with every change after which a seed gives other pairs
-PLACES_PER_OBJECT = 40  # tries to find room for one object before the layout starts again
-LAYOUTS = 20  # layouts tried before the attempt is given up
+SUITABLE_TRIES = 200  # objects drawn until one suits a change
+
+Choice = TypeVar("Choice")
 
 
 class Rejected(Exception):
@@ -29,88 +33,185 @@ class PairPlan:
     """Two scenes and the differences between them. `id` is unique over presets, seeds, splits and indices."""
 
     id: str
+    preset: str
+    seed: int
+    split: str
+    index: int
+    attempt: int
     scene_a: Scene
     scene_b: Scene
     changes: tuple[Change, ...]
+
+    @property
+    def has_distractors(self) -> bool:
+        """Whether the camera or the light differs, so that pictures cannot be compared pixel by pixel."""
+        a, b = self.scene_a, self.scene_b
+        return (a.camera, a.lighting) != (b.camera, b.lighting)
+
+    @property
+    def scene_b_undistracted(self) -> Scene:
+        """Scene B as seen with A's camera and light: what differs from A is the changes alone."""
+        return dataclasses.replace(self.scene_b, camera=self.scene_a.camera, lighting=self.scene_a.lighting)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a difference shall be: its kind and, in balanced presets, the object's size and where it is.
+
+    `region` is the number of a cell of layout's grid over the picture.
+    """
+
+    kind: str
+    size: str | None = None
+    region: int | None = None
+
+
+def to_dict(plan: PairPlan) -> dict[str, Any]:
+    """The plan as JSON values, one line of a plan file."""
+    return dataclasses.asdict(plan)
+
+
+def from_dict(data: dict[str, Any]) -> PairPlan:
+    """The plan written by `to_dict`. Raises ValueError, naming the key, for anything else."""
+    known = {field.name for field in dataclasses.fields(PairPlan)}
+    if not isinstance(data, dict) or set(data) != known:
+        wrong = sorted(known.symmetric_difference(data if isinstance(data, dict) else ()))
+        raise ValueError(
+            f"a plan has the keys {', '.join(sorted(known))}; missing or unknown: {', '.join(wrong)}"
+        )
+    scenes = {}
+    for key in ("scene_a", "scene_b"):
+        try:
+            scenes[key] = scene.from_dict(data[key])
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+    objects = [{item.id: item for item in part.objects} for part in scenes.values()]
+    changes = []
+    for number, entry in enumerate(data["changes"]):
+        before, after = (
+            scene.object_from_dict(entry[key]) if entry[key] else None for key in ("before", "after")
+        )
+        change = Change(entry["kind"], before, after, entry["description"])
+        if [part.get(change.object_id) for part in objects] != [change.before, change.after]:
+            raise ValueError(f"changes[{number}] does not say what differs between scene_a and scene_b")
+        changes.append(change)
+    return PairPlan(**{**data, **scenes, "changes": tuple(changes)})
 
 
 def pair_id(preset: Preset, seed: int, split: str, index: int) -> str:
     return f"{preset.name}-{seed}-{split}-{index:06d}"
 
 
-def plan_kinds(preset: Preset, seed: int, split: str, index: int) -> list[str]:
-    """The kinds of difference this pair will have; empty for an identical pair."""
-    rng = random.Random(f"kinds/{pair_id(preset, seed, split, index)}")
-    count = rng.choices(range(len(preset.weights)), preset.weights)[0]
-    return [rng.choice(preset.kinds) for _ in range(count)]
+def plan_targets(preset: Preset, seed: int, split: str, index: int) -> list[Target]:
+    """What the differences of this pair shall be; empty for an identical pair."""
+    if not preset.balanced:
+        rng = random.Random(f"kinds/{pair_id(preset, seed, split, index)}")
+        count = rng.choices(range(len(preset.weights)), preset.weights)[0]
+        return [Target(rng.choice(preset.kinds)) for _ in range(count)]
+    stream = f"{preset.name}/{seed}/{split}"
+    share = (deal(f"{stream}/count", index, range(100)) + 0.5) / 100 * sum(preset.weights)
+    count = next(m for m in range(len(preset.weights)) if share < sum(preset.weights[: m + 1]))
+    return [
+        Target(
+            kind=deal(f"{stream}/kind/{slot}", index, preset.kinds),
+            size=deal(f"{stream}/size/{slot}", index, list(preset.sizes)),
+            region=deal(f"{stream}/region/{slot}", index, range(REGIONS)),
+        )
+        for slot in range(count)
+    ]
+
+
+def deal(stream: str, index: int, cards: Sequence[Choice]) -> Choice:
+    """Card number `index` of a deck that is shuffled anew whenever it is used up.
+
+    Every len(cards) consecutive indices get every card once, so even a small set is balanced.
+    """
+    turn, place = divmod(index, len(cards))
+    deck = list(cards)
+    random.Random(f"{stream}/{turn}").shuffle(deck)
+    return deck[place]
 
 
 def plan_pair(preset: Preset, seed: int, split: str, index: int, attempt: int) -> PairPlan:
     """Attempt `attempt` at pair `index`. Raises Rejected when no layout fits or two objects share a name."""
-    kinds = plan_kinds(preset, seed, split, index)
+    targets = plan_targets(preset, seed, split, index)
     name = pair_id(preset, seed, split, index)
     rng = random.Random(f"scene/{name}/{attempt}")
-    camera, lights = sample_camera(rng, preset), sample_lights(rng, preset)
+    camera, lighting = rig.sample_camera(rng, preset), rig.sample_lighting(rng, preset)
     # At least one object stays as it is.
-    fewest = max(preset.objects[0], len(kinds) + 1)
+    fewest = max(preset.objects[0], len(targets) + 1)
     count = rng.randint(fewest, max(preset.objects[1], fewest))
     objects = [sample_object(rng, preset, number + 1) for number in range(count)]
     # Shuffled, so that changed objects cannot be told by their ids.
     rng.shuffle(objects)
-    changes = [CHANGES[kind](rng, item, preset) for kind, item in zip(kinds, objects, strict=False)]
-    changes += [unchanged(item) for item in objects[len(kinds) :]]
-    require_unambiguous(changes)
-    changes = place(rng, preset, camera, changes)
-    noise_seed = rng.randrange(2**31)
+    changes = [apply(rng, preset, target, item) for target, item in zip(targets, objects, strict=False)]
+    changes += [unchanged(item) for item in objects[len(targets) :]]
+    if preset.unique_names:
+        require_unique_names(changes)
+    try:
+        regions = [target.region for target in targets]
+        changes = place(rng, preset, camera, changes, regions)
+    except NoRoom:
+        raise Rejected("objects do not fit") from None
+    seed_of_noise = rng.randrange(2**31)
+    ground = rig.pick(rng, preset.grounds)
+    plan = finish(preset, (camera, lighting, ground), changes[: len(targets)], changes, seed_of_noise)
+    plan = dataclasses.replace(plan, id=name, seed=seed, split=split, index=index, attempt=attempt)
+    return distract(rng, preset, plan)
 
-    def scene(items: list[Object | None]) -> Scene:
+
+def finish(
+    preset: Preset,
+    surroundings: tuple[Camera, Lighting, Ground],
+    changes: Sequence[Change],
+    everything: Sequence[Change],
+    noise_seed: int,
+) -> PairPlan:
+    """The plan of placed objects: `everything` with its `changes` described. It has no name yet."""
+    camera, lighting, ground = surroundings
+
+    def make(items: list[Object | None]) -> Scene:
         return Scene(
             width=preset.width,
             height=preset.height,
             samples=preset.samples,
+            denoise=preset.denoise,
             seed=noise_seed,
             camera=camera,
-            lights=lights,
-            ambient=preset.ambient,
-            sky=preset.sky,
-            ground=preset.ground,
+            lighting=lighting,
+            ground=ground,
             objects=tuple(sorted((item for item in items if item), key=lambda item: item.id)),
         )
 
-    return PairPlan(
-        id=name,
-        scene_a=scene([change.before for change in changes]),
-        scene_b=scene([change.after for change in changes]),
-        changes=tuple(changes[: len(kinds)]),
+    scene_a = make([change.before for change in everything])
+    scene_b = make([change.after for change in everything])
+    described = tuple(describe(change, scene_a, scene_b) for change in changes)
+    return PairPlan("", preset.name, 0, "", 0, 0, scene_a, scene_b, described)
+
+
+def describe(change: Change, scene_a: Scene, scene_b: Scene) -> Change:
+    """The change with its sentence."""
+    if change.before:
+        where, name = scene_a, subject(change.before, scene_a)
+    else:
+        where, name = scene_b, subject(change.versions[0], scene_b, new=True)
+    sentence = CHANGES[change.kind].sentence(name, change.before, change.after, where)
+    return dataclasses.replace(change, description=sentence)
+
+
+def distract(rng: random.Random, preset: Preset, plan: PairPlan) -> PairPlan:
+    """The plan with B's camera and light moved, as far as the preset wants that."""
+    camera = rig.jitter_camera(rng, plan.scene_b.camera, preset.camera_jitter)
+    lighting = rig.jitter_lighting(rng, plan.scene_b.lighting, preset.light_jitter)
+    return dataclasses.replace(
+        plan, scene_b=dataclasses.replace(plan.scene_b, camera=camera, lighting=lighting)
     )
-
-
-def sample_camera(rng: random.Random, preset: Preset) -> Camera:
-    """A camera that looks at the origin from the front."""
-    distance = rng.uniform(*preset.camera_distance)
-    elevation = math.radians(rng.uniform(*preset.camera_elevation))
-    azimuth = math.radians(rng.uniform(*preset.camera_azimuth))
-    flat = distance * math.cos(elevation)
-    location = (flat * math.sin(azimuth), -flat * math.cos(azimuth), distance * math.sin(elevation))
-    return Camera(location=location, target=(0.0, 0.0, 0.0), lens=preset.lens)
-
-
-def sample_lights(rng: random.Random, preset: Preset) -> tuple[Light, ...]:
-    """One high lamp to the left or right of the camera: short, soft shadows that stay near their objects."""
-    elevation = math.radians(rng.uniform(58.0, 70.0))
-    azimuth = math.radians(rng.choice((-1, 1)) * rng.uniform(20.0, 70.0))
-    flat = math.cos(elevation)
-    towards = (flat * math.sin(azimuth), -flat * math.cos(azimuth), math.sin(elevation))
-    x, y, z = (preset.light_distance * part for part in towards)
-    irradiance = rng.uniform(*preset.light_irradiance)
-    radius = preset.light_distance * math.tan(math.radians(rng.uniform(*preset.light_angle)) / 2)
-    return (Light((x, y, z), irradiance, radius),)
 
 
 def sample_object(rng: random.Random, preset: Preset, number: int) -> Object:
     """An object without a place yet."""
     color, size = rng.choice(list(preset.colors)), rng.choice(list(preset.sizes))
-    return Object(
+    item = Object(
         id=number,
         shape=rng.choice(preset.shapes),
         material=rng.choice(preset.materials),
@@ -120,74 +221,28 @@ def sample_object(rng: random.Random, preset: Preset, number: int) -> Object:
         radius=preset.sizes[size],
         rotation=rng.uniform(0.0, 90.0),
     )
+    # Glass shows no texture.
+    if preset.textures and item.material != "glass" and rng.random() >= preset.plain:
+        item = dataclasses.replace(item, texture=rng.choice(preset.textures))
+    return item
 
 
-def require_unambiguous(changes: list[Change]) -> None:
+def apply(rng: random.Random, preset: Preset, target: Target, item: Object) -> Change:
+    """The change of the wanted kind to an object like `item`, which is redrawn until that kind suits it."""
+    kind = CHANGES[target.kind]
+    for _ in range(SUITABLE_TRIES):
+        if target.size is not None:
+            item = dataclasses.replace(item, size=target.size, radius=preset.sizes[target.size])
+        if kind.suits(item, preset):
+            return Change(target.kind, *kind.apply(rng, item, preset))
+        item = sample_object(rng, preset, item.id)
+    raise ValueError(f"preset {preset.name} has no object that suits a change of kind {target.kind!r}")
+
+
+def require_unique_names(changes: Sequence[Change]) -> None:
     """Raises Rejected when a name would mean two objects of the pair, before or after the changes."""
     owners: dict[str, int] = {}
     for change in changes:
         for item in change.versions:
             if owners.setdefault(item.name, item.id) != item.id:
                 raise Rejected("same name")
-
-
-def place(rng: random.Random, preset: Preset, camera: Camera, changes: list[Change]) -> list[Change]:
-    """Finds every object a spot that suits it before and after its change; raises Rejected if there is none.
-
-    Spots are drawn evenly over the picture rather than over the ground, so that far objects do not crowd.
-    """
-    for _ in range(LAYOUTS):
-        placed: list[Change] = []
-        boxes: list[Box] = []
-        for change in changes:
-            for _ in range(PLACES_PER_OBJECT):
-                candidate = put_somewhere(rng, preset, camera, change)
-                box = fitting_box(preset, camera, candidate, placed, boxes) if candidate else None
-                if candidate and box:
-                    placed.append(candidate)
-                    boxes.append(box)
-                    break
-            else:
-                break
-        if len(placed) == len(changes):
-            return placed
-    raise Rejected("no layout")
-
-
-def put_somewhere(rng: random.Random, preset: Preset, camera: Camera, change: Change) -> Change | None:
-    """The change with its object at a random spot of the picture, or None when that is out of reach."""
-    pixel = (rng.uniform(0, preset.width), rng.uniform(0, preset.height))
-    first = change.versions[0]
-    spot = ground_point(camera, preset.width, preset.height, pixel, first.radius * HALF_HEIGHT[first.shape])
-    if spot is None or math.hypot(*spot) > preset.reach:
-        return None
-    return dataclasses.replace(
-        change,
-        before=change.before.at(*spot) if change.before else None,
-        after=change.after.at(*spot) if change.after else None,
-    )
-
-
-def fitting_box(
-    preset: Preset, camera: Camera, change: Change, placed: list[Change], boxes: list[Box]
-) -> Box | None:
-    """The box around both versions of the object, or None when it leaves the frame or meets another object.
-
-    `boxes` are those of the objects in `placed`.
-    """
-    corners = [silhouette_box(item, camera, preset.width, preset.height) for item in change.versions]
-    lefts, tops, rights, bottoms = zip(*corners, strict=True)
-    box = (min(lefts), min(tops), max(rights), max(bottoms))
-    if (
-        min(box[0], box[1], preset.width - box[2], preset.height - box[3])
-        < preset.frame_margin * preset.width
-    ):
-        return None
-    if any(box_overlap(box, other) > preset.max_overlap for other in boxes):
-        return None
-    radius = max(item.radius for item in change.versions)
-    spot = change.versions[0].position[:2]
-    for neighbour in (item for other in placed for item in other.versions):
-        if math.dist(neighbour.position[:2], spot) < radius + neighbour.radius + preset.gap:
-            return None
-    return box

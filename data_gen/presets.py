@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+
+from data_gen.scene import Color, Ground
+from data_gen.schema import ENVIRONMENTS, TEXTURES
+from data_gen.shapes import SHAPES
 
 # CLEVR's palette (Johnson et al. 2017, `properties.json`), sRGB, and a stronger one for small pictures.
-CLEVR_COLORS = {
+CLEVR_COLORS: dict[str, Color] = {
     "gray": (87, 87, 87),
     "red": (173, 35, 35),
     "blue": (42, 75, 215),
@@ -15,7 +20,7 @@ CLEVR_COLORS = {
     "cyan": (41, 208, 208),
     "yellow": (255, 238, 51),
 }
-STRONG_COLORS = {
+STRONG_COLORS: dict[str, Color] = {
     "red": (215, 25, 28),
     "blue": (30, 60, 225),
     "green": (20, 140, 35),
@@ -24,8 +29,29 @@ STRONG_COLORS = {
     "cyan": (40, 205, 215),
     "orange": (250, 120, 10),
 }
+RICH_COLORS = STRONG_COLORS | {
+    "pink": (240, 110, 170),
+    "brown": (115, 65, 25),
+    "white": (238, 238, 234),
+    "black": (26, 26, 28),
+}
+RICH_GROUNDS = (
+    Ground((178, 178, 180)),
+    Ground((206, 196, 178)),
+    Ground((100, 108, 116)),
+    Ground((150, 168, 150)),
+    Ground((172, 128, 86), "wood", (140, 98, 60), 1.2),
+    Ground((198, 194, 188), "checker", (158, 152, 146), 1.5),
+    Ground((178, 124, 104), "brick", (206, 196, 186), 1.4),
+    Ground((156, 152, 144), "noise", (124, 120, 114), 0.6),
+    Ground((216, 214, 210), "marble", (168, 166, 164), 4.0),
+    Ground((190, 196, 202), "grid", (132, 140, 148), 1.0),
+    Ground((208, 186, 146), "waves", (186, 160, 120), 0.9),
+)
 
 MAX_DIFFERENCES = 4  # as in the paper
+MAX_CAMERA_JITTER = 0.25  # metres; more, and the union of a box over both pictures says little
+MAX_LIGHT_JITTER = 2.0  # metres
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +61,12 @@ class Acceptance:
     Attributes:
       min_visible: share of the picture every object must show.
       min_visible_fraction: share of its own silhouette every object must show.
+      max_occlusion: share of its silhouette a changed object may hide, where it shows.
       changed_delta_e: colour distance from which a pixel counts as changed.
       min_changed_fraction: share of a changed object's pixels that must be changed.
-      min_mean_delta_e: mean colour distance over a changed object's pixels.
+      min_changed_pixels: number of them.
+      min_delta_e, max_delta_e: mean colour distance over a changed object's pixels; a low maximum makes a
+        set of hard pairs.
       max_box_iou: boxes of two differences must overlap by less.
       max_outside: share of the picture that may be changed outside all boxes, by shadows and reflections.
       max_outside_ratio: size of the largest such patch, relative to the smallest difference's changed pixels.
@@ -45,9 +74,12 @@ class Acceptance:
 
     min_visible: float = 0.0012
     min_visible_fraction: float = 0.4
+    max_occlusion: float = 1.0
     changed_delta_e: float = 10.0
-    min_changed_fraction: float = 0.3
-    min_mean_delta_e: float = 10.0
+    min_changed_fraction: float = 0.15
+    min_changed_pixels: int = 64
+    min_delta_e: float = 8.0
+    max_delta_e: float = 1000.0
     max_box_iou: float = 0.3
     max_outside: float = 0.01
     max_outside_ratio: float = 0.5
@@ -58,55 +90,87 @@ class Preset:
     """The ranges a pair is drawn from; lengths in metres, angles in degrees, ranges (lowest, highest).
 
     Attributes:
+      version: raised with every change after which a seed gives other pairs of this preset.
       samples: Cycles samples per pixel.
       objects: number of objects in a pair, those of only one scene included; more when differences need them.
-      weights: weights[m] is the relative share of pairs with m differences.
+      weights: weights[m] is the relative share of pairs with m differences; 0 differences are a pair that
+        shows the same scene twice.
       colors: name -> sRGB.
       sizes: name -> radius.
-      kinds: the changes that occur, each equally often.
       camera_distance, camera_elevation, camera_azimuth: where the camera stands around the origin.
       lens: focal length in millimetres on a 36 mm wide sensor.
-      reach: largest distance of an object from the origin.
+      reach: how far before and behind the origin, as the camera sees it, objects may stand.
+      kinds: the changes that occur, each equally often.
+      textures, plain: the textures, and the share of objects that have none.
       frame_margin: share of the picture's width that stays clear at its border.
       max_overlap: share of an object's box that another object's box may cover.
       gap: free space between objects.
-      light_distance: from the origin; a near light falls off over the scene.
-      light_irradiance: what the light gives the origin, in W/m2.
-      light_angle: apparent diameter of the light seen from the origin; larger is softer.
-      ambient, sky, ground: see scene.Scene.
+      lighting: kinds of it (see scene.Lighting), each equally often; `environments` are the pictures of hdri.
+      light_distance, light_irradiance, light_angle: simple lighting's lamp: distance from the origin, what it
+        gives the origin in W/m2, and its apparent diameter; larger is softer.
+      ambient, horizon: see scene.Lighting.
+      denoise: see scene.Scene.
+      balanced: deal kinds, sizes and regions of the picture to the differences like cards, instead of
+        drawing kinds alone at random.
+      unique_names: reject scenes with two objects of one name instead of telling them apart by position.
+      camera_jitter, light_jitter: distractors that are no differences: how far B's camera and lamps may move
+        along each axis. Surroundings and sun turn by up to 10 degrees per metre of light_jitter.
     """
 
     name: str
+    version: int
     width: int
     height: int
     samples: int
     objects: tuple[int, int]
     weights: tuple[float, ...]
-    colors: dict[str, tuple[int, int, int]]
+    colors: dict[str, Color]
     sizes: dict[str, float]
     camera_distance: tuple[float, float]
     camera_elevation: tuple[float, float]
     camera_azimuth: tuple[float, float]
-    lens: float
+    lens: tuple[float, float]
     reach: float
-    light_distance: float
-    light_irradiance: tuple[float, float]
-    accept: Acceptance
+    accept: Acceptance = Acceptance()
     shapes: tuple[str, ...] = ("cube", "sphere", "cylinder", "cone")
     materials: tuple[str, ...] = ("rubber", "metal")
+    textures: tuple[str, ...] = ()
+    plain: float = 1.0
     kinds: tuple[str, ...] = ("color", "material", "shape", "size", "add", "remove")
     frame_margin: float = 0.02
     max_overlap: float = 0.1
     gap: float = 0.15
+    lighting: tuple[str, ...] = ("studio",)
+    environments: tuple[str, ...] = ENVIRONMENTS
+    light_distance: float = 30.0
+    light_irradiance: tuple[float, float] = (2.0, 2.4)
     light_angle: tuple[float, float] = (5.0, 9.0)
     ambient: tuple[float, float] = (0.16, 0.45)
-    sky: tuple[float, float] = (0.1, 0.7)
-    ground: tuple[int, int, int] = (178, 178, 180)
+    horizon: tuple[float, float] = (0.1, 0.7)
+    grounds: tuple[Ground, ...] = (Ground((178, 178, 180)),)
+    denoise: bool = True
+    balanced: bool = True
+    unique_names: bool = False
+    camera_jitter: float = 0.0
+    light_jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that contradict each other."""
+        for name, limit in (("camera_jitter", MAX_CAMERA_JITTER), ("light_jitter", MAX_LIGHT_JITTER)):
+            if not 0 <= getattr(self, name) <= limit:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 to {limit} metres")
+        if not self.kinds:
+            raise ValueError("kinds: expected at least one kind of change")
+        if "texture" in self.kinds and len(self.textures) < 2:
+            raise ValueError(f"preset {self.name} has no textures, so kind 'texture' cannot occur; use rich")
+        if "simple" in self.lighting and ("glass" in self.materials or self.textures):
+            raise ValueError(f"preset {self.name}: simple lighting shows neither glass nor textures")
 
 
 # Few, large, strongly coloured objects seen from above: a small model learns them in minutes.
 TINY = Preset(
     name="tiny",
+    version=1,
     width=128,
     height=128,
     samples=8,
@@ -117,16 +181,28 @@ TINY = Preset(
     camera_distance=(11.0, 12.0),
     camera_elevation=(48.0, 56.0),
     camera_azimuth=(-8.0, 8.0),
-    lens=72.0,
+    lens=(72.0, 72.0),
     reach=100.0,
-    light_distance=30.0,
-    light_irradiance=(2.0, 2.4),
-    accept=Acceptance(min_visible=0.012, min_visible_fraction=0.7, max_outside=0.04, max_outside_ratio=0.6),
+    lighting=("simple",),
+    denoise=False,
+    balanced=False,
+    unique_names=True,
+    accept=Acceptance(
+        min_visible=0.012,
+        min_visible_fraction=0.7,
+        min_changed_fraction=0.3,
+        min_changed_pixels=0,
+        min_delta_e=10.0,
+        max_outside=0.04,
+        max_outside_ratio=0.6,
+    ),
 )
 
-# CLEVR's own camera (35 mm on a 32 mm sensor), sizes, colours and counts, at the resolution of the paper.
+# CLEVR's own camera (35 mm on a 32 mm sensor), sizes, colours, counts and three lamps, at the resolution of
+# the paper.
 CLEVR = Preset(
     name="clevr",
+    version=2,
     width=480,
     height=320,
     samples=16,
@@ -137,12 +213,9 @@ CLEVR = Preset(
     camera_distance=(10.8, 11.8),
     camera_elevation=(27.0, 31.0),
     camera_azimuth=(-20.0, 20.0),
-    lens=39.4,
-    reach=4.2,
-    light_distance=9.5,
-    light_irradiance=(1.7, 2.0),
+    lens=(39.4, 39.4),
+    reach=3.8,
     max_overlap=0.3,
-    accept=Acceptance(),
 )
 
 # The curriculum: one difference, two, then one to four. Identical pairs, whose answer is an empty list, are a
@@ -155,12 +228,40 @@ STAGE1 = dataclasses.replace(
     objects=(4, 9),
     weights=(0.0, 1.0),
     camera_elevation=(33.0, 40.0),
-    lens=48.0,
+    lens=(48.0, 48.0),
 )
 STAGE2 = dataclasses.replace(STAGE1, name="stage2", weights=(0.0, 0.0, 1.0))
 STAGE3 = dataclasses.replace(STAGE1, name="stage3", weights=(0.0, 0.25, 0.25, 0.25, 0.25))
 
-PRESETS = {preset.name: preset for preset in (TINY, CLEVR, STAGE1, STAGE2, STAGE3)}
+# Everything there is: for models that should not learn one look.
+RICH = Preset(
+    name="rich",
+    version=2,
+    width=448,
+    height=448,
+    samples=16,
+    objects=(5, 20),
+    weights=(0.05, 0.25, 0.25, 0.25, 0.20),
+    colors=RICH_COLORS,
+    sizes={"small": 0.36, "medium": 0.52, "large": 0.74},
+    camera_distance=(11.0, 13.0),
+    camera_elevation=(24.0, 50.0),
+    camera_azimuth=(-180.0, 180.0),
+    lens=(44.0, 54.0),
+    reach=4.2,
+    shapes=tuple(SHAPES),
+    materials=("rubber", "metal", "glass"),
+    textures=TEXTURES,
+    plain=0.5,
+    kinds=("color", "material", "shape", "size", "add", "remove", "move", "rotate", "texture"),
+    max_overlap=0.45,
+    gap=0.06,
+    lighting=("studio", "hdri", "sky"),
+    grounds=RICH_GROUNDS,
+    accept=Acceptance(min_visible=0.001, min_visible_fraction=0.3, max_occlusion=0.6),
+)
+
+PRESETS = {preset.name: preset for preset in (TINY, CLEVR, RICH, STAGE1, STAGE2, STAGE3)}
 
 
 def parse_differences(text: str) -> tuple[float, ...]:
@@ -176,7 +277,7 @@ def parse_differences(text: str) -> tuple[float, ...]:
     except ValueError:
         shares = {}
     in_range = shares and min(shares) >= 0 and max(shares) <= MAX_DIFFERENCES
-    if not in_range or min(shares.values()) < 0 or sum(shares.values()) <= 0:
+    if not in_range or min(shares.values()) < 0 or not 0 < sum(shares.values()) < math.inf:
         raise ValueError(
             f"--differences={text}: expected counts up to {MAX_DIFFERENCES}, "
             "like 2, 0-3 (equally often) or 0:0.1,1:0.6,2:0.3 (relative shares)"

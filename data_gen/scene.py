@@ -1,6 +1,7 @@
 """What a scene is: plain data that says everything the renderer needs, to and from JSON.
 
 Units are Blender's: metres on the ground plane z = 0, degrees for angles, sRGB 0..255 for colours.
+docs/scene.md describes the JSON; schema.py checks it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ import dataclasses
 import json
 from typing import Any
 
-# Half the height of each shape of radius 1, which is how far above the ground its centre rests.
-# worker.py builds the same solids and geometry.py projects them; a test compares the two.
-HALF_HEIGHT = {"cube": 0.5**0.5, "sphere": 1.0, "cylinder": 0.85, "cone": 1.1}
+from data_gen.shapes import shape
+
+# Version of the JSON, raised with every change after which an old scene means something else.
+VERSION = 2
+
+PLAIN = "plain"  # the texture of an object of one colour
 
 Vector = tuple[float, float, float]
+Color = tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,19 +33,22 @@ class Object:
     shape: str
     material: str
     color: str
-    rgb: tuple[int, int, int]
+    rgb: Color
     size: str
     radius: float
     position: Vector = (0.0, 0.0, 0.0)
     rotation: float = 0.0
+    texture: str = PLAIN
 
     @property
     def name(self) -> str:
-        return f"{self.size} {self.color} {self.material} {self.shape}"
+        """All that can be said of it: "small red striped rubber cube"."""
+        texture = "" if self.texture == PLAIN else f"{texture_word(self.texture)} "
+        return f"{self.size} {self.color} {texture}{self.material} {shape(self.shape).noun}"
 
     def at(self, x: float, y: float) -> Object:
         """The same object resting on the ground at (x, y)."""
-        return dataclasses.replace(self, position=(x, y, self.radius * HALF_HEIGHT[self.shape]))
+        return dataclasses.replace(self, position=(x, y, self.radius * shape(self.shape).half_height))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +61,11 @@ class Camera:
 
 
 @dataclasses.dataclass(frozen=True)
-class Light:
-    """A white ball of light that is not seen itself; `irradiance` is what it gives the origin, in W/m2."""
+class Lamp:
+    """A white lamp that is not seen itself; `irradiance` is what it gives the origin, in W/m2.
+
+    A ball of `radius` in simple lighting, a disc of it that faces the origin in the others.
+    """
 
     position: Vector
     irradiance: float
@@ -62,12 +73,46 @@ class Light:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lighting:
+    """Where the light comes from.
+
+    `kind` is one of
+      simple: lamps, and hemisphere light as a function of the surface normal instead of bounced light. Free
+        of noise, so a few samples do and no denoiser is needed; matt and metal surfaces of one colour only.
+      studio: lamps in a dim room; `strength` is the room's brightness.
+      hdri: the surroundings are the picture `image`, turned by `rotation`, times `strength`.
+      sky: a sun at `elevation`, in direction `rotation`, with its sky, times `strength`.
+
+    For simple lighting, `ambient` is the share of hemisphere light a matt surface gets facing down and facing
+    up, `horizon` the grey that metal reflects at the horizon and overhead.
+    """
+
+    kind: str
+    lamps: tuple[Lamp, ...] = ()
+    ambient: tuple[float, float] = (0.16, 0.45)
+    horizon: tuple[float, float] = (0.1, 0.7)
+    image: str = ""
+    rotation: float = 0.0
+    elevation: float = 45.0
+    strength: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Ground:
+    """The plane the objects stand on: a texture in two colours; `scale` is the size of a repeat in metres."""
+
+    rgb: Color = (178, 178, 180)
+    texture: str = PLAIN
+    rgb2: Color = (140, 140, 140)
+    scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Scene:
     """Everything that decides a picture.
 
-    `ambient` is the share of hemisphere light a matt surface gets facing down and facing up, `sky` the grey
-    that metal reflects at the horizon and overhead. `seed` seeds the sampling noise: both scenes of a pair
-    use the same one, so that pixels no change reaches are equal to the last bit.
+    `seed` seeds the sampling noise: both scenes of a pair use the same one, so that pixels no change reaches
+    are equal to the last bit, or with `denoise` to 1/255.
     """
 
     width: int
@@ -75,11 +120,38 @@ class Scene:
     samples: int
     seed: int
     camera: Camera
-    lights: tuple[Light, ...]
-    ambient: tuple[float, float]
-    sky: tuple[float, float]
-    ground: tuple[int, int, int]
+    lighting: Lighting
     objects: tuple[Object, ...]
+    ground: Ground = Ground()
+    denoise: bool = True
+    version: int = VERSION
+
+
+TEXTURE_WORDS = {
+    "checker": "checkered",
+    "stripes": "striped",
+    "dots": "dotted",
+    "brick": "bricked",
+    "noise": "speckled",
+    "wood": "wood-grained",
+    "marble": "marbled",
+    "voronoi": "cracked",
+    "magic": "swirly",
+    "waves": "wavy",
+    "grid": "latticed",
+    "halves": "two-tone",
+}
+
+
+def texture_word(texture: str) -> str:
+    """The adjective of a texture; a user's picture is called by its file."""
+    return TEXTURE_WORDS.get(texture) or asset_word(texture)
+
+
+def asset_word(name: str) -> str:
+    """asset:toys/Red-car_2.obj -> "red car 2"."""
+    stem = name.rpartition("/")[2].rpartition(".")[0] or name
+    return " ".join(stem.removeprefix("asset:").replace("-", " ").replace("_", " ").split()).lower()
 
 
 def to_dict(scene: Scene) -> dict[str, Any]:
@@ -92,20 +164,34 @@ def to_json(scene: Scene) -> str:
     return json.dumps(to_dict(scene), separators=(",", ":"))
 
 
-def from_json(text: str) -> Scene:
-    """The scene written by `to_json`. Raises TypeError for a missing or unknown field."""
-    data = json.loads(text)
+def object_from_dict(data: dict[str, Any]) -> Object:
+    return Object(**_tuples(data))
+
+
+def from_dict(data: dict[str, Any]) -> Scene:
+    """The scene written by `to_dict`. Raises schema.SceneError, naming the place, for anything else."""
+    from data_gen.schema import check_scene  # which knows these classes
+
+    check_scene(data)
+    lighting = data["lighting"]
     return Scene(
         **{
             **data,
             "camera": Camera(**_tuples(data["camera"])),
-            "lights": tuple(Light(**_tuples(light)) for light in data["lights"]),
-            "objects": tuple(Object(**_tuples(item)) for item in data["objects"]),
-            "ambient": tuple(data["ambient"]),
-            "sky": tuple(data["sky"]),
-            "ground": tuple(data["ground"]),
+            "lighting": Lighting(
+                **{**_tuples(lighting), "lamps": tuple(Lamp(**_tuples(lamp)) for lamp in lighting["lamps"])}
+            ),
+            "ground": Ground(**_tuples(data["ground"])),
+            "objects": tuple(object_from_dict(item) for item in data["objects"]),
         }
     )
+
+
+def from_json(text: str) -> Scene:
+    """The scene written by `to_json`. Raises schema.SceneError, naming the place, for anything else."""
+    from data_gen.schema import load_json
+
+    return from_dict(load_json(text))
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

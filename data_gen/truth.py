@@ -7,6 +7,7 @@ sRGB. Boxes are half-open integer pixel boxes (x0, y0, x1, y1) with y down.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -15,80 +16,164 @@ from data_gen.geometry import silhouette_area
 from data_gen.plan import PairPlan, Rejected
 from data_gen.presets import Acceptance
 from data_gen.scene import Scene
+from data_gen.shapes import shape
 
 PixelBox = tuple[int, int, int, int]
 NO_BOX: PixelBox = (0, 0, 0, 0)
 
+Areas = Mapping[int, float]  # pixels of every object's silhouette, hidden parts included, by id
+
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Boxes of a changed object's visible pixels: in A or B, in A, in B; NO_BOX where it is absent."""
+    """What the masks say of a changed object.
+
+    Attributes:
+      box, box_a, box_b: around its visible pixels in A or B, in A, in B; NO_BOX where it is absent.
+      visible_a, visible_b: those pixels.
+      occlusion: share of its silhouette that is hidden, the larger of A and B.
+    """
 
     box: PixelBox
     box_a: PixelBox
     box_b: PixelBox
+    visible_a: int
+    visible_b: int
+    occlusion: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """What the pictures say of a changed object: its pixels that changed, its mean colour distance."""
+
+    changed_pixels: int
+    mean_delta_e: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Spill:
+    """What changed outside all boxes, by shadows and reflections: share of the picture, largest patch."""
+
+    share: float
+    largest: int
 
 
 def check_masks(
-    plan: PairPlan, mask_a: np.ndarray, mask_b: np.ndarray, accept: Acceptance
+    plan: PairPlan,
+    masks: tuple[np.ndarray, np.ndarray],
+    areas: tuple[Areas, Areas],
+    accept: Acceptance,
 ) -> tuple[Difference, ...]:
-    """The boxes of the pair's differences, in the order of `plan.changes`.
+    """The differences of a pair, in the order of `plan.changes`.
 
     Raises Rejected when an object is hidden, boxes of differences overlap, or the masks differ outside the
     boxes.
     """
-    require_visible(plan.scene_a, mask_a, accept)
-    require_visible(plan.scene_b, mask_b, accept)
-    differences = []
-    for change in plan.changes:
-        box_a, box_b = (mask_box(mask == change.object_id) for mask in (mask_a, mask_b))
-        differences.append(Difference(union(box_a, box_b), box_a, box_b))
-    boxes = [difference.box for difference in differences]
-    for number, box in enumerate(boxes):
-        if any(iou(box, earlier) >= accept.max_box_iou for earlier in boxes[:number]):
+    mask_a, mask_b = masks
+    require_visible(plan.scene_a, mask_a, areas[0], accept)
+    require_visible(plan.scene_b, mask_b, areas[1], accept)
+    differences = tuple(measure_masks(change.object_id, masks, areas) for change in plan.changes)
+    for number, difference in enumerate(differences):
+        if any(iou(difference.box, earlier.box) >= accept.max_box_iou for earlier in differences[:number]):
             raise Rejected("boxes overlap")
-    if np.any((mask_a != mask_b) & ~inside(boxes, mask_a.shape)):
+        if difference.occlusion > accept.max_occlusion:
+            raise Rejected("difference hidden")
+    if not plan.has_distractors:
+        require_equal_outside(differences, masks)
+    return differences
+
+
+def measure_masks(
+    number: int, masks: tuple[np.ndarray, np.ndarray], areas: tuple[Areas, Areas]
+) -> Difference:
+    """The difference that object `number` makes."""
+    box_a, box_b = (mask_box(mask == number) for mask in masks)
+    visible = [int(np.count_nonzero(mask == number)) for mask in masks]
+    hidden = max(
+        occlusion(seen, area[number]) for seen, area in zip(visible, areas, strict=True) if number in area
+    )
+    return Difference(union(box_a, box_b), box_a, box_b, visible[0], visible[1], hidden)
+
+
+def require_equal_outside(differences: Sequence[Difference], masks: tuple[np.ndarray, np.ndarray]) -> None:
+    """The invariant of every pair: outside the boxes in A and in B, both masks agree in every pixel.
+
+    It is tighter than the union of the two: between the places of an object that moved, nothing may differ.
+    """
+    boxes = [box for difference in differences for box in (difference.box_a, difference.box_b)]
+    if np.any((masks[0] != masks[1]) & ~inside(boxes, masks[0].shape)):
         raise Rejected("masks differ outside boxes")
-    return tuple(differences)
 
 
 def check_pictures(
     plan: PairPlan,
-    differences: tuple[Difference, ...],
+    differences: Sequence[Difference],
     masks: tuple[np.ndarray, np.ndarray],
     pictures: tuple[np.ndarray, np.ndarray],
     accept: Acceptance,
-) -> None:
-    """Raises Rejected when a difference is too faint, or shadows and reflections alter too much elsewhere."""
+) -> tuple[tuple[Contrast, ...], Spill]:
+    """How visible every difference is, and what else changed.
+
+    Raises Rejected when a difference is too faint, or shadows and reflections alter too much elsewhere.
+    """
     distance = delta_e(*pictures)
     changed = distance > accept.changed_delta_e
-    smallest = changed.size
+    contrasts = []
     for change in plan.changes:
         area = (masks[0] == change.object_id) | (masks[1] == change.object_id)
-        pixels = int(np.count_nonzero(changed & area))
-        smallest = min(smallest, pixels)
-        enough = pixels >= accept.min_changed_fraction * np.count_nonzero(area)
-        if not enough or distance[area].mean() < accept.min_mean_delta_e:
-            raise Rejected(f"faint {change.kind}")
+        contrast = Contrast(int(np.count_nonzero(changed & area)), float(distance[area].mean()))
+        require_contrast(change.kind, contrast, int(np.count_nonzero(area)), accept)
+        contrasts.append(contrast)
     # One pixel around a box still sees the object through the picture's reconstruction filter.
     boxes = [grow(difference.box, 1) for difference in differences]
-    outside = changed & ~inside(boxes, changed.shape)
-    if np.count_nonzero(outside) > accept.max_outside * changed.size:
+    spill = measure_spill(changed & ~inside(boxes, changed.shape))
+    if spill.share > accept.max_outside:
         raise Rejected("much changed outside")
-    labels, count = ndimage.label(outside)
-    if count and np.bincount(labels.ravel())[1:].max() > accept.max_outside_ratio * smallest:
+    smallest = min((contrast.changed_pixels for contrast in contrasts), default=changed.size)
+    if spill.largest > accept.max_outside_ratio * smallest:
         raise Rejected("large patch changed outside")
+    return tuple(contrasts), spill
 
 
-def require_visible(scene: Scene, mask: np.ndarray, accept: Acceptance) -> None:
+def require_contrast(kind: str, contrast: Contrast, pixels: int, accept: Acceptance) -> None:
+    """Raises Rejected when a difference of so many pixels is too faint, or plainer than is wanted."""
+    needed = max(accept.min_changed_fraction * pixels, accept.min_changed_pixels)
+    if contrast.changed_pixels < needed or contrast.mean_delta_e < accept.min_delta_e:
+        raise Rejected(f"faint {kind}")
+    if contrast.mean_delta_e > accept.max_delta_e:
+        raise Rejected(f"plain {kind}")
+
+
+def measure_spill(changed: np.ndarray) -> Spill:
+    """bool [height, width] -> share of it that is true, and its largest connected patch."""
+    labels, count = ndimage.label(changed)
+    largest = int(np.bincount(labels.ravel())[1:].max()) if count else 0
+    return Spill(np.count_nonzero(changed) / changed.size, largest)
+
+
+def require_visible(scene: Scene, mask: np.ndarray, areas: Areas, accept: Acceptance) -> None:
     """Raises Rejected when an object shows too few pixels or too little of its silhouette."""
     counts = np.bincount(mask.ravel(), minlength=256)
     for item in scene.objects:
         if counts[item.id] < accept.min_visible * mask.size:
             raise Rejected("object too small")
-        full = silhouette_area(item, scene.camera, scene.width, scene.height)
-        if counts[item.id] < accept.min_visible_fraction * full:
+        if counts[item.id] < accept.min_visible_fraction * areas[item.id]:
             raise Rejected("object hidden")
+
+
+def silhouette_areas(scene: Scene, rendered: Areas) -> dict[int, float]:
+    """Every object's silhouette in pixels: a convex one's by geometry, the others' as `rendered`."""
+    return {
+        item.id: silhouette_area(item, scene.camera, scene.width, scene.height)
+        if shape(item.shape).convex
+        else rendered[item.id]
+        for item in scene.objects
+    }
+
+
+def occlusion(visible: int, area: float) -> float:
+    """The hidden share of a silhouette; geometry and pixels differ by a few percent, so not below 0."""
+    return min(1.0, max(0.0, 1.0 - visible / max(area, 1.0)))
 
 
 def mask_box(mask: np.ndarray) -> PixelBox:
@@ -110,7 +195,7 @@ def grow(box: PixelBox, pixels: int) -> PixelBox:
     return max(0, box[0] - pixels), max(0, box[1] - pixels), box[2] + pixels, box[3] + pixels
 
 
-def inside(boxes: list[PixelBox], shape: tuple[int, ...]) -> np.ndarray:
+def inside(boxes: Sequence[PixelBox], shape: tuple[int, ...]) -> np.ndarray:
     """bool [height, width]: the pixels inside any of the boxes."""
     result = np.zeros(shape, bool)
     for x0, y0, x1, y1 in boxes:

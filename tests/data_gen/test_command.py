@@ -10,12 +10,11 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_gen import build, preview, scene, truth
+from data_gen import preview, scene
 from data_gen.__main__ import main
-from data_gen.geometry import silhouette_area, silhouette_box
+from data_gen.build import make_pair
 from data_gen.interpreter import NoBlender, find_blender_python
 from data_gen.presets import PRESETS, parse_differences
-from data_gen.render import WORKER, Worker
 from tests.data_gen.conftest import SMALL
 
 
@@ -69,30 +68,6 @@ def test_boxes_are_those_of_the_changed_objects(small_dataset):
             np.testing.assert_array_equal(box[2:], np.max([part[2:] for part in shown], axis=0))
 
 
-def test_a_record_can_be_rendered_again_from_its_scene(small_dataset, blender_python, tmp_path):
-    record = read(small_dataset, "train")[0]
-    with Worker([blender_python, str(WORKER)], timeout=60) as worker:
-        again = build.render(worker, "picture", scene.from_json(record["scene_b"].decode()), tmp_path)
-    np.testing.assert_array_equal(build.decode(again), record["image_b"])
-
-
-def test_masks_match_the_geometry_that_planning_uses(blender_python, tmp_path):
-    """Each shape alone in front of the camera: its mask has the planned box and area."""
-    camera = scene.Camera(location=(1.0, -8.0, 6.0), target=(0.0, 0.0, 0.0), lens=70.0)
-    with Worker([blender_python, str(WORKER)], timeout=60) as worker:
-        for number, shape in enumerate(scene.HALF_HEIGHT, start=1):
-            item = scene.Object(number, shape, "rubber", "red", (200, 0, 0), "large", 0.9, rotation=30.0).at(
-                0.2, 0.4
-            )
-            alone = scene.Scene(160, 120, 1, 0, camera, (), (0.2, 0.5), (0.1, 0.7), (178, 178, 178), (item,))
-            mask = build.decode(build.render(worker, "mask", alone, tmp_path))
-            assert set(np.unique(mask)) == {0, number}
-            box = truth.mask_box(mask == number)
-            np.testing.assert_allclose(box, silhouette_box(item, camera, 160, 120), atol=2.5, err_msg=shape)
-            area = np.count_nonzero(mask == number)
-            assert area == pytest.approx(silhouette_area(item, camera, 160, 120), rel=0.04), shape
-
-
 def test_a_complete_dataset_is_not_made_again(small_dataset, capsys):
     assert main([*SMALL, f"--out={small_dataset}"]) == 0
     assert "is complete: 3 train and 2 test pairs" in capsys.readouterr().out
@@ -131,7 +106,7 @@ def interrupted_after(number, made):
         if number is not None and len(made) >= number:
             raise KeyboardInterrupt
         made.append(job)
-        return build.make_pair(worker, preset, seed, job, folder)
+        return make_pair(worker, preset, seed, job, folder)
 
     return make
 

@@ -1,0 +1,141 @@
+"""Renders one planned pair and checks that the pictures show what the plan says."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_gen import scene as scenes
+from data_gen.geometry import silhouette_box
+from data_gen.plan import PairPlan
+from data_gen.presets import Acceptance
+from data_gen.record import make_record
+from data_gen.render import Worker
+from data_gen.scene import Scene
+from data_gen.shapes import shape
+from data_gen.truth import Areas, Contrast, Difference, Spill, check_masks, check_pictures, silhouette_areas
+
+MARGIN = 2  # pixels around a silhouette's planned box: bevels and the outline's few points
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderedPair:
+    """Two PNG files, the rest of the record (see record.py), and further PNG files by feature name."""
+
+    pictures: tuple[bytes, bytes]
+    record: dict[str, Any]
+    extras: dict[str, bytes]
+
+
+class Renderer:
+    """Asks a worker for pictures of scenes; `folder` is for the files it writes, `name` is for its log."""
+
+    def __init__(self, worker: Worker, folder: Path, name: str = "") -> None:
+        self.worker, self.folder, self.name = worker, folder, name
+
+    def render(self, op: str, scene: Scene) -> bytes:
+        """The PNG file of a "mask", "depth" or "picture" of the scene."""
+        path = self.folder / f"{op}.png"
+        path.unlink(missing_ok=True)
+        self._ask(op, scene, path)
+        return path.read_bytes()
+
+    def areas(self, scene: Scene, known: tuple[Scene, Areas] | None = None) -> dict[int, float]:
+        """Every object's silhouette in pixels; objects that a `known` scene has too are not done again."""
+        rendered: dict[int, float] = {}
+        if known and known[0].camera == scene.camera:
+            same = set(known[0].objects) & set(scene.objects)
+            rendered = {item.id: known[1][item.id] for item in same}
+        boxes = {
+            item.id: frame_box(silhouette_box(item, scene.camera, scene.width, scene.height), scene)
+            for item in scene.objects
+            if not shape(item.shape).convex and item.id not in rendered
+        }
+        for number in [number for number, box in boxes.items() if box is None]:
+            del boxes[number]
+            rendered[number] = 0.0  # out of the frame
+        if boxes:
+            self._ask("silhouettes", scene, self.folder / "alone", boxes=boxes)
+            for number in boxes:
+                alone = decode((self.folder / f"alone.{number}.png").read_bytes())
+                rendered[number] = float(np.count_nonzero(alone))
+        return silhouette_areas(scene, rendered)
+
+    def _ask(self, op: str, scene: Scene, path: Path, **more: Any) -> None:
+        scene_values = scenes.to_dict(scene)
+        self.worker.ask({"op": op, "id": self.name, "scene": scene_values, "path": str(path), **more})
+
+
+def render_pair(
+    worker: Worker,
+    plan: PairPlan,
+    accept: Acceptance,
+    folder: Path,
+    masks: bool = False,
+    depth: bool = False,
+) -> RenderedPair:
+    """Renders a plan; `masks` and `depth` add those features for both scenes.
+
+    Raises Rejected when the result is not good enough, WorkerError when the renderer fails.
+    """
+    renderer = Renderer(worker, folder, plan.id)
+    # Masks cost a few percent of what pictures do: look at them first.
+    mask_files = (renderer.render("mask", plan.scene_a), renderer.render("mask", plan.scene_b))
+    decoded = (decode(mask_files[0]), decode(mask_files[1]))
+    areas_a = renderer.areas(plan.scene_a)
+    areas = (areas_a, renderer.areas(plan.scene_b, known=(plan.scene_a, areas_a)))
+    differences = check_masks(plan, decoded, areas, accept)
+    pictures, contrasts, spill = render_pictures(renderer, plan, differences, decoded, areas_a, accept)
+    extras = dict(zip(("mask_a", "mask_b"), mask_files, strict=True)) if masks else {}
+    if depth:
+        extras |= {
+            f"depth_{which}": renderer.render("depth", getattr(plan, f"scene_{which}")) for which in "ab"
+        }
+    record = make_record(plan, differences, contrasts, spill, decoded, areas)
+    return RenderedPair(pictures, record, extras)
+
+
+def render_pictures(
+    renderer: Renderer,
+    plan: PairPlan,
+    differences: tuple[Difference, ...],
+    masks: tuple[np.ndarray, np.ndarray],
+    areas_a: Areas,
+    accept: Acceptance,
+) -> tuple[tuple[bytes, bytes], tuple[Contrast, ...], Spill]:
+    """Both pictures and what they say.
+
+    Where the camera or the light of B differs from A's as well, the changes are judged on B as seen with A's:
+    one mask and one picture more. The invariant of the masks holds there, whatever the jitter.
+    """
+    if not plan.has_distractors:
+        files = (renderer.render("picture", plan.scene_a), renderer.render("picture", plan.scene_b))
+        measured = check_pictures(plan, differences, masks, (decode(files[0]), decode(files[1])), accept)
+        return files, *measured
+    still = plan.scene_b_undistracted
+    judged = dataclasses.replace(plan, scene_b=still)
+    judged_masks = (masks[0], decode(renderer.render("mask", still)))
+    judged_areas = (areas_a, renderer.areas(still, known=(plan.scene_a, areas_a)))
+    judged_differences = check_masks(judged, judged_masks, judged_areas, accept)
+    a, b = renderer.render("picture", plan.scene_a), renderer.render("picture", still)
+    measured = check_pictures(judged, judged_differences, judged_masks, (decode(a), decode(b)), accept)
+    return (a, renderer.render("picture", plan.scene_b)), *measured
+
+
+def frame_box(box: tuple[float, float, float, float], scene: Scene) -> tuple[int, int, int, int] | None:
+    """The whole pixels of the frame around a box, with MARGIN; None when it lies outside."""
+    x0, y0 = max(0, math.floor(box[0]) - MARGIN), max(0, math.floor(box[1]) - MARGIN)
+    x1 = min(scene.width, math.ceil(box[2]) + MARGIN)
+    y1 = min(scene.height, math.ceil(box[3]) + MARGIN)
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def decode(png: bytes) -> np.ndarray:
+    """uint8 or uint16 [height, width], or uint8 [height, width, 3]."""
+    return np.asarray(Image.open(io.BytesIO(png)))
