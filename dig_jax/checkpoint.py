@@ -48,6 +48,11 @@ class Checkpoints:
         """Step of the newest complete checkpoint; None when there is none."""
         return self._manager.latest_step()
 
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Starts writing `state` (a pytree of arrays) and `meta` (JSON); returns before the write is done."""
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
@@ -83,13 +88,14 @@ def is_workdir(path: epath.Path) -> bool:
 
 
 def find_model(path: str) -> epath.Path:
-    """Resolves a Hugging Face folder, a workdir or a hub id to a local folder.
+    """Resolves a Hugging Face folder, a workdir or a hub id to a folder, local or in a bucket.
 
     A hub id (`organisation/name`) is taken from the local hub cache, or fetched by `huggingface_hub`.
 
     Raises:
         FileNotFoundError: there is no such folder and the hub did not give it; the message says how to get
             one.
+        ValueError: it is in a bucket, and what reads those is not installed.
     """
     how = (
         "Download it where there is a network, for example\n"
@@ -99,8 +105,12 @@ def find_model(path: str) -> epath.Path:
     )
     if not path:
         raise FileNotFoundError(f"no model is given (model_path is empty). {how}")
-    folder = epath.Path(path)
-    if folder.is_dir():
+    folder = epath.Path(path).expanduser()  # shells leave the ~ of --model=~/folder to us
+    try:
+        found = folder.is_dir()
+    except ImportError as error:
+        raise ValueError(f"{path}: buckets need another package ({error}), gcsfs for gs://") from error
+    if found:
         if not is_workdir(folder) and not (folder / "config.json").exists():
             raise FileNotFoundError(f"{path} is neither a Hugging Face folder nor a finished workdir. {how}")
         return folder
@@ -116,7 +126,7 @@ def find_workdir(path: str) -> epath.Path:
     Raises:
         FileNotFoundError: it is not one; the message says how to get one.
     """
-    workdir = epath.Path(path)
+    workdir = epath.Path(path).expanduser()
     if not is_workdir(workdir):
         raise FileNotFoundError(
             f"init_from={path} is not a workdir with a checkpoint: train the earlier stage with"

@@ -1,72 +1,121 @@
-"""Writes a Hugging Face folder from a checkpoint: `python -m dig_jax.export --workdir=DIR --out=DIR
-[--step=N]`.
+"""Writes a Hugging Face folder from a checkpoint: `python -m dig_jax.export --workdir=DIR --out=DIR`.
 
-The folder holds config, safetensors (sharded above 5 GB), tokenizer and processor files: transformers loads
-it, and so do the other commands (`--model=DIR`) and training (`--config.model_path=DIR`).
+The folder holds config.json, generation_config.json, safetensors (in several files with an index where they
+are large), tokenizer and processor files: transformers loads it, and so do the other commands (`--model=DIR`)
+and training (`--config.model_path=DIR`). It appears when it is complete; what an interrupted export leaves
+has another, hidden name, and the next export to the same place removes it. Both folders may be in a bucket.
+
+The parameters are held by this machine's devices meanwhile, or by those of all processes (--distributed); the
+host holds one tensor at a time.
 """
 
 import argparse
-import shutil
-import tempfile
+import json
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from etils import epath
-from flax import nnx
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from dig_jax import checkpoint, cli, loading, parallel
+from dig_jax.folder import check_free
 from dig_jax.models.qwen3_vl import hf
 
 
 def export(
-    workdir: epath.Path, out: epath.Path, mesh: Mesh, step: int | None = None, dtype: str | None = None
+    workdir: epath.Path,
+    out: epath.Path,
+    mesh: Mesh,
+    *,
+    step: int | None = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = hf.MAX_SHARD_BYTES,
 ) -> None:
     """Writes the parameters of a checkpoint as a Hugging Face folder; `out` appears when it is complete.
 
     Args:
         workdir: of the run.
         out: folder to create.
-        mesh: where the parameters are held meanwhile.
+        mesh: where the parameters are held meanwhile. With several processes all must call this; the first
+            one writes.
         step: which checkpoint; None takes the newest.
         dtype: of the written tensors; None keeps the run's parameter dtype.
+        max_shard_bytes: size above which the weights are split into several files.
 
     Raises:
         FileNotFoundError: there is no such workdir or checkpoint.
-        FileExistsError: `out` has something in it.
+        FileExistsError: `out` has something in it, or another process is writing it.
     """
     if not checkpoint.is_workdir(workdir):
         raise FileNotFoundError(f"--workdir={workdir} is not the workdir of a run with a checkpoint")
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"--out={out} is not empty; remove it or choose another name")
+    check_free(out)  # before the time that loading takes
     config = cli.config_of(workdir)
-    graphdef, params = loading.load_params(config, workdir, workdir, mesh, step=step)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = epath.Path(temporary) / "model"
-        hf.save_model(folder, nnx.merge(graphdef, params), dtype=jnp.dtype(dtype) if dtype else None)
-        written = (folder / "config.json").read_text()
-        checkpoint.copy_model_files(workdir / "model", folder)
-        (folder / "config.json").write_text(written)
-        if out.exists():
-            out.rmdir()
-        shutil.move(folder, out)
+    _, params = loading.load_params(config, workdir, workdir, mesh, step=step)
+    source = checkpoint.hf_files(workdir)
+    with hf.writer(out) as folder:
+        written_dtype = hf.write_weights(
+            folder, params, hf.load_config(source), jnp.dtype(dtype) if dtype else None, max_shard_bytes
+        )
+        if folder is not None:
+            checkpoint.copy_model_files(source, folder)
+            settings = _with_dtype(json.loads((source / "config.json").read_text()), written_dtype)
+            checkpoint.write_json(folder / "config.json", settings)
+
+
+def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """A config.json that names the dtype of the weights, here and in its parts; all else stays."""
+
+    def changed(part: dict[str, Any]) -> dict[str, Any]:
+        part = {key: changed(value) if isinstance(value, dict) else value for key, value in part.items()}
+        return {**part, **{key: dtype for key in ("dtype", "torch_dtype") if key in part}}
+
+    return changed({"dtype": dtype, **config})
+
+
+def mesh_for(sizes: ConfigDict) -> Mesh:
+    """The run's mesh, where these are as many devices as it had; else all devices share the parameters."""
+    try:
+        return parallel.make_mesh(sizes)
+    except ValueError:
+        return parallel.make_mesh(ConfigDict({"data": 1, "fsdp": jax.device_count(), "tensor": 1}))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="dig_jax.export", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="dig_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workdir", required=True, help="workdir of a run")
-    parser.add_argument("--out", required=True, help="Hugging Face folder to create")
+    parser.add_argument("--out", required=True, help="Hugging Face folder to create; it may exist if empty")
     parser.add_argument("--step", type=int, help="checkpoint to export (default: the newest)")
     parser.add_argument(
-        "--dtype", choices=("bfloat16", "float32"), help="of the tensors (default: the run's)"
+        "--dtype", choices=("bfloat16", "float32"), help="of the tensors (default: the run's param_dtype)"
+    )
+    parser.add_argument(
+        "--max_shard_bytes",
+        type=int,
+        default=hf.MAX_SHARD_BYTES,
+        help="weights above this size are split into several files (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="call jax.distributed.initialize() first: the same command runs on every host",
     )
     args = parser.parse_args(argv)
+    if args.max_shard_bytes < 1:
+        parser.error(f"--max_shard_bytes={args.max_shard_bytes}: expected at least 1")
+    if args.distributed:
+        jax.distributed.initialize()
+    workdir, out = (epath.Path(path).expanduser() for path in (args.workdir, args.out))
     with cli.user_errors():
-        mesh = parallel.make_mesh(cli.config_of(epath.Path(args.workdir)).mesh)
-        export(epath.Path(args.workdir), epath.Path(args.out), mesh, args.step, args.dtype)
-        print(f"wrote {args.out}")
+        mesh = mesh_for(cli.config_of(workdir).mesh)
+        export(workdir, out, mesh, step=args.step, dtype=args.dtype, max_shard_bytes=args.max_shard_bytes)
+    if jax.process_index() == 0:
+        print(f"wrote {out}")
 
 
 if __name__ == "__main__":

@@ -38,9 +38,9 @@ def whole_folder(out: epath.Path) -> Iterator[epath.Path]:
 
 
 def check_free(out: epath.Path) -> None:
-    """Raises FileExistsError if `out` is there and is not an empty folder."""
+    """Raises FileExistsError if `out` is there, unless it is an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} exists and is not an empty folder; remove it or choose another name")
+        raise FileExistsError(f"{out} exists and is not empty; remove it or choose another name")
 
 
 def _clear(folder: epath.Path) -> None:

@@ -78,10 +78,14 @@ def restore_params(workdir: epath.Path, like: nnx.State, step: int | None) -> nn
     """Parameters of a workdir's checkpoint, the newest unless `step` says which."""
     checkpoints = Checkpoints(workdir)
     try:
-        newest = checkpoints.latest_step
-        if newest is None:
+        steps = checkpoints.steps
+        if not steps:
             raise FileNotFoundError(f"{workdir} has no complete checkpoint")
-        return checkpoints.restore_params(newest if step is None else step, like)
+        if step is not None and step not in steps:
+            raise FileNotFoundError(
+                f"{workdir} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}"
+            )
+        return checkpoints.restore_params(steps[-1] if step is None else step, like)
     finally:
         checkpoints.close()
 

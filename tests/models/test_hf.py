@@ -135,7 +135,7 @@ def test_absent_files_are_named(tiny_qwen3vl, tmp_path):
 
 def test_saving_does_not_touch_a_folder_with_something_in_it(tiny_qwen3vl, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="exists and is not an empty folder"):
+    with pytest.raises(FileExistsError, match="exists and is not empty"):
         hf.save_model(tmp_path, hf.load_model(tiny_qwen3vl))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
