@@ -9,18 +9,17 @@ position table and the number tokens are initialised with Fourier features inste
 import argparse
 import dataclasses
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from flax import nnx
 
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.prompts import COORDINATE_MAX
+from dig_jax.folder import check_free, whole_folder
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, TextConfig, VisionConfig
 from dig_jax.models.qwen3_vl.hf import save_model
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -121,7 +120,7 @@ class ScratchConfig:
             )
 
 
-def make_scratch_folder(out: str | os.PathLike[str], config: ScratchConfig) -> Qwen3VLConfig:
+def make_scratch_folder(out: epath.PathLike, config: ScratchConfig) -> Qwen3VLConfig:
     """Writes a Hugging Face folder: config, random weights, tokenizer, chat template, image processor.
 
     The folder appears whole or not at all. Returns the model's configuration.
@@ -134,9 +133,8 @@ def make_scratch_folder(out: str | os.PathLike[str], config: ScratchConfig) -> Q
       ValueError: sizes that do not fit each other.
       FileExistsError: `out` has something in it.
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} exists and is not an empty folder; remove it or choose another name.")
+    out = epath.Path(out)
+    check_free(out)
     hf = _make_tokenizer(config)
     ids = hf.get_vocab()
     model_config = _model_config(config, ids)
@@ -145,9 +143,7 @@ def make_scratch_folder(out: str | os.PathLike[str], config: ScratchConfig) -> Q
         _smooth_positions(model, config)
         _smooth_numbers(model, config, ids)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary) / "folder"
+    with whole_folder(out) as folder:
         save_model(folder, model)
         hf.save_pretrained(folder)
         _image_config(config).save(folder)
@@ -159,7 +155,6 @@ def make_scratch_folder(out: str | os.PathLike[str], config: ScratchConfig) -> Q
             "temperature": 1.0,
         }
         (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-        os.replace(folder, out)
     return model_config
 
 

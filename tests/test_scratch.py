@@ -139,7 +139,7 @@ def test_the_command_writes_a_folder_and_explains_what_it_cannot(tmp_path, capsy
         1,
     ]
     assert main(flags) == 1
-    assert "exists and is not an empty folder" in capsys.readouterr().err
+    assert "exists and is not empty" in capsys.readouterr().err
     assert main([f"--out={tmp_path / 'other'}", "--number_step=30"]) == 1
     assert "number_step must be a divisor of 1000, got 30" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_info:
