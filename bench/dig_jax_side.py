@@ -20,6 +20,7 @@ from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.experience import Collector
 from dig_jax.learner import Learner, make_optimizer
 from dig_jax.models.qwen3_vl.hf import load_config
+from dig_jax.programs import train_programs
 from dig_jax.sampler import Sampler
 from dig_jax.train import grpo_step, sft_config
 
@@ -78,8 +79,9 @@ class DigJaxSide:
             frozen=freeze.frozen_parts(config),
         )
         collector = Collector(config, sampler, loader, learner.grpo)
-        self._state = jax.jit(learner.init)(params)
-        self._step = grpo_step(config, learner, collector, params, mesh)
+        programs = train_programs(learner, params, mesh)
+        self._step = grpo_step(config, programs, collector, programs.reference(params), mesh)
+        self._state = programs.init(params)
         prompts = encoder(pairs[:1], loader.bucket(0)).prompts
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.prompt_tokens = int(np.asarray(prompts.length)[0])

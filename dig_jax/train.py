@@ -27,6 +27,7 @@ from dig_jax.evaluate import Evaluation, evaluate
 from dig_jax.experience import Collector
 from dig_jax.learner import Learner, TrainState, make_optimizer
 from dig_jax.policy import Experience
+from dig_jax.programs import TrainPrograms, train_programs
 from dig_jax.runlog import RunLog
 from dig_jax.sampler import Sampler
 
@@ -74,11 +75,13 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         micro_prompts=config.batch.micro_prompts,
         frozen=freeze.frozen_parts(config),
     )
-    state = jax.jit(learner.init)(params)
+    programs = train_programs(learner, params, mesh)
 
     # Resume. The reference is the model the run started from, never a later one: its fingerprint is kept.
-    reference = params if config.algorithm == "grpo" and config.grpo.kl_coef else None
+    reference = programs.reference(params) if config.algorithm == "grpo" and config.grpo.kl_coef else None
     meta: dict[str, Any] = {"step": 0, "reference": checkpoint.fingerprint(params), "best_score": -math.inf}
+    state = programs.init(params)
+    del params  # their memory is the state's now
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
     if (latest := checkpoints.latest_step) is not None:
         state, saved = checkpoints.restore(latest, state)
@@ -100,9 +103,9 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     # Compiled steps.
     if config.algorithm == "grpo":
         collector = Collector(config, sampler, train_data, learner.grpo)
-        train_step = grpo_step(config, learner, collector, reference, mesh)
+        train_step = grpo_step(config, programs, collector, reference, mesh)
     else:
-        train_step = sft_step(config, learner, train_data, mesh)
+        train_step = sft_step(config, programs, train_data, mesh)
 
     def evaluate_and_report(step: int) -> None:
         if eval_data is None:
@@ -159,14 +162,12 @@ def run_evaluation(config: ConfigDict, sampler: Sampler, params: nnx.State, load
 
 def grpo_step(
     config: ConfigDict,
-    learner: Learner,
+    programs: TrainPrograms,
     collector: Collector,
     reference: nnx.State | None,
     mesh: jax.sharding.Mesh,
 ) -> Step:
     """One GRPO step: experience for `batch.prompts` prompts, then updates on `batch.update_prompts` each."""
-    update = parallel.jit(learner.update_grpo, mesh, donate_argnums=0)
-    logprobs = parallel.jit(learner.logprobs, mesh)
     num_updates = config.batch.prompts // config.batch.update_prompts
     # With a single update per step the policy's log-probs before it are those of the update itself.
     needs_old = num_updates > 1
@@ -179,7 +180,7 @@ def grpo_step(
         scored = time.perf_counter()
         parts = []
         for part in slices:
-            state, metrics = update(state, part)
+            state, metrics = programs.update_grpo(state, part)
             parts.append(jax.device_get(metrics))
         end = time.perf_counter()
         seconds = collected.seconds | {"score": scored - start, "update": end - scored}
@@ -195,17 +196,20 @@ def grpo_step(
     def _score(state: TrainState, experience: Experience) -> Experience:
         experience = parallel.put_batch(experience, mesh)
         if reference is not None:
-            experience = dataclasses.replace(experience, ref_logprobs=logprobs(reference, experience))
+            ref = programs.logprobs(reference, experience)
+            experience = dataclasses.replace(experience, ref_logprobs=ref)
         if needs_old:
-            experience = dataclasses.replace(experience, old_logprobs=logprobs(state.params, experience))
+            old = programs.logprobs(state.params, experience)
+            experience = dataclasses.replace(experience, old_logprobs=old)
         return experience
 
     return step
 
 
-def sft_step(config: ConfigDict, learner: Learner, loader: PairLoader, mesh: jax.sharding.Mesh) -> Step:
+def sft_step(
+    config: ConfigDict, programs: TrainPrograms, loader: PairLoader, mesh: jax.sharding.Mesh
+) -> Step:
     """One supervised step on `batch.prompts` pairs, an update per `batch.update_prompts` of them."""
-    update = parallel.jit(learner.update_sft, mesh, donate_argnums=0)
     num_updates = config.batch.prompts // config.batch.update_prompts
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics]:
@@ -217,7 +221,7 @@ def sft_step(config: ConfigDict, learner: Learner, loader: PairLoader, mesh: jax
         )
         parts = []
         for part in _cut(examples, num_updates):
-            state, metrics = update(state, parallel.put_batch(part, mesh))
+            state, metrics = programs.update_sft(state, parallel.put_batch(part, mesh))
             parts.append(jax.device_get(metrics))
         seconds = {"data": loaded - start, "update": time.perf_counter() - loaded}
         return state, {

@@ -19,6 +19,7 @@ from dig_jax.data.tokenizer import load_tokenizer  # noqa: E402
 from dig_jax.experience import Collected, Collector  # noqa: E402
 from dig_jax.learner import Learner, make_optimizer  # noqa: E402
 from dig_jax.policy import Experience  # noqa: E402
+from dig_jax.programs import train_programs  # noqa: E402
 from dig_jax.sampler import Sampler  # noqa: E402
 
 
@@ -57,8 +58,9 @@ def main() -> None:
     prompts = jax.process_index() * len(experience.tokens) + np.arange(len(experience.tokens))
     advantages = np.stack([np.cos(prompts), -np.cos(prompts)], axis=1).astype(np.float32)
     experience = dataclasses.replace(experience, advantages=advantages)
-    step = train.grpo_step(config, learner, FixedCollector(experience), params, mesh)
-    state = jax.jit(learner.init)(jax.tree.map(jax.numpy.copy, params))
+    programs = train_programs(learner, params, mesh)
+    step = train.grpo_step(config, programs, FixedCollector(experience), programs.reference(params), mesh)
+    state = programs.init(jax.tree.map(jax.numpy.copy, params))
     _, metrics = step(state, 0)
     gate = params["text"]["layers"]["mlp"]["gate_proj"]["kernel"].get_value()
     printed = {
