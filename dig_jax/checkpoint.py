@@ -17,6 +17,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
 
+from dig_jax.folder import is_local
+
 MODEL_FILES = (
     "config.json",
     "generation_config.json",
@@ -39,8 +41,10 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.Path, keep: int = 1):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        # Orbax wants an absolute path. That of a bucket is, and `resolve` would look for it on the disk.
+        folder = workdir.resolve() if is_local(workdir) else workdir
         self._manager = ocp.CheckpointManager(
-            workdir.resolve() / "checkpoints", options=options, item_names=("state", "meta")
+            folder / "checkpoints", options=options, item_names=("state", "meta")
         )
 
     @property

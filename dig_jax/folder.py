@@ -21,7 +21,7 @@ def whole_folder(out: epath.Path) -> Iterator[epath.Path]:
     Raises:
       FileExistsError: `out` has something in it, or another process is writing it.
     """
-    local = "://" not in str(out)
+    local = is_local(out)
     staging = out.parent / f".{out.name}.incomplete"
     if not local:
         _remove_half_moved(staging, out)
@@ -35,6 +35,11 @@ def whole_folder(out: epath.Path) -> Iterator[epath.Path]:
         except BaseException:
             staging.rmtree(missing_ok=True)
             raise
+
+
+def is_local(path: epath.Path) -> bool:
+    """Whether `path` is on a disk of this machine, and not in a bucket."""
+    return "://" not in str(path)
 
 
 def check_free(out: epath.Path) -> None:

@@ -29,3 +29,12 @@ def tiny_qwen3vl_thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("qwen3vl") / "thinking"
     make_tiny(folder, thinking=True, tied=True)
     return folder
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> str:
+    """The name of a bucket, `gs://...`; its files are in tmp_path/bucket."""
+    from tests import fake_bucket
+
+    fake_bucket.install(tmp_path)
+    return "gs://bucket"

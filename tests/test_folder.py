@@ -1,0 +1,111 @@
+"""A folder appears whole or not at all, on a disk and in a bucket."""
+
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from etils import epath
+
+from dig_jax.folder import whole_folder
+
+
+def write(out: epath.PathLike, text: str = "whole") -> None:
+    with whole_folder(epath.Path(out)) as folder:
+        (folder / "config.json").write_text(text)
+        (folder / "weights").write_text(text)
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Everything below a folder, by its path."""
+    return {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    """Where folders are made, as the commands name it and as the disk has it; nothing else is there."""
+    if request.param == "disk":
+        return str(tmp_path / "parent"), tmp_path / "parent"
+    return request.getfixturevalue("bucket"), tmp_path / "bucket"
+
+
+def test_the_folder_appears_at_the_end_with_all_its_files(place):
+    name, disk = place
+    with whole_folder(epath.Path(name) / "out") as folder:
+        (folder / "config.json").write_text("{}")
+        assert not (disk / "out").exists()
+    assert files(disk) == {"out/config.json": "{}"}
+
+
+def test_an_error_leaves_nothing_behind(place):
+    name, disk = place
+    with pytest.raises(OSError, match="disk full"), whole_folder(epath.Path(name) / "out") as folder:
+        (folder / "weights").write_text("half")
+        raise OSError("disk full")
+    assert not files(disk)
+    write(f"{name}/out")
+
+
+def test_a_folder_with_something_in_it_is_left_alone(place):
+    name, disk = place
+    (disk / "out").mkdir(parents=True)
+    (disk / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="out exists and is not empty; remove it"):
+        write(f"{name}/out")
+    assert files(disk) == {"out/notes.txt": "mine"}
+
+
+def test_an_empty_folder_is_filled(place):
+    name, disk = place
+    (disk / "out").mkdir(parents=True)
+    write(f"{name}/out")
+    assert files(disk / "out") == {"config.json": "whole", "weights": "whole"}
+
+
+KILLED = """
+import os, signal, sys
+from etils import epath
+from dig_jax.folder import whole_folder
+with whole_folder(epath.Path(sys.argv[1])) as folder:
+    (folder / "config.json").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "out"])
+    assert killed.returncode == -9
+    assert not (tmp_path / "out").exists()
+    assert files(tmp_path)[".out.incomplete/config.json"] == "half"
+    write(tmp_path / "out")
+    assert files(tmp_path) == {"out/config.json": "whole", "out/weights": "whole"}
+
+
+def test_two_processes_cannot_write_the_same_folder(tmp_path):
+    with (tmp_path / ".out.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(FileExistsError, match="another process is writing .*out; wait for it"):
+            write(tmp_path / "out")
+    write(tmp_path / "out")  # the other one is gone
+
+
+def test_a_move_inside_a_bucket_that_was_cut_short_looks_like_no_model_and_is_made_good(
+    bucket, tmp_path, monkeypatch
+):
+    path_type, moved = type(epath.Path(bucket)), []
+    move = path_type.rename
+
+    def killed_at_the_second(path, target):
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(path.name)
+        return move(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(path_type, "rename", killed_at_the_second)
+        patch.setattr(path_type, "rmtree", lambda *args, **kwargs: None)  # the dead do not tidy up
+        write(f"{bucket}/out", "half")
+    assert files(tmp_path / "bucket" / "out") == {"weights": "half"}
+    write(f"{bucket}/out")
+    assert files(tmp_path / "bucket") == {"out/config.json": "whole", "out/weights": "whole"}
