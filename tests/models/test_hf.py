@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import load_file, save_file
@@ -15,6 +16,7 @@ from dig_jax.models import safetensors_io
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.qwen3_vl.weights import layouts
 from dig_jax.models.safetensors_io import INDEX_FILE
 
 
@@ -91,17 +93,19 @@ def test_all_problems_are_listed_in_one_error(tiny_qwen3vl, tmp_path):
         del ts["lm_head.weight"], ts["model.visual.blocks.3.norm1.bias"]
         ts["extra.weight"] = np.zeros(2, np.float32)
         ts["model.language_model.layers.1.self_attn.q_norm.weight"] = np.zeros(31, np.float32)
+        ts["model.visual.pos_embed.weight"] = np.zeros((36, 48), np.int64)
         return ts
 
     folder = rewrite(tiny_qwen3vl, tmp_path / "spoiled", spoil)
     with pytest.raises(ValueError) as error:
         hf.load_model(folder)
     assert str(error.value).splitlines() == [
-        f"{folder}: the weights do not fit config.json (problems: 4)",
+        f"{folder}: the weights do not fit config.json (problems: 5)",
         "  missing: lm_head.weight [384, 64]",
         "  missing: model.visual.blocks.3.norm1.bias [48]",
         "  unexpected: extra.weight",
         "  wrong shape: model.language_model.layers.1.self_attn.q_norm.weight is [31], expected [32]",
+        "  wrong dtype: model.visual.pos_embed.weight is I64, expected one of F32, BF16, F16",
     ]
 
 
@@ -112,6 +116,15 @@ def test_layers_of_different_dtypes_need_a_param_dtype(tiny_qwen3vl, tmp_path):
     with pytest.raises(ValueError, match=f"{name} is F16, .* F32: give param_dtype"):
         hf.load_model(folder)
     hf.load_model(folder, param_dtype=jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("{", "Expecting property name"), ("[]", "expected an object"), ("{}", "model_type")]
+)
+def test_a_config_that_cannot_be_read_names_its_file(tmp_path, text, reason):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=f"(?s)^{tmp_path / 'config.json'}: .*{reason}"):
+        hf.load_config(tmp_path)
 
 
 def test_a_spare_copy_of_a_tied_head_is_ignored(tiny_qwen3vl_thinking, tmp_path):
@@ -159,6 +172,47 @@ def test_parameters_are_placed_as_they_are_read(tiny_qwen3vl):
     assert all(array.sharding == sharding for array in placed)
     for a, b in zip(placed, jax.tree.leaves(hf.load_params(tiny_qwen3vl, config)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("read_bytes", [1, 1000, 20_000])
+def test_the_size_of_pieces_changes_nothing(tiny_qwen3vl, monkeypatch, read_bytes):
+    config = hf.load_config(tiny_qwen3vl)
+    expected = jax.tree.leaves(hf.load_params(tiny_qwen3vl, config))
+    monkeypatch.setattr(hf, "_READ_BYTES", read_bytes)
+    for a, b in zip(jax.tree.leaves(hf.load_params(tiny_qwen3vl, config)), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_process_reads_only_rows_that_its_shards_hold(tiny_qwen3vl, monkeypatch):
+    """Of the embedding [384, 64] whose rows are split in two, the half that the shard holds."""
+    config = hf.load_config(tiny_qwen3vl)
+    state = nnx.state(nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0))), nnx.Param)
+    layout = layouts(state, config)["text", "embedding"]
+    entries = safetensors_io.find_tensors(epath.Path(tiny_qwen3vl))
+    shards = {((0, 1), (192, 384), (0, 64)): None}
+    assert sorted(hf._pieces(layout, shards)) == [(0, 192, 384)]
+    name = "model.language_model.embed_tokens.weight"
+    shard = hf._Shard(((0, 1), (192, 384), (16, 32)), np.zeros((1, 192, 16), np.uint32))
+    hf._read_rows(layout, entries, np.dtype(np.float32), [shard], 0, 192, 384)
+    np.testing.assert_array_equal(shard.bits[0].view(np.float32), tensors(tiny_qwen3vl)[name][192:, 16:32])
+
+
+def test_a_folder_in_a_bucket_is_read_and_written_alike(tiny_qwen3vl, bucket, tmp_path):
+    hf.save_model(f"{bucket}/copy", hf.load_model(tiny_qwen3vl), max_shard_bytes=50_000)
+    assert_same_bits(tensors(tmp_path / "bucket" / "copy"), tensors(tiny_qwen3vl))
+    model = hf.load_model(f"{bucket}/copy")
+    for a, b in zip(jax.tree.leaves(model), jax.tree.leaves(hf.load_model(tiny_qwen3vl)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_was_loaded_can_be_given_away(tiny_qwen3vl):
+    """Donated to a jitted step, as training does; the memory under it is NumPy's on a CPU."""
+    config = hf.load_config(tiny_qwen3vl)
+    params = hf.load_params(tiny_qwen3vl, config)
+    before = [np.array(leaf) for leaf in jax.tree.leaves(params)]
+    double = jax.jit(lambda tree: jax.tree.map(lambda x: 2 * x, tree), donate_argnums=0)
+    for a, b in zip(jax.tree.leaves(double(double(params))), before, strict=True):
+        np.testing.assert_array_equal(a, 4 * b)
 
 
 @pytest.mark.parametrize("taps", [[], [0]])
