@@ -57,7 +57,7 @@ class Collector:
         replaced by informative ones from further batches, as long as attempts are left.
         """
         drawn: list[Completions] = []
-        paddings: list[dict[str, float]] = []
+        costs: list[dict[str, float]] = []
         experience: Experience | None = None
         for attempt in range(self._attempts):
             index = step * self._attempts + attempt
@@ -70,15 +70,14 @@ class Collector:
                 slice_prompts=self._slice_prompts,
             )
             drawn.append(completions)
-            paddings.append(self._loader.padding(index))
+            costs.append(self._loader.figures(index))
             fresh = self._compare(batch.prompts, completions)
             experience = fresh if experience is None else _replace_uninformative(experience, fresh)
             if np.all(parallel.gather_rows(_informative(experience))):  # all processes stop together
                 break
         assert experience is not None  # there is at least one attempt
         metrics, seconds, response_tokens = self._figures(drawn)
-        for name in paddings[0]:
-            metrics[f"padding/{name}"] = float(np.mean([padding[name] for padding in paddings]))
+        metrics |= {name: float(np.mean([part[name] for part in costs])) for name in costs[0]}
         return Collected(experience, metrics, seconds, response_tokens)
 
     def _keys(self, index: int) -> jax.Array:

@@ -2,8 +2,10 @@
 
 import logging
 import time
+from typing import Any
 
 import jax
+import jax.monitoring
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -11,6 +13,8 @@ from dig_jax import report
 from dig_jax.evaluate import Evaluation
 
 logger = logging.getLogger("dig_jax")
+
+LONG_COMPILE_S = 1.0  # compiling for longer is worth a line: a bucket that was not met before
 
 # Shown on the terminal, in this order, where a step has them.
 HEADLINES = (
@@ -24,6 +28,27 @@ HEADLINES = (
     ("grad", "grpo/grad_norm"),
     ("tokens/s", "tokens_per_second/step"),
 )
+
+
+class CompileClock:
+    """Seconds that this process has spent compiling, or loading compiled programs from a cache."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def lap(self) -> float:
+        """Seconds since the last look."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+    def close(self) -> None:
+        """Stops listening."""
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+    def _listen(self, event: str, duration_secs: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            self._seconds += duration_secs
 
 
 class RunLog:
@@ -42,6 +67,7 @@ class RunLog:
         self._workdir = workdir
         self._first_step = first_step
         self._started = time.monotonic()
+        self._compiling = CompileClock()
         self._writer = None
         if jax.process_index() == 0:
             self._writer = report.MetricsWriter(
@@ -53,9 +79,16 @@ class RunLog:
 
     def step(self, done: int, total: int, metrics: dict[str, float]) -> None:
         """Logs the metrics of a finished step; `done` counts from 1."""
+        metrics = metrics | {"time/compile": self._compiling.lap()}
         if self._writer is None:
             return
         self._writer.step(done, metrics)
+        if metrics["time/compile"] >= LONG_COMPILE_S:
+            logger.info(
+                "step %d compiled for %.0f s: prompts of %d tokens and %d patches",
+                *(done, metrics["time/compile"]),
+                *(metrics["bucket/prompt_length"], metrics["bucket/num_patches"]),
+            )
         if done % self._every and done != total:
             return
         shown = [f"{name} {metrics[key]:.3g}" for name, key in HEADLINES if key in metrics]
@@ -71,6 +104,7 @@ class RunLog:
 
     def evaluation(self, step: int, result: Evaluation, seconds: float) -> None:
         """Logs held-out figures, and pictures of the first answers."""
+        self._compiling.lap()  # that was for the evaluation, not for the next step
         if self._writer is None:
             return
         self._writer.evaluation(step, result.metrics | {"seconds": seconds})
@@ -84,6 +118,7 @@ class RunLog:
 
     def close(self) -> None:
         """Writes the report and prints the held-out figures before and after."""
+        self._compiling.close()
         if self._writer is None:
             return
         self._writer.close()

@@ -226,7 +226,7 @@ def sft_step(
         seconds = {"data": loaded - start, "update": time.perf_counter() - loaded}
         return state, {
             **{f"sft/{name}": value for name, value in _mean(parts).items()},
-            **{f"padding/{name}": value for name, value in loader.padding(index).items()},
+            **loader.figures(index),
             **{f"time/{name}": value for name, value in seconds.items()},
         }
 

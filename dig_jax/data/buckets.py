@@ -106,9 +106,8 @@ class Padding:
             line = f"bucket of {bucket}: {len(chosen) / len(batches):.0%} of the batches"
             if chosen:
                 shares = self.shares(np.concatenate(chosen), bucket)
-                line += "; padding is " + " and ".join(
-                    f"{x:.1%} of their {name}" for name, x in shares.items()
-                )
+                tokens, patches = shares["prompt"], shares["patches"]
+                line += f"; padding is {tokens:.1%} of their tokens and {patches:.1%} of their patches"
             lines.append(line)
         return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -156,9 +157,17 @@ class PairLoader:
         """What batch number `step` is padded to, on all processes alike."""
         return self._padding.bucket(self._rows(step))
 
-    def padding(self, step: int) -> dict[str, float]:
-        """Share of `prompt` tokens and of `patches` that are padding in batch `step`, over all processes."""
-        return self._padding.shares(self._rows(step), self.bucket(step))
+    def figures(self, step: int) -> dict[str, float]:
+        """What batch number `step` costs, over all processes.
+
+        Returns:
+          `bucket/prompt_length` and `bucket/num_patches`, the P and N it is padded to; `padding/prompt` and
+          `padding/patches`, the shares of its prompt tokens and of its patches that are padding.
+        """
+        rows = self._rows(step)
+        bucket = self._padding.bucket(rows)
+        figures = {f"bucket/{name}": float(size) for name, size in dataclasses.asdict(bucket).items()}
+        return figures | {f"padding/{name}": x for name, x in self._padding.shares(rows, bucket).items()}
 
     def describe_padding(self) -> list[str]:
         """One line per bucket: how many batches of the first epoch take it, and what padding costs there."""

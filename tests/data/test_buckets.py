@@ -125,9 +125,11 @@ def test_the_padding_told_is_the_padding_there(mixed: PairDataset, encoder: Pair
     loader = make_loader(mixed, encoder, global_batch_size=4)
     for step in range(3):
         prompts = loader.batch(step).prompts
-        told = loader.padding(step)
-        assert told["prompt"] == pytest.approx(1 - prompts.length.sum() / prompts.tokens.size)
-        assert told["patches"] == pytest.approx(1 - (prompts.patch_image > 0).mean())
+        told = loader.figures(step)
+        assert told["bucket/prompt_length"] == prompts.tokens.shape[1]
+        assert told["bucket/num_patches"] == prompts.patches.shape[1]
+        assert told["padding/prompt"] == pytest.approx(1 - prompts.length.sum() / prompts.tokens.size)
+        assert told["padding/patches"] == pytest.approx(1 - (prompts.patch_image > 0).mean())
 
 
 def test_the_expected_padding_is_described_per_bucket(mixed: PairDataset, encoder: PairEncoder):
