@@ -1,47 +1,58 @@
-"""Makes one pair: plan, masks, checks, pictures, checks, and again from the next attempt until it passes."""
+"""Makes one pair: renders its plan, and plans it again while the rendered scenes are rejected."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data_gen.pair import render_pair
-from data_gen.plan import Rejected, pair_id, plan_pair
-from data_gen.presets import Preset
+from data_gen.plan import Rejected
+from data_gen.planning import PlanAttempt, Planned, plan_next
+from data_gen.presets import Acceptance
 from data_gen.render import Worker
-
-MAX_ATTEMPTS = 100  # at a pair whose scenes are rejected
-
-Job = tuple[str, int]  # split, index
-
-
-class PairFailed(RuntimeError):
-    """A pair that could not be made; the message has its id, which names preset, seed, split and index."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FinishedPair:
-    """Two PNG files and the rest of the record (see pack.py), plus the reasons of rejected attempts."""
+    """PNG files by the name of their feature ("image_a", ...), and the rest of the record (see record.py).
 
-    pictures: tuple[bytes, bytes]
-    record: dict[str, Any]
+    Beyond its features the record has `rejected`, the reasons of the attempts before this one.
+    """
+
+    pictures: Mapping[str, bytes]
+    record: Mapping[str, Any]
 
 
-def make_pair(worker: Worker, preset: Preset, seed: int, job: Job, folder: Path) -> FinishedPair:
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How the pairs of a dataset are made.
+
+    Attributes:
+      plan_attempt: plans attempt n at a pair.
+      accept: when a rendered pair is good enough.
+      masks, depth: whether the record has them.
+    """
+
+    plan_attempt: PlanAttempt
+    accept: Acceptance
+    masks: bool = False
+    depth: bool = False
+
+
+def make_pair(worker: Worker, recipe: Recipe, planned: Planned, folder: Path) -> FinishedPair:
     """Makes one pair; `folder` is for the renderer's files.
 
     Raises PairFailed when every attempt is rejected, WorkerError when the renderer fails.
     """
-    rejected: list[str] = []
-    for attempt in range(MAX_ATTEMPTS):
+    while True:
         try:
-            plan = plan_pair(preset, seed, *job, attempt)
-            pair = render_pair(worker, plan, preset.accept, folder)
+            pair = render_pair(
+                worker, planned.plan, recipe.accept, folder, masks=recipe.masks, depth=recipe.depth
+            )
         except Rejected as reason:
-            rejected.append(str(reason))
+            planned = plan_next(recipe.plan_attempt, planned.job, (*planned.rejected, str(reason)))
             continue
-        return FinishedPair(pair.pictures, pair.record | {"rejected": rejected})
-    reasons = ", ".join(f"{reason} {count}x" for reason, count in collections.Counter(rejected).most_common())
-    raise PairFailed(f"pair {pair_id(preset, seed, *job)}: all {MAX_ATTEMPTS} attempts rejected ({reasons})")
+        pictures = {"image_a": pair.pictures[0], "image_b": pair.pictures[1], **pair.extras}
+        return FinishedPair(pictures, {**pair.record, "rejected": list(planned.rejected)})

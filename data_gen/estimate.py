@@ -1,0 +1,77 @@
+"""What a dataset will cost, from its plan and the figures of docs/data_gen.md."""
+
+from __future__ import annotations
+
+import collections
+import shutil
+
+from data_gen.options import Order
+from data_gen.pipeline import plan_attempt
+from data_gen.planning import PairFailed, plan_next
+from data_gen.presets import Preset
+from data_gen.progress import clock
+
+PLANNED = 200  # pairs that are planned to see how it goes; more would tell the same
+
+# Measured with bench/generator.py, on one core of a 2.x GHz server; noisy machines take up to twice as long.
+SECONDS_PER_PAIR = 0.25  # identity masks, Blender's own work and the checks, whatever the resolution
+SECONDS_PER_MEGASAMPLE = 1.6  # a sample is one path through one pixel of one picture
+REJECTED_AFTER_MASKS = 1.3  # attempts per pair, most of which end at the identity masks
+
+BYTES_PER_PIXEL = 1.0  # PNG files of pictures with the renderer's noise
+BYTES_PER_RECORD = 12_000  # scenes, objects and boxes
+
+
+def disk_bytes(preset: Preset, pairs: int) -> int:
+    """Bytes that so many staged pairs take; the packed dataset takes as many again while it is written."""
+    return pairs * int(2 * preset.width * preset.height * BYTES_PER_PIXEL + BYTES_PER_RECORD)
+
+
+def core_seconds(preset: Preset, pairs: int) -> float:
+    """Seconds of one CPU core for so many pairs."""
+    megasamples = 2 * preset.width * preset.height * preset.samples / 1e6
+    return pairs * (REJECTED_AFTER_MASKS * SECONDS_PER_PAIR + SECONDS_PER_MEGASAMPLE * megasamples)
+
+
+def print_estimate(order: Order) -> int:
+    """Plans some pairs and prints what all would take; returns 1 when pairs cannot be planned."""
+    jobs = order.jobs(order.shard if order.shard.count > 1 else None)
+    kinds: collections.Counter[str] = collections.Counter()
+    rejected: collections.Counter[str] = collections.Counter()
+    failed: dict[str, str] = {}
+    objects = []
+    step = max(1, len(jobs) // PLANNED)
+    sample = jobs[::step][:PLANNED]
+    for split, index in sample:
+        try:
+            planned = plan_next(plan_attempt(order), (split, index))
+        except PairFailed as error:
+            failed[f"{split} {index}"] = str(error)
+            continue
+        kinds.update(change.kind for change in planned.plan.changes)
+        rejected.update(planned.rejected)
+        objects.append(len(planned.plan.scene_a.objects))
+    preset, pairs = order.preset, len(jobs)
+    seconds = core_seconds(preset, pairs) / order.workers
+    disk = disk_bytes(preset, pairs)
+    print(
+        f"preset {preset.name}, {preset.width}x{preset.height}, {preset.samples} samples, seed {order.seed}"
+    )
+    print(f"{pairs} pairs; planned {len(sample)} of them:")
+    if objects:
+        print(
+            f"  objects in A  {min(objects)} to {max(objects)}, {sum(objects) / len(objects):.1f} on average"
+        )
+    print("  differences   " + (", ".join(f"{kind} {kinds[kind]}" for kind in sorted(kinds)) or "none"))
+    print("  replanned     " + (", ".join(f"{why} {n}" for why, n in rejected.most_common()) or "none"))
+    print(
+        f"time  about {clock(seconds)} with {order.workers} workers, on cores like those of docs/data_gen.md"
+    )
+    folder = next(path for path in [order.out, *order.out.parents] if path.exists())
+    print(
+        f"disk  about {disk / 1e9:.2f} GB while rendering, {2 * disk / 1e9:.2f} GB while packing, "
+        f"{disk / 1e9:.2f} GB in the end; {shutil.disk_usage(folder).free / 1e9:.1f} GB are free"
+    )
+    for name, reason in list(failed.items())[:5]:
+        print(f"cannot be planned: {name}: {reason}")
+    return 1 if failed else 0
