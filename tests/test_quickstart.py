@@ -8,14 +8,14 @@ from etils import epath
 
 from configs import quickstart
 from data_gen.__main__ import main as render
-from data_gen.interpreter import NoBlender, find_blender_python
+from data_gen.interpreter import NoBlender, find_blender
 from dig_jax import train
 
 
 @pytest.mark.slow
 def test_grpo_raises_the_held_out_reward_of_the_quickstart_model(tmp_path: pathlib.Path) -> None:
     try:
-        find_blender_python()
+        find_blender()
     except NoBlender as error:
         pytest.skip(str(error))
     pairs = tmp_path / "pairs"

@@ -8,7 +8,7 @@ import pytest
 from data_gen import scene, truth
 from data_gen.geometry import silhouette_area, silhouette_box
 from data_gen.pair import Renderer, decode
-from data_gen.render import WORKER, Worker, WorkerError
+from data_gen.render import Worker, WorkerError
 from data_gen.schema import BUILT_IN_SHAPES, TEXTURES
 from data_gen.shapes import SHAPES
 
@@ -16,8 +16,8 @@ CAMERA = scene.Camera(location=(1.0, -8.0, 6.0), target=(0.0, 0.0, 0.0), lens=60
 
 
 @pytest.fixture(scope="module")
-def renderer(blender_python, tmp_path_factory):
-    with Worker([blender_python, str(WORKER), "--threads=1"], timeout=120) as worker:
+def renderer(blender, tmp_path_factory):
+    with Worker(blender.command(1), timeout=120) as worker:
         yield Renderer(worker, tmp_path_factory.mktemp("renders"))
 
 
@@ -86,8 +86,8 @@ def test_a_scene_renders_to_the_same_picture_again_whatever_came_between(rendere
     assert np.abs(once - again).max() <= 1
 
 
-def test_a_missing_gpu_is_an_error_that_names_the_flag(blender_python):
-    command = [blender_python, str(WORKER), "--device=optix"]
+def test_a_missing_gpu_is_an_error_that_names_the_flag(blender):
+    command = blender.command(1, "--device=optix")
     with (
         Worker(command, timeout=60) as worker,
         pytest.raises(WorkerError, match="--device=optix: Cycles finds no"),
