@@ -6,8 +6,9 @@ first:
 
     [[x0, y0, x1, y1], ...]        or        [{"bbox_2d": [x0, y0, x1, y1], "label": "..."}, ...]
 
-`[]` is a valid answer: no differences. A Thinking model's answer is what follows the last `</think>`; without
-that tag the completion was cut off and there is no answer at all.
+`[]` is a valid answer: no differences. A list with the same box twice is not: one box can not be two
+differences. A Thinking model's answer is what follows the last `</think>`; without that tag the completion
+was cut off and there is no answer at all.
 
 Any other text is invalid in form, for the first reason found. Its boxes are then every well-formed box
 anywhere in the answer, so that an untrained model that wraps its list in prose still gets a signal for where
@@ -38,6 +39,7 @@ BAD_ITEM = "bad_item"  # an item of the list is not a box of four numbers
 NOT_FINITE = "not_finite"  # NaN, Infinity, or a number too large for a float
 OUT_OF_RANGE = "out_of_range"  # a coordinate outside 0..1000
 NOT_ORDERED = "not_ordered"  # x0 >= x1 or y0 >= y1: reversed corners, or a box without area
+REPEATED = "repeated"  # the same box twice
 TOO_MANY = "too_many"  # more than `max_boxes` boxes; the first `max_boxes` are kept
 REASONS = (
     VALID,
@@ -49,6 +51,7 @@ REASONS = (
     NOT_FINITE,
     OUT_OF_RANGE,
     NOT_ORDERED,
+    REPEATED,
     TOO_MANY,
 )
 
@@ -66,7 +69,7 @@ class Answer:
 
     Attributes:
       boxes: float32 [n, 4], `x0, y0, x1, y1` normalised to 0..1, x0 < x1 and y0 < y1, in the order given;
-        repeated boxes are kept. n is at most `max_boxes`.
+        repeated boxes are in it. n is at most `max_boxes`.
       valid: whether the form was right.
       reason: one of `REASONS`; `VALID` if and only if `valid`.
     """
@@ -95,11 +98,11 @@ def parse_answer(text: str, *, thinking: bool, max_boxes: int) -> Answer:
     items = _load_json(text)
     if isinstance(items, list):
         boxes, reason = _read_items(items)
-        if reason == VALID and len(boxes) <= max_boxes:
-            return _answer(boxes, VALID)
-        if reason == VALID:
+        if reason != VALID:
+            return _answer(_find_boxes(text, max_boxes), reason)
+        if len(boxes) > max_boxes:
             return _answer(boxes[:max_boxes], TOO_MANY)
-        return _answer(_find_boxes(text, max_boxes), reason)
+        return _answer(boxes, VALID if len(set(boxes)) == len(boxes) else REPEATED)
     found = _find_boxes(text, max_boxes)
     return _answer(found, NOT_A_LIST if found else NO_BOX)
 

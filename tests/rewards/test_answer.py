@@ -97,9 +97,9 @@ def test_anything_else_is_invalid_for_a_named_reason_and_keeps_its_well_formed_b
     assert (answer.valid, answer.reason, thousandths(answer)) == (False, reason, kept)
 
 
-def test_repeated_boxes_are_kept():
+def test_a_repeated_box_is_a_format_error_that_keeps_both():
     answer = parse("[[1,2,3,4],[1,2,3,4]]")
-    assert answer.valid and thousandths(answer) == [[1, 2, 3, 4]] * 2
+    assert answer.reason == answers.REPEATED and thousandths(answer) == [[1, 2, 3, 4]] * 2
 
 
 def test_more_than_max_boxes_is_a_format_error_that_keeps_the_first_ones():
@@ -223,4 +223,5 @@ def test_every_list_of_proper_boxes_is_read_back_exactly(boxes, native, frame, t
     items = [{"bbox_2d": box, "label": "x"} for box in boxes] if native else boxes
     text = "thought</think>" * thinking + frame.replace("{}", json.dumps(items))
     answer = parse(text, thinking=thinking)
-    assert answer.valid and thousandths(answer) == boxes
+    assert thousandths(answer) == boxes
+    assert answer.valid == (len({tuple(box) for box in boxes}) == len(boxes))

@@ -1,4 +1,4 @@
-"""The reward: hand-computed cases, a brute-force reference, bounds, and attempts to cheat it."""
+"""The reward: hand-computed cases, a brute-force reference, and bounds. Cheating it: test_probes.py."""
 
 import dataclasses
 import json
@@ -107,34 +107,6 @@ def test_a_thinking_model_cut_off_earns_nothing():
     scores = score([thought, f"{thought}</think>{json.dumps(TRUE)}"], [TRUE, TRUE], thinking=True)
     np.testing.assert_array_equal(scores.reward, [0, 1])
     assert scores.reasons == ("truncated", "valid")
-
-
-def grid(per_side: int) -> list[list[int]]:
-    step = 1000 // per_side
-    return [[x, y, x + step, y + step] for x in range(0, 1000, step) for y in range(0, 1000, step)]
-
-
-HACKS = {
-    "always the same 3 boxes": [[0, 0, 300, 300], [350, 350, 650, 650], [700, 700, 1000, 1000]],
-    "the whole image": [[0, 0, 1000, 1000]],
-    "the whole image 4 times": [[0, 0, 1000, 1000]] * 4,
-    "a grid of 4 boxes": grid(2),
-    "a grid of 16 boxes": grid(4),
-    "a grid of 100 boxes": grid(10),
-    "one true box 4 times": [TRUE[0]] * 4,
-    "one true box 16 times": [TRUE[0]] * 16,
-    "an empty list": [],
-    "1000 empty lists": "[" + "[]," * 999 + "[]]",
-}
-
-
-@pytest.mark.parametrize("hack", HACKS)
-@pytest.mark.parametrize("num_true", [2, 4])
-def test_a_cheat_earns_strictly_less_than_an_honest_half_right_answer(hack, num_true):
-    truth, half = TRUE[:num_true], TRUE[: num_true // 2]
-    misses = [[0, 400, 50, 450], [900, 900, 950, 950]][: num_true // 2]
-    half_found, half_right_half_wrong = reward(half, truth), reward(half + misses, truth)
-    assert reward(HACKS[hack], truth) < min(half_found, half_right_half_wrong)
 
 
 def test_each_repetition_of_a_true_box_costs():
