@@ -16,7 +16,9 @@ from data_gen.shapes import shape
 ORDER = ("size", "color", "texture", "material")
 PREFERENCE = ("color", "texture", "material", "size")
 
-# By place from the left, starting at the second; scenes have at most schema.MAX_OBJECTS objects.
+CLEAR = 0.04  # share of the picture by which an object must stand apart to be called its leftmost
+
+# By place from the left; scenes have at most schema.MAX_OBJECTS objects.
 ORDINALS = (
     "first",
     "second",
@@ -74,14 +76,23 @@ def phrase(item: Object, attributes: Sequence[str]) -> str:
 
 
 def place_among(item: Object, twins: Sequence[Object], scene: Scene) -> str:
-    """Its place among objects that words cannot tell apart, as a pattern: "the leftmost {}"."""
+    """Its place among objects that words cannot tell apart, as a pattern: "the leftmost {}".
+
+    Left and right if the picture shows the object clearly apart from its twins that way, else near and far,
+    else by count from the left.
+    """
     centres = project(scene.camera, scene.width, scene.height, np.array([twin.position for twin in twins]))
-    order = sorted(range(len(twins)), key=lambda number: (centres[number][0], twins[number].id))
-    place = [twins[number].id for number in order].index(item.id)
-    if place == 0:
-        return "the leftmost {}"
-    if place == len(twins) - 1:
-        return "the rightmost {}"
-    if len(twins) == 3:
-        return "the middle {}"
-    return f"the {ORDINALS[place]} {{}} from the left"
+    own = centres[[twin.id for twin in twins].index(item.id)]
+    others = np.array([centre for centre, twin in zip(centres, twins, strict=True) if twin.id != item.id])
+    for axis, length, first, last in (
+        (0, scene.width, "leftmost", "rightmost"),
+        (1, scene.height, "farthest", "nearest"),
+    ):
+        apart = (own[axis] - others[:, axis]) / length
+        if (apart < -CLEAR).all():
+            return f"the {first} {{}}"
+        if (apart > CLEAR).all():
+            return f"the {last} {{}}"
+    # Twins one above the other: the farther one counts first.
+    before = sum((x, y) < (own[0], own[1]) for x, y in others.tolist())
+    return f"the {ORDINALS[before]} {{}} from the left"

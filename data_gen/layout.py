@@ -32,17 +32,18 @@ def place(
     camera: Camera,
     changes: Sequence[Change],
     regions: Sequence[int | None] = (),
+    fixed: Sequence[Change] = (),
 ) -> list[Change]:
     """Finds every object a spot that suits it before and after its change; raises NoRoom if there is none.
 
     Spots are drawn evenly over the picture rather than over the ground, so that far objects do not crowd.
-    The first objects are put into these `regions` of it.
+    The first objects are put into these `regions` of it. Objects that are `fixed` have a place already.
     """
     windows = [cell(preset, camera, region) for region in regions]
     windows += [cell(preset, camera, None)] * (len(changes) - len(windows))
     for _ in range(LAYOUTS):
-        placed: list[Change] = []
-        boxes: list[Box] = []
+        placed = list(fixed)
+        boxes = [bounding_box(preset, camera, change) for change in fixed]
         for change, window in zip(changes, windows, strict=True):
             for _ in range(PLACES_PER_OBJECT):
                 candidate = put_somewhere(rng, preset, camera, change, window)
@@ -53,8 +54,8 @@ def place(
                     break
             else:
                 break
-        if len(placed) == len(changes):
-            return placed
+        if len(placed) == len(fixed) + len(changes):
+            return placed[len(fixed) :]
     raise NoRoom
 
 
@@ -105,6 +106,13 @@ def moved_to(change: Change, x: float, y: float) -> Change:
     )
 
 
+def bounding_box(preset: Preset, camera: Camera, change: Change) -> Box:
+    """The box around both versions of an object."""
+    corners = [silhouette_box(item, camera, preset.width, preset.height) for item in change.versions]
+    lefts, tops, rights, bottoms = zip(*corners, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
+
+
 def fitting_box(
     preset: Preset, camera: Camera, change: Change, placed: Sequence[Change], boxes: Sequence[Box]
 ) -> Box | None:
@@ -112,9 +120,7 @@ def fitting_box(
 
     `boxes` are those of the objects in `placed`.
     """
-    corners = [silhouette_box(item, camera, preset.width, preset.height) for item in change.versions]
-    lefts, tops, rights, bottoms = zip(*corners, strict=True)
-    box = (min(lefts), min(tops), max(rights), max(bottoms))
+    box = bounding_box(preset, camera, change)
     if (
         min(box[0], box[1], preset.width - box[2], preset.height - box[3])
         < preset.frame_margin * preset.width

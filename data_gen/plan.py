@@ -17,7 +17,7 @@ from data_gen.changes import CHANGES, Change, unchanged
 from data_gen.describe import subject
 from data_gen.layout import REGIONS, NoRoom, place
 from data_gen.presets import Preset
-from data_gen.scene import Camera, Ground, Lighting, Object, Scene
+from data_gen.scene import Object, Scene
 
 SUITABLE_TRIES = 200  # objects drawn until one suits a change
 
@@ -153,40 +153,39 @@ def plan_pair(preset: Preset, seed: int, split: str, index: int, attempt: int) -
         changes = place(rng, preset, camera, changes, regions)
     except NoRoom:
         raise Rejected("objects do not fit") from None
-    seed_of_noise = rng.randrange(2**31)
-    ground = rig.pick(rng, preset.grounds)
-    plan = finish(preset, (camera, lighting, ground), changes[: len(targets)], changes, seed_of_noise)
-    plan = dataclasses.replace(plan, id=name, seed=seed, split=split, index=index, attempt=attempt)
+    noise_seed = rng.randrange(2**31)
+    base = Scene(
+        width=preset.width,
+        height=preset.height,
+        samples=preset.samples,
+        denoise=preset.denoise,
+        seed=noise_seed,
+        camera=camera,
+        lighting=lighting,
+        ground=rig.pick(rng, preset.grounds),
+        objects=(),
+    )
+    plan = finish(base, changes, len(targets))
+    plan = dataclasses.replace(
+        plan, id=name, preset=preset.name, seed=seed, split=split, index=index, attempt=attempt
+    )
     return distract(rng, preset, plan)
 
 
-def finish(
-    preset: Preset,
-    surroundings: tuple[Camera, Lighting, Ground],
-    changes: Sequence[Change],
-    everything: Sequence[Change],
-    noise_seed: int,
-) -> PairPlan:
-    """The plan of placed objects: `everything` with its `changes` described. It has no name yet."""
-    camera, lighting, ground = surroundings
+def finish(base: Scene, everything: Sequence[Change], count: int) -> PairPlan:
+    """The plan of placed objects, the first `count` of which are the differences. It has no name yet.
 
-    def make(items: list[Object | None]) -> Scene:
-        return Scene(
-            width=preset.width,
-            height=preset.height,
-            samples=preset.samples,
-            denoise=preset.denoise,
-            seed=noise_seed,
-            camera=camera,
-            lighting=lighting,
-            ground=ground,
-            objects=tuple(sorted((item for item in items if item), key=lambda item: item.id)),
-        )
+    `base` is the scene around the objects.
+    """
 
-    scene_a = make([change.before for change in everything])
-    scene_b = make([change.after for change in everything])
-    described = tuple(describe(change, scene_a, scene_b) for change in changes)
-    return PairPlan("", preset.name, 0, "", 0, 0, scene_a, scene_b, described)
+    def fill(items: list[Object | None]) -> Scene:
+        present = sorted((item for item in items if item), key=lambda item: item.id)
+        return dataclasses.replace(base, objects=tuple(present))
+
+    scene_a = fill([change.before for change in everything])
+    scene_b = fill([change.after for change in everything])
+    described = tuple(describe(change, scene_a, scene_b) for change in everything[:count])
+    return PairPlan("", "", 0, "", 0, 0, scene_a, scene_b, described)
 
 
 def describe(change: Change, scene_a: Scene, scene_b: Scene) -> Change:

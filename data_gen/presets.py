@@ -40,13 +40,13 @@ RICH_GROUNDS = (
     Ground((206, 196, 178)),
     Ground((100, 108, 116)),
     Ground((150, 168, 150)),
-    Ground((172, 128, 86), "wood", (140, 98, 60), 1.2),
-    Ground((198, 194, 188), "checker", (158, 152, 146), 1.5),
-    Ground((178, 124, 104), "brick", (206, 196, 186), 1.4),
-    Ground((156, 152, 144), "noise", (124, 120, 114), 0.6),
-    Ground((216, 214, 210), "marble", (168, 166, 164), 4.0),
-    Ground((190, 196, 202), "grid", (132, 140, 148), 1.0),
-    Ground((208, 186, 146), "waves", (186, 160, 120), 0.9),
+    Ground((172, 128, 86), "wood", (144, 102, 64), 1.4),
+    Ground((198, 194, 188), "checker", (168, 162, 156), 2.6),
+    Ground((172, 136, 120), "brick", (192, 172, 160), 2.6),
+    Ground((156, 152, 144), "noise", (136, 132, 124), 1.2),
+    Ground((206, 204, 200), "marble", (172, 170, 168), 4.0),
+    Ground((190, 196, 202), "grid", (158, 166, 174), 2.2),
+    Ground((204, 184, 148), "waves", (186, 164, 128), 1.2),
 )
 
 MAX_DIFFERENCES = 4  # as in the paper
@@ -258,7 +258,7 @@ RICH = Preset(
     gap=0.06,
     lighting=("studio", "hdri", "sky"),
     grounds=RICH_GROUNDS,
-    accept=Acceptance(min_visible=0.001, min_visible_fraction=0.3, max_occlusion=0.6),
+    accept=Acceptance(min_visible=0.001, min_visible_fraction=0.3, max_occlusion=0.6, max_outside=0.02),
 )
 
 PRESETS = {preset.name: preset for preset in (TINY, CLEVR, RICH, STAGE1, STAGE2, STAGE3)}
@@ -283,3 +283,15 @@ def parse_differences(text: str) -> tuple[float, ...]:
             "like 2, 0-3 (equally often) or 0:0.1,1:0.6,2:0.3 (relative shares)"
         )
     return tuple(shares.get(count, 0.0) for count in range(max(shares) + 1))
+
+
+def with_identical(preset: Preset, share: float) -> Preset:
+    """The preset with that share of pairs without a difference; the other shares keep their proportions.
+
+    Raises ValueError for a share outside 0..1, or when no other pairs are there to keep.
+    """
+    rest = sum(preset.weights[1:])
+    if not 0 <= share <= 1 or (rest == 0 and share < 1):
+        raise ValueError(f"{share}: expected a share from 0 to 1 of pairs without a difference")
+    others = [weight * (1 - share) / rest if rest else 0.0 for weight in preset.weights[1:]]
+    return dataclasses.replace(preset, weights=(share, *others))

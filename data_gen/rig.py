@@ -16,9 +16,9 @@ Choice = TypeVar("Choice")
 # The lamps of the studio, after CLEVR's base scene: azimuth from the camera's side and elevation in degrees,
 # distance and radius in metres, irradiance at the origin in W/m2.
 STUDIO = (
-    (-35.0, 50.0, 9.0, 0.8, 2.6),  # key: shadows with an edge
-    (50.0, 32.0, 9.5, 2.2, 0.7),  # fill: softens them
-    (165.0, 40.0, 10.0, 1.2, 0.8),  # back: bright rims
+    (-35.0, 55.0, 9.0, 1.4, 2.1),  # key: the shadows
+    (50.0, 35.0, 9.5, 2.4, 0.8),  # fill: softens them
+    (165.0, 40.0, 10.0, 1.4, 0.7),  # back: bright rims
 )
 STUDIO_JITTER = 1.0  # metres, as in CLEVR
 DEGREES_PER_METRE = 10.0  # of light jitter, for surroundings and sun
@@ -59,12 +59,12 @@ def sample_lighting(rng: random.Random, preset: Preset) -> Lighting:
     if kind == "hdri":
         image = pick(rng, preset.environments)
         return Lighting(
-            kind, image=image, rotation=rng.uniform(-180.0, 180.0), strength=rng.uniform(0.9, 1.2)
+            kind, image=image, rotation=rng.uniform(-180.0, 180.0), strength=rng.uniform(0.85, 1.2)
         )
     return Lighting(
         kind,
         rotation=rng.uniform(-180.0, 180.0),
-        elevation=rng.uniform(25.0, 65.0),
+        elevation=rng.uniform(35.0, 70.0),
         strength=rng.uniform(0.9, 1.1),
     )
 

@@ -34,7 +34,7 @@ def make_material(kind: str, color: Any, tree: Tree) -> Any:
         return tree.mix_shader(fresnel, matt, gloss)
     if kind == "glass":
         # Light passes straight through for shadows: caustics would take thousands of samples.
-        tint = tree.mix_color(0.5, color, (1, 1, 1, 1))
+        tint = tree.mix_color(0.38, color, (1, 1, 1, 1))
         glass = tree.add("BsdfGlass", {"Color": tint, "Roughness": 0.0, "IOR": 1.4})
         clear = tree.add("BsdfTransparent", {"Color": tint})
         return tree.mix_shader(tree.add("LightPath").outputs["Is Shadow Ray"], glass, clear)
