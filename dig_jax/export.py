@@ -72,7 +72,7 @@ def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
         part = {key: changed(value) if isinstance(value, dict) else value for key, value in part.items()}
         return {**part, **{key: dtype for key in ("dtype", "torch_dtype") if key in part}}
 
-    return changed({"dtype": dtype, **config})
+    return {**changed(config), "dtype": dtype}
 
 
 def mesh_for(sizes: ConfigDict) -> Mesh:

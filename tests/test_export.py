@@ -1,0 +1,209 @@
+"""`python -m dig_jax.export`: a folder that transformers takes for one of its own, whole or not there."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from flax import nnx
+from safetensors.numpy import load_file
+
+from configs import base
+from dig_jax import checkpoint, export
+from dig_jax.data.images import ImageConfig, preprocess
+from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.qwen3_vl.inputs import make_prompts
+
+ROOT = Path(__file__).parents[1]
+
+
+def make_workdir(model: Path, workdir: Path, steps: tuple[int, ...] = (3,)) -> Path:
+    """The workdir of a run that started from `model`. Step 1 doubled its parameters, later ones did not."""
+    folder = epath.Path(workdir)
+    checkpoint.copy_model_files(epath.Path(model), folder / "model")
+    config = base.get_config()
+    checkpoint.write_json(folder / "config.json", config.to_dict())
+    params = hf.load_params(model, hf.load_config(model))
+    checkpoints = checkpoint.Checkpoints(folder, keep=len(steps))
+    for step in steps:
+        scaled = jax.tree.map(lambda x: 2 * x, params) if step == 1 else params
+        checkpoints.save(step, {"params": scaled}, {})
+    checkpoints.close()
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny_qwen3vl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_workdir(tiny_qwen3vl, tmp_path_factory.mktemp("runs") / "run", steps=(1, 3))
+
+
+def run(workdir: Path, out: Path | str, *flags: str) -> Path:
+    export.main([f"--workdir={workdir}", f"--out={out}", *flags])
+    return Path(out)
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    return {name: array for file in folder.glob("*.safetensors") for name, array in load_file(file).items()}
+
+
+def assert_same_bits(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert ours[name].dtype == array.dtype and ours[name].tobytes() == array.tobytes(), name
+
+
+def our_logits(folder: Path, ids: np.ndarray, images: list) -> np.ndarray:
+    """Logits [T,V] of one prompt."""
+    model = hf.load_model(folder)
+    patches = sum(len(patches) for patches, _ in images)
+    prompts = make_prompts([ids], [images], model.config, prompt_length=len(ids), num_patches=patches)
+
+    @jax.jit
+    def logits(state):
+        merged = nnx.merge(graphdef, state)
+        return merged.logits(merged(prompts)[0])[0]
+
+    graphdef, state = nnx.split(model)
+    return np.asarray(logits(state))
+
+
+def their_model(folder: Path) -> Any:
+    pytest.importorskip("torch")
+    from transformers import AutoModelForImageTextToText
+
+    model, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert type(model).__name__ == "Qwen3VLForConditionalGeneration" and not any(report.values()), report
+    return model.eval()
+
+
+def their_prompt(folder: Path, pixels: np.ndarray) -> tuple[np.ndarray, Any]:
+    """Token ids and image inputs by the tokenizer and the image processor that transformers finds there."""
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    tokens = pixels.shape[0] * pixels.shape[1] // 32**2
+    text = f"Find <|vision_start|>{'<|image_pad|>' * tokens}<|vision_end|> it"
+    ids = np.array(AutoTokenizer.from_pretrained(folder)(text)["input_ids"])
+    return ids, AutoImageProcessor.from_pretrained(folder)(images=[pixels], return_tensors="np")
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied, one file", "tied, several files"])
+def test_transformers_loads_an_export_and_gives_the_same_logits(tied, request, tmp_path):
+    torch = pytest.importorskip("torch")
+    model = request.getfixturevalue("tiny_qwen3vl_thinking" if tied else "tiny_qwen3vl")
+    started = make_workdir(model, tmp_path / "run")
+    out = run(started, tmp_path / "out", *(["--max_shard_bytes=100000"] if tied else []))
+    assert_same_bits(tensors(out), tensors(model))
+    assert (out / "model.safetensors").exists() != tied
+
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    ids, image = their_prompt(out, pixels)
+    theirs = their_model(out)
+    with torch.no_grad():
+        expected = theirs(
+            input_ids=torch.tensor(ids[None]),
+            mm_token_type_ids=torch.tensor(ids[None] == theirs.config.image_token_id).long(),
+            pixel_values=torch.tensor(image["pixel_values"]),
+            image_grid_thw=torch.tensor(image["image_grid_thw"]),
+        ).logits[0]
+    ours = our_logits(out, ids, [preprocess(pixels, ImageConfig.from_folder(out))])
+    np.testing.assert_allclose(ours, expected.numpy(), atol=1e-5)
+
+
+def test_the_files_beside_the_weights_are_those_of_the_original(workdir, tiny_qwen3vl, tmp_path):
+    out = run(workdir, tmp_path / "out")
+    weights = {path.name for path in tiny_qwen3vl.iterdir() if "safetensors" in path.name}
+    names = {path.name for path in tiny_qwen3vl.iterdir()} - weights
+    assert {"generation_config.json", "tokenizer.json", "processor_config.json"} < names
+    assert {path.name for path in out.iterdir()} == names | {"model.safetensors"}
+    for name in names:
+        assert (out / name).read_text() == (tiny_qwen3vl / name).read_text(), name
+
+
+def test_the_dtype_is_converted_where_asked_and_the_config_says_so_everywhere(
+    workdir, tiny_qwen3vl, tmp_path
+):
+    hub_layout = json.loads((tiny_qwen3vl / "config.json").read_text())
+    hub_layout["text_config"]["dtype"] = hub_layout["vision_config"]["torch_dtype"] = "float32"
+    changed = shutil.copytree(workdir, tmp_path / "run")
+    (changed / "model" / "config.json").write_text(json.dumps(hub_layout))
+    out = run(changed, tmp_path / "out", "--dtype=bfloat16")
+    assert_same_bits(tensors(out), {k: a.astype(jnp.bfloat16) for k, a in tensors(tiny_qwen3vl).items()})
+    config = json.loads((out / "config.json").read_text())
+    assert config["dtype"] == config["text_config"]["dtype"] == "bfloat16"
+    assert config["vision_config"]["torch_dtype"] == "bfloat16"
+
+
+def test_any_kept_checkpoint_can_be_exported_and_others_are_named(workdir, tiny_qwen3vl, tmp_path, capsys):
+    doubled = {name: 2 * array for name, array in tensors(tiny_qwen3vl).items()}
+    assert_same_bits(tensors(run(workdir, tmp_path / "out", "--step=1")), doubled)
+    with pytest.raises(SystemExit, match="2"):
+        run(workdir, tmp_path / "other", "--step=2")
+    assert "run has no checkpoint of step 2; it has 1, 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max_shard_bytes=0"], "--max_shard_bytes=0: expected at least 1"),
+        (["--dtype=int8"], "invalid choice: 'int8'"),
+        (["--out=/etc"], "/etc exists and is not empty; remove it or choose another name"),
+        (["--workdir=/etc"], "--workdir=/etc is not the workdir of a run with a checkpoint"),
+    ],
+)
+def test_mistakes_end_with_code_2_and_the_reason(workdir, tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit, match="2"):
+        run(workdir, tmp_path / "out", *flags)
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+KILLED_IN_THE_SECOND_FILE = """
+import os, signal, sys
+from dig_jax import export
+from dig_jax.models import safetensors_io
+write_file = safetensors_io.write_file
+
+def killed(path, specs, arrays):
+    if "model-00002" in path.name:
+        arrays = (os.kill(os.getpid(), signal.SIGKILL) if i else array for i, array in enumerate(arrays))
+    write_file(path, specs, arrays)
+
+safetensors_io.write_file = killed
+export.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_export_leaves_nothing_that_looks_whole_and_the_next_one_tidies_up(
+    workdir, tiny_qwen3vl, tmp_path
+):
+    flags = [f"--workdir={workdir}", f"--out={tmp_path / 'out'}", "--max_shard_bytes=100000"]
+    killed = subprocess.run([sys.executable, "-c", KILLED_IN_THE_SECOND_FILE, *flags], cwd=ROOT)
+    assert killed.returncode == -9
+    assert not (tmp_path / "out").exists()
+    left = {path.name for path in (tmp_path / ".out.incomplete").iterdir()}
+    assert "model-00002-of-00024.safetensors" in left and "config.json" not in left
+    out = run(workdir, tmp_path / "out", "--max_shard_bytes=100000")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert_same_bits(tensors(out), tensors(tiny_qwen3vl))
+
+
+def test_an_export_to_a_bucket_is_a_model_that_loads(workdir, tiny_qwen3vl, bucket, tmp_path):
+    run(workdir, f"{bucket}/models/out", "--max_shard_bytes=100000")
+    assert_same_bits(tensors(tmp_path / "bucket" / "models" / "out"), tensors(tiny_qwen3vl))
+    ours = hf.load_model(checkpoint.find_model(f"{bucket}/models/out"))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(hf.load_model(tiny_qwen3vl)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_of_many_devices_is_exported_on_those_that_are_there():
+    sizes = base.get_config().mesh
+    sizes.data, sizes.fsdp, sizes.tensor = 2, 4, 2
+    mesh = export.mesh_for(sizes)
+    assert dict(mesh.shape) == {"data": 1, "fsdp": jax.device_count(), "tensor": 1}
