@@ -110,15 +110,15 @@ class PlainAttention:
 
     def packed(self, x: QKV, segment: jax.Array) -> jax.Array:
         same = segment[:, None, :, None] == segment[:, None, None, :]  # [B,1,N,N]
-        return attend(x.q[:, None], [KeyValues(x.k, x.v, same)])[:, 0]
+        return attend(x.q[:, None], [KeyValues.of(x, same)])[:, 0]
 
     def causal(self, prompt: QKV) -> jax.Array:
         mask = _causal_mask(prompt.q.shape[1])
-        return attend(prompt.q[:, None], [KeyValues(prompt.k, prompt.v, mask)])[:, 0]
+        return attend(prompt.q[:, None], [KeyValues.of(prompt, mask)])[:, 0]
 
     def tree(self, prompt: QKV, responses: QKV, length: jax.Array) -> tuple[jax.Array, jax.Array]:
-        shared = KeyValues(prompt.k, prompt.v, length_mask(length, prompt.k.shape[1]))
-        own = KeyValues(responses.k, responses.v, _causal_mask(responses.q.shape[2]))
+        shared = KeyValues.of(prompt, length_mask(length, prompt.k.shape[1]))
+        own = KeyValues.of(responses, _causal_mask(responses.q.shape[2]))
         return self.causal(prompt), attend(responses.q, [shared, own])
 
 
@@ -138,13 +138,19 @@ def _causal_mask(length: int) -> jax.Array:
 class KeyValues(NamedTuple):
     """Keys and values that queries may attend to.
 
-    k, v: [B,S,K,E] when the G sequences share them, else [B,G,S,K,E].
+    k, v: [B,K,S,E] when the G sequences share them, else [B,G,K,S,E]: with the heads first, products over S
+      and E need no transpose.
     mask: bool, broadcastable to [B,G,T,S]; True where the query may look. None: everywhere.
     """
 
     k: jax.Array
     v: jax.Array
     mask: jax.Array | None
+
+    @classmethod
+    def of(cls, tokens: QKV, mask: jax.Array | None) -> "KeyValues":
+        """Those of `tokens`, [B,S,...] or [B,G,S,...]."""
+        return cls(tokens.k.swapaxes(-3, -2), tokens.v.swapaxes(-3, -2), mask)
 
 
 def attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
@@ -197,7 +203,7 @@ def _split_queries(x: jax.Array, axis: int, num_chunks: int) -> jax.Array:
 
 
 def _attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
-    grouped = q.reshape(*q.shape[:3], segments[0].k.shape[-2], -1, q.shape[-1])  # [B,G,T,K,H/K,E]
+    grouped = q.reshape(*q.shape[:3], segments[0].k.shape[-3], -1, q.shape[-1])  # [B,G,T,K,H/K,E]
     scores = [_scores(grouped, segment) for segment in segments]
     # The shift cancels in the quotient, so it carries no gradient.
     peak = jax.lax.stop_gradient(jnp.stack([jnp.max(s, axis=-1, keepdims=True) for s in scores]).max(axis=0))
@@ -209,7 +215,7 @@ def _attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
 
 def _scores(q: jax.Array, segment: KeyValues) -> jax.Array:
     """Scaled and masked scores, float32 [B,G,K,H/K,T,S]."""
-    keys = "bske" if segment.k.ndim == 4 else "bgske"
+    keys = "bkse" if segment.k.ndim == 4 else "bgkse"
     scores = jnp.einsum(
         f"bgtkhe,{keys}->bgkhts",
         q,
@@ -225,7 +231,7 @@ def _scores(q: jax.Array, segment: KeyValues) -> jax.Array:
 
 def _mix(weights: jax.Array, segment: KeyValues) -> jax.Array:
     """Sum of values under unnormalised weights [B,G,K,H/K,T,S]: float32 [B,G,T,K,H/K,E]."""
-    values = "bske" if segment.v.ndim == 4 else "bgske"
+    values = "bkse" if segment.v.ndim == 4 else "bgkse"
     return jnp.einsum(
         f"bgkhts,{values}->bgtkhe",
         weights.astype(segment.v.dtype),

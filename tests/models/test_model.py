@@ -61,7 +61,7 @@ def test_prompt_states_do_not_depend_on_responses(model, make, prompts_and_respo
     with_responses, _ = jax.jit(Qwen3VL.__call__)(model, prompts, responses)
     alone, cache = jax.jit(Qwen3VL.prefill)(model, prompts)
     np.testing.assert_allclose(with_responses, alone, atol=1e-5)
-    assert cache.k.shape == (4, 2, make.pad(*examples).tokens.shape[1], 2, 32)
+    assert cache.k.shape == (4, 2, 2, make.pad(*examples).tokens.shape[1], 32)
 
 
 def test_decoding_equals_the_teacher_forced_pass(model, make, prompts_and_responses):
@@ -78,6 +78,21 @@ def test_decoding_equals_the_teacher_forced_pass(model, make, prompts_and_respon
         np.testing.assert_allclose(hidden, expected[:, :, step], atol=1e-5)
         hidden, each = decode(model, tokens, np.full((2, GROUP), step), prompt_cache, each)
         np.testing.assert_allclose(hidden, expected[:, :, step], atol=1e-5)
+
+
+def test_decoding_may_read_the_filled_slots_alone(model, make, prompts_and_responses):
+    """A window of the slots before the current one, in a cache whose other slots are no numbers."""
+    examples, responses = prompts_and_responses
+    _, prompt_cache = jax.jit(Qwen3VL.prefill)(model, make.pad(*examples))
+    decode = jax.jit(Qwen3VL.decode, static_argnames="window")
+    cache = model.init_response_cache(2, GROUP, LENGTH)
+    for step in range(3):
+        _, cache = decode(model, responses[..., step], step, prompt_cache, cache)
+    expected, _ = decode(model, responses[..., 3], 3, prompt_cache, cache)
+    spoiled = jax.tree.map(lambda x: x.at[..., 3:, :].set(jnp.nan), cache)
+    hidden, written = decode(model, responses[..., 3], 3, prompt_cache, spoiled, window=3)
+    np.testing.assert_allclose(hidden, expected, atol=1e-6)
+    assert np.isfinite(written.k[..., :4, :]).all()
 
 
 def test_a_slot_can_start_a_new_response_while_others_go_on(model, make, prompts_and_responses):

@@ -226,7 +226,7 @@ def test_the_prompt_cache_is_shared_by_the_group(model, prompts, sampling):
     )
     shapes = {tuple(map(int, dims.split(","))) for dims in re.findall(r"f32\[([\d,]+)\]", text)}
     config = model.config.text
-    cache = (config.num_hidden_layers, 2, PROMPT_LENGTH, config.num_key_value_heads, head_dim)
+    cache = (config.num_hidden_layers, 2, config.num_key_value_heads, PROMPT_LENGTH, head_dim)
     assert cache in shapes
     assert not [shape for shape in shapes if {group, PROMPT_LENGTH, head_dim} <= set(shape)]
 

@@ -16,7 +16,7 @@ from dig_jax.models.attention import PLAIN, Attention
 from dig_jax.models.layers import REMAT, constrain, make_param, precision_for
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
-from dig_jax.models.qwen3_vl.text import PromptCache, ResponseCache, TextDecoder
+from dig_jax.models.qwen3_vl.text import RESPONSE_CACHE, PromptCache, ResponseCache, TextDecoder
 from dig_jax.models.qwen3_vl.vision import VisionTower
 
 __all__ = ["PromptCache", "Qwen3VL", "ResponseCache"]
@@ -113,11 +113,17 @@ class Qwen3VL(nnx.Module):
     def init_response_cache(self, batch: int, group: int, length: int) -> ResponseCache:
         """An empty cache for `group` responses of up to `length` tokens to each of `batch` prompts."""
         text = self.config.text
-        shape = (text.num_hidden_layers, batch, group, length, text.num_key_value_heads, text.head_dim)
-        return ResponseCache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+        shape = (text.num_hidden_layers, batch, group, text.num_key_value_heads, length, text.head_dim)
+        empty = constrain(jnp.zeros(shape, self.dtype), *RESPONSE_CACHE)
+        return ResponseCache(empty, empty)
 
     def decode(
-        self, tokens: jax.Array, step: jax.Array | int, prompt_cache: PromptCache, cache: ResponseCache
+        self,
+        tokens: jax.Array,
+        step: jax.Array | int,
+        prompt_cache: PromptCache,
+        cache: ResponseCache,
+        window: int | None = None,
     ) -> tuple[jax.Array, ResponseCache]:
         """Feeds token number `step` of every response.
 
@@ -125,11 +131,13 @@ class Qwen3VL(nnx.Module):
           tokens: int32 [B,G].
           step: int32 scalar, or [B,G]. Slots from `step` on are neither read nor assumed empty, so a slot
             may be reused for a new response by starting it again at 0.
+          window: how many slots of `cache` to read, at least the largest `step`; None reads all.
 
         Returns:
           Hidden states [B,G,D] (their logits are for token `step` + 1) and the cache with slot `step` filled.
         """
-        return self.text.decode(self.text.embed(tokens, self.dtype), jnp.asarray(step), prompt_cache, cache)
+        x = self.text.embed(tokens, self.dtype)
+        return self.text.decode(x, jnp.asarray(step), prompt_cache, cache, window)
 
     def logits(self, hidden: jax.Array, tokens: jax.Array | None = None) -> jax.Array:
         """float32 logits [...,V] of hidden states [...,D], or [...,n] of only the n given `tokens`."""

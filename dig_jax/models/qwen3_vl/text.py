@@ -32,13 +32,17 @@ from dig_jax.models.qwen3_vl.config import TextConfig
 # From the queries, keys and values of each stream to what its tokens have read, [...,T,H,E] each.
 Mix = Callable[..., Sequence[jax.Array]]
 
+# Logical axes of `PromptCache` and `ResponseCache`.
+PROMPT_CACHE = (None, "activation_batch", "activation_kv_heads", None, None)
+RESPONSE_CACHE = (None, "activation_batch", None, "activation_kv_heads", None, None)
+
 
 @flax.struct.dataclass
 class PromptCache:
     """Keys and values of the prompts, shared by all responses to them."""
 
-    k: jax.Array  # [L,B,P,K,E]
-    v: jax.Array  # [L,B,P,K,E]
+    k: jax.Array  # [L,B,K,P,E]
+    v: jax.Array  # [L,B,K,P,E]
     length: jax.Array  # int32 [B]
     next_position: jax.Array  # int32 [B]: M-RoPE position of the first response token
 
@@ -47,8 +51,8 @@ class PromptCache:
 class ResponseCache:
     """Keys and values of the response tokens fed so far."""
 
-    k: jax.Array  # [L,B,G,R,K,E]
-    v: jax.Array  # [L,B,G,R,K,E]
+    k: jax.Array  # [L,B,G,K,R,E]
+    v: jax.Array  # [L,B,G,K,R,E]
 
 
 class TextAttention(nnx.Module):
@@ -162,7 +166,7 @@ class TextDecoder(nnx.Module):
           deepstack: [taps,B,P,D], zero off the image tokens; entry j is added after layer j.
 
         Returns:
-          Final-normed hidden states [B,P,D], and their keys and values [L,B,P,K,E].
+          Final-normed hidden states [B,P,D], and their keys and values [L,B,K,P,E].
         """
         rotation = mrope(positions, self.config)
 
@@ -175,10 +179,11 @@ class TextDecoder(nnx.Module):
         def step(x: jax.Array, xs: tuple[jax.Array, TextLayer]) -> tuple[jax.Array, tuple]:
             index, layer = xs
             x, own = run(layer, x)
-            return add_deepstack(x, index, deepstack), (own.k, own.v)
+            kept = KeyValues.of(own, None)
+            return add_deepstack(x, index, deepstack), (kept.k, kept.v)
 
-        x, kv = jax.lax.scan(step, prompt, (self._layer_numbers(), self.layers))
-        return self.norm(x), kv
+        x, (k, v) = jax.lax.scan(step, prompt, (self._layer_numbers(), self.layers))
+        return self.norm(x), (constrain(k, *PROMPT_CACHE), constrain(v, *PROMPT_CACHE))
 
     def with_responses(
         self,
@@ -219,13 +224,19 @@ class TextDecoder(nnx.Module):
         return self.norm(x), self.norm(y)
 
     def decode(
-        self, x: jax.Array, step: jax.Array, prompt_cache: PromptCache, cache: ResponseCache
+        self,
+        x: jax.Array,
+        step: jax.Array,
+        prompt_cache: PromptCache,
+        cache: ResponseCache,
+        window: int | None = None,
     ) -> tuple[jax.Array, ResponseCache]:
         """One more token per response.
 
         Args:
           x: [B,G,D] embeddings of token number `step` of each response.
           step: int32 scalar, or [B,G] when responses have got to different lengths.
+          window: how many slots of `cache` to read, where none from there on is filled; None: all.
 
         Returns:
           Final-normed hidden states [B,G,D] and the cache with slot `step` filled.
@@ -233,20 +244,30 @@ class TextDecoder(nnx.Module):
         batch, group, _ = x.shape
         position = prompt_cache.next_position[:, None] + jnp.broadcast_to(step, (batch, group))
         rotation = mrope(jnp.broadcast_to(position[:, :, None, None], (batch, group, 1, 3)), self.config)
-        visible = length_mask(prompt_cache.length, prompt_cache.k.shape[2])
-        slots = jnp.arange(cache.k.shape[3])
-        filled = (slots < jnp.broadcast_to(step, (batch, group))[..., None])[:, :, None]  # [B,G,1,R]
+        visible = length_mask(prompt_cache.length, prompt_cache.k.shape[3])
+        window = cache.k.shape[4] if window is None else window
+        slots = jnp.arange(window)
+        filled = (slots < jnp.broadcast_to(step, (batch, group))[..., None])[:, :, None]  # [B,G,1,window]
+
+        def read(stacked: jax.Array, index: jax.Array) -> jax.Array:
+            """The window of one layer, [B,G,K,window,E], cut out at once."""
+            size = (1, *stacked.shape[1:4], window, stacked.shape[5])
+            return jax.lax.dynamic_slice(stacked, (index, 0, 0, 0, 0, 0), size)[0]
 
         # The new token attends to the cache as it was and to itself, and the cache is written once after
         # the scan: written inside, it would be copied in every layer.
         def run(x: jax.Array, xs: tuple) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            layer, prompt_k, prompt_v, k, v = xs
-            before = [KeyValues(prompt_k, prompt_v, visible), KeyValues(k, v, filled)]
-            mix = lambda new: [attend(new.q, [*before, KeyValues(new.k, new.v, None)])]  # noqa: E731
+            index, layer, prompt_k, prompt_v = xs
+            before = [
+                KeyValues(prompt_k, prompt_v, visible),
+                KeyValues(read(cache.k, index), read(cache.v, index), filled),
+            ]
+            mix = lambda new: [attend(new.q, [*before, KeyValues.of(new, None)])]  # noqa: E731
             (x,), (new,) = layer([x], [rotation], mix)
-            return x, (new.k, new.v)
+            kept = KeyValues.of(new, None)
+            return x, (kept.k, kept.v)
 
-        per_layer = (self.layers, prompt_cache.k, prompt_cache.v, cache.k, cache.v)
+        per_layer = (self._layer_numbers(), self.layers, prompt_cache.k, prompt_cache.v)
         x, (k, v) = jax.lax.scan(run, x[:, :, None], per_layer)
         cache = ResponseCache(_write_slot(cache.k, k, step), _write_slot(cache.v, v, step))
         return self.norm(x[:, :, 0]), cache
@@ -282,8 +303,12 @@ def mrope(positions: jax.Array, config: TextConfig) -> Rotation:
 
 
 def _write_slot(cache: jax.Array, new: jax.Array, step: jax.Array) -> jax.Array:
-    """Puts `new` [L,B,G,1,K,E] into slot `step` of `cache` [L,B,G,R,K,E]."""
+    """Puts `new` [L,B,G,K,1,E] into slot `step` of `cache` [L,B,G,K,R,E]."""
     if jnp.ndim(step) == 0:
-        return jax.lax.dynamic_update_slice_in_dim(cache, new, step, axis=3)
-    batch, group = new.shape[1:3]
-    return cache.at[:, jnp.arange(batch)[:, None], jnp.arange(group), step].set(new[:, :, :, 0])
+        cache = jax.lax.dynamic_update_slice_in_dim(cache, new, step, axis=4)
+    else:
+        batch, group = new.shape[1:3]
+        rows, columns = jnp.arange(batch)[:, None], jnp.arange(group)
+        # Indices apart from each other move their axes [B,G] to the front.
+        cache = cache.at[:, rows, columns, :, step].set(jnp.moveaxis(new[..., 0, :], 0, 2))
+    return constrain(cache, *RESPONSE_CACHE)
