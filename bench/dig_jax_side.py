@@ -62,6 +62,7 @@ class DigJaxSide:
             global_batch_size=config.batch.prompts,
             seed=config.seed,
             shuffle=True,
+            group_sizes=False,
             augment=Augment(**config.data.augment.to_dict()),
         )
         graphdef, params = loading.load_params(config, epath.Path(folder), epath.Path(folder), mesh)

@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
     # Pixels per image of the sizes that batches are padded to, such as (65536, 262144). A batch takes the
     # smallest that holds all its pairs; each compiles once. () = one per halving of max_pixels, where needed.
     config.data.buckets = ()
+    config.data.group_sizes = False  # batches of pairs of one bucket: less padding, but sizes are not mixed
     config.data.prefetch = 2  # batches prepared ahead by a background thread
 
     config.data.augment = ConfigDict()  # each applied to a training pair with probability one half

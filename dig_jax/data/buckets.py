@@ -85,6 +85,11 @@ class Padding:
     needs: np.ndarray
     smallest: np.ndarray
 
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one bucket to choose from."""
+        return len(self.buckets) > 1
+
     def bucket(self, rows: np.ndarray) -> Bucket:
         """The smallest bucket that holds all of `rows` (int [B], their numbers in the dataset)."""
         return self.buckets[self.smallest[rows].max()]

@@ -95,6 +95,7 @@ class PairLoader:
       global_batch_size: rows per batch over all processes.
       seed: of order and augmentation.
       shuffle: False keeps the order of the dataset, for evaluation.
+      group_sizes: whether batches of a shuffled epoch are made of pairs of one bucket, where that works out.
       augment: see `Augment`.
       readahead: how many of the following batches a background thread prepares while one is used; 0 for none.
       process_index, process_count: this process's share of a batch.
@@ -116,6 +117,7 @@ class PairLoader:
         global_batch_size: int,
         seed: int,
         shuffle: bool,
+        group_sizes: bool,
         augment: Augment,
         readahead: int = 0,
         process_index: int = 0,
@@ -134,6 +136,7 @@ class PairLoader:
         self._global_batch_size = global_batch_size
         self._first_row = process_index * self.batch_size
         self._shuffle = shuffle
+        self._group_sizes = group_sizes
         self._epoch_order = functools.lru_cache(maxsize=2)(self._draw_order)  # a batch may span two epochs
         self._padding = plan_padding(dataset, encoder, bucket_pixels)
         self._readahead = readahead
@@ -195,7 +198,23 @@ class PairLoader:
     def _draw_order(self, epoch: int) -> np.ndarray:
         if not self._shuffle:
             return np.arange(self.num_pairs)
-        return np.random.default_rng([self._seed, _ORDER_STREAM, epoch]).permutation(self.num_pairs)
+        rng = np.random.default_rng([self._seed, _ORDER_STREAM, epoch])
+        order = rng.permutation(self.num_pairs)
+        # With one bucket, grouping leaves the order as it is.
+        return self._grouped(order, epoch, rng) if self._group_sizes and self._padding.several else order
+
+    def _grouped(self, order: np.ndarray, epoch: int, rng: np.random.Generator) -> np.ndarray:
+        """The same pairs in batches of one bucket each, but for those where one bucket's pairs run out.
+
+        An epoch begins with the rows that complete the last batch before it, and ends with a part of a batch.
+        Both take from the largest pairs; only the whole batches between them change places.
+        """
+        order = order[np.argsort(self._padding.smallest[order], kind="stable")]
+        size = self._global_batch_size
+        begin = min(-epoch * self.num_pairs % size, self.num_pairs)
+        batches, rest = np.split(order, [(self.num_pairs - begin) // size * size])
+        batches = rng.permutation(batches.reshape(-1, size)).ravel()
+        return np.concatenate([rest[:begin], batches, rest[begin:]])
 
 
 def plan_padding(dataset: PairDataset, encoder: PairEncoder, bucket_pixels: Sequence[int]) -> Padding:

@@ -49,6 +49,7 @@ def make_loader(dataset: PairDataset, encoder: PairEncoder, **changes: object) -
         "global_batch_size": 2,
         "seed": 0,
         "shuffle": True,
+        "group_sizes": False,
         "augment": NO_AUGMENT,
     }
     return PairLoader(dataset, encoder, **(settings | changes))
@@ -140,6 +141,33 @@ def test_the_expected_padding_is_described_per_bucket(mixed: PairDataset, encode
     used = 1 - (32 + 48 + 128 + 48 + 384) / 5 / 384
     assert lines[-1].startswith("bucket of 112 tokens and 384 patches: 100% of the batches; padding is ")
     assert lines[-1].endswith(f"{used:.1%} of their patches")
+
+
+@pytest.mark.parametrize("size", [2, 3, 7, 40])
+def test_grouped_epochs_show_every_pair_once_in_batches_of_one_bucket(
+    mixed: PairDataset, encoder: PairEncoder, size: int
+):
+    plain, grouped = (
+        make_loader(mixed, encoder, global_batch_size=size, group_sizes=group) for group in (False, True)
+    )
+    steps = range(0, 4 * 20 // size)
+    ids = [id for step in steps for id in grouped.batch(step).ids]
+    for epoch in range(len(ids) // 20):
+        assert len(set(ids[20 * epoch : 20 * (epoch + 1)])) == 20
+    assert ids[:20] != sorted(ids[:20]) and ids[:20] != ids[20:40]
+
+    def padding(loader: PairLoader) -> float:
+        return np.mean([loader.figures(step)["padding/patches"] for step in steps])
+
+    assert padding(grouped) < padding(plain) if size < 20 else padding(grouped) == padding(plain)
+
+
+def test_grouping_changes_nothing_where_all_pairs_are_of_one_size(
+    pairs_folder: pathlib.Path, encoder: PairEncoder
+):
+    dataset = PairDataset([pairs_folder], "train", num_differences=(), cache_bytes=0)
+    plain, grouped = (make_loader(dataset, encoder, group_sizes=group) for group in (False, True))
+    assert [plain.batch(step).ids for step in range(8)] == [grouped.batch(step).ids for step in range(8)]
 
 
 def test_buckets_can_be_given_in_pixels(mixed: PairDataset, encoder: PairEncoder):

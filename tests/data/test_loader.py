@@ -48,6 +48,7 @@ def make_loader(dataset, make_encoder):
             "global_batch_size": 4,
             "seed": 0,
             "shuffle": True,
+            "group_sizes": False,
             "augment": ALL,
         }
         return PairLoader(changes.pop("dataset", dataset), make_encoder(), **(settings | changes))
@@ -98,7 +99,7 @@ def test_an_error_while_reading_ahead_is_raised_for_its_batch(make_encoder):
             return draw_pair(index)
 
     settings = {"global_batch_size": 1, "seed": 0, "shuffle": False, "augment": NO_AUGMENT, "readahead": 2}
-    loader = PairLoader(Broken(), make_encoder(), bucket_pixels=(), **settings)
+    loader = PairLoader(Broken(), make_encoder(), bucket_pixels=(), group_sizes=False, **settings)
     assert [loader.batch(step).ids[0][-1] for step in range(3)] == ["0", "1", "2"]
     with pytest.raises(ValueError, match="pair 3 is damaged"):
         loader.batch(3)
