@@ -50,13 +50,15 @@ class PromptMaker:
         """Pixels between -1 and 1, as the image processor gives them."""
         return rng.uniform(-1, 1, (count, self.config.vision.patch_dim)).astype(np.float32)
 
-    def pad(self, *examples: Example, prompt_length: int = PROMPT_LENGTH) -> Prompts:
+    def pad(
+        self, *examples: Example, prompt_length: int = PROMPT_LENGTH, num_patches: int = NUM_PATCHES
+    ) -> Prompts:
         return make_prompts(
             [example.ids for example in examples],
             [example.images for example in examples],
             self.config,
             prompt_length=prompt_length,
-            num_patches=NUM_PATCHES,
+            num_patches=num_patches,
         )
 
 
@@ -95,7 +97,7 @@ class Reference:
     def logits(self, *examples: Example) -> list[np.ndarray]:
         """Logits [T,V] of every example, padding removed."""
         with self.torch.no_grad():
-            logits = self.forward(*examples).numpy()
+            logits = self.forward(*examples).float().numpy()
         return [row[-len(example.ids) :] for row, example in zip(logits, examples, strict=True)]
 
 
@@ -124,9 +126,3 @@ def reference(tiny_qwen3vl: Path) -> Reference:
 @pytest.fixture(scope="session")
 def make(model: Qwen3VL) -> PromptMaker:
     return PromptMaker(model.config)
-
-
-@pytest.fixture(scope="session")
-def reference_loader() -> Any:
-    """The function (folder) -> Reference, for tests that write a folder of their own."""
-    return load_reference
