@@ -91,6 +91,37 @@ def test_greedy_completions_equal_transformers_generate(tiny_qwen3vl, model, exa
     assert ended.finished[0, 0] and ended.mask[0, 0].sum() <= 21
 
 
+@pytest.mark.parametrize(
+    "kind", ["tiny_qwen3vl", pytest.param("tiny_qwen3vl_thinking", marks=pytest.mark.slow)]
+)
+def test_rows_of_no_image_to_three_are_completed_as_by_transformers(kind, sampling, request):
+    """Sixty-four tokens of each, in one batch; the second model has a tied head."""
+    folder = request.getfixturevalue(kind)
+    model, reference = hf.load_model(folder), load_reference(folder)
+    make = PromptMaker(model.config)
+    grids = [[], [(2, 8)], TWO_IMAGES, [(2, 2), (6, 4), (4, 2)]]
+    rows = [make.example(row, text=3 + 2 * seed, seed=seed) for seed, row in enumerate(grids)]
+    forbidden = np.flatnonzero(~sampling.allowed(model.config.text.vocab_size)).tolist()
+    theirs = reference.model.generate(
+        **reference.inputs(*rows),
+        max_new_tokens=64,
+        do_sample=False,
+        suppress_tokens=forbidden,
+        eos_token_id=None,
+        pad_token_id=sampling.pad_id,
+        output_logits=True,  # before any token is suppressed
+        return_dict_in_generate=True,
+    )
+    tokens = theirs.sequences[:, -64:]
+    logprobs = reference.torch.stack(theirs.logits, dim=1).log_softmax(-1)
+    never = int(np.setdiff1d(np.arange(300), tokens)[0])
+    greedy = dataclasses.replace(sampling, temperature=0.0, eos_ids=(never,))
+    ours = jitted_rollout(model, make.pad(*rows), keys_for(4, 1), sampling=greedy, max_new_tokens=64)
+    np.testing.assert_array_equal(ours.tokens[:, 0], tokens.numpy())
+    chosen = logprobs.gather(2, tokens[..., None])[..., 0]
+    np.testing.assert_allclose(ours.model_logprobs[:, 0], chosen.numpy(), atol=1e-5)
+
+
 # What a rollout is
 
 
