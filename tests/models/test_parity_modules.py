@@ -5,6 +5,7 @@ the same inputs: a failure here says which part is wrong.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,8 @@ from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.text import mrope
 from dig_jax.models.qwen3_vl.vision import rope
-from tests.models.parity import CONFIGS, case
+from tests.models.conftest import PromptMaker
+from tests.models.parity import CONFIGS, MID_CONFIG, case, random_model, reference_of, small_config
 
 TOLERANCE = 1e-5  # of values up to 1, and relative to the largest where that is more
 
@@ -50,34 +52,37 @@ class Recording:
         assert error < TOLERANCE * max(1, np.abs(theirs).max()), f"{name} differs by {error:.1e}"
 
 
+def record(model: Any, run: Callable[[], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """First input and output, where they are arrays, of every part of `model` during `run()`, by name."""
+    inputs: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
+
+    def hook_for(name: str) -> Any:
+        def hook(module: Any, args: Any, kwargs: Any, output: Any) -> None:
+            values = [*args, *kwargs.values()][0], output[0] if isinstance(output, tuple) else output
+            for kept, value in zip((inputs, outputs), values, strict=True):
+                if hasattr(value, "numpy"):
+                    kept[name] = value.numpy()
+
+        return hook
+
+    hooks = [
+        module.register_forward_hook(hook_for(name), with_kwargs=True)
+        for name, module in model.named_modules()
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return inputs, outputs
+
+
 @pytest.fixture(scope="module", params=CONFIGS)
 def recording(request: pytest.FixtureRequest) -> Recording:
     pair = case(request.param)
     example = pair.examples("three images")[0]
-    inputs: dict[str, np.ndarray] = {}
-    outputs: dict[str, Any] = {}
-
-    def record(name: str) -> Any:
-        def hook(module: Any, args: Any, kwargs: Any, output: Any) -> None:
-            first = [*args, *kwargs.values()][0]
-            inputs[name] = first.numpy() if hasattr(first, "numpy") else None
-            first = output[0] if isinstance(output, tuple) else output
-            outputs[name] = first.numpy() if hasattr(first, "numpy") else None
-
-        return hook
-
-    theirs = pair.reference.model.model
-    hooks = [
-        module.register_forward_hook(record(name), with_kwargs=True)
-        for name, module in theirs.named_modules()
-    ]
-    pair.reference.logits(example)
-    for hook in hooks:
-        hook.remove()
+    inputs, outputs = record(pair.reference.model.model, lambda: pair.reference.logits(example))
     prompts = pair.make.pad(
-        example,
-        prompt_length=len(example.ids),
-        num_patches=sum(len(patches) for patches, _ in example.images),
+        example, prompt_length=len(example.ids), num_patches=len(inputs["visual.patch_embed"])
     )
     return Recording(pair.model, prompts, inputs, outputs)
 
@@ -103,6 +108,23 @@ def test_interpolated_table_of_positions(recording):
     ours = jax.jit(lambda tower: tower.position_embedding(coords, grid))(recording.model.vision)
     theirs = recording.inputs["visual.blocks.0"] - recording.outputs["visual.patch_embed"]
     np.testing.assert_allclose(ours[0], theirs, atol=TOLERANCE)
+
+
+def test_the_real_table_of_positions_over_large_and_narrow_images():
+    """48 x 48 positions stretched over images of up to three megapixels."""
+    grids = [(96, 38), (2, 58), (48, 48), (50, 4)]
+    config = small_config(text_layers=1, depth=1, taps=(), positions=48 * 48)
+    model = random_model(config)
+    theirs, torch = reference_of(model), pytest.importorskip("torch")
+    example = PromptMaker(config).example(grids)
+    pixels = torch.tensor(np.concatenate([patches for patches, _ in example.images]))
+    tower = theirs.model.model.visual
+    with torch.no_grad():
+        grid_thw = torch.tensor([(1, *grid) for grid in grids])
+        inputs, outputs = record(tower, lambda: tower(pixels, grid_thw=grid_thw))
+    prompts = PromptMaker(config).pad(example, prompt_length=len(example.ids), num_patches=len(pixels))
+    ours = model.vision.position_embedding(prompts.patch_coords, prompts.patch_grid)
+    np.testing.assert_allclose(ours[0], inputs["blocks.0"] - outputs["patch_embed"], atol=TOLERANCE)
 
 
 def test_rotary_angles_of_patches(recording):
@@ -154,6 +176,23 @@ def test_rotary_angles_of_text_and_images(recording):
     half = recording.model.config.text.head_dim // 2
     cos = recording.outputs["language_model.rotary_emb"]
     np.testing.assert_allclose(recording.text_rotation.cos, cos[..., :half], atol=1e-6)
+
+
+def test_rotary_angles_of_a_real_model_up_to_its_longest_context():
+    """Frequencies that were exact, and not rounded as PyTorch rounds them, would be off by 0.03 here."""
+    torch = pytest.importorskip("torch")
+    from transformers import Qwen3VLTextConfig
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRotaryEmbedding
+
+    config = MID_CONFIG.text
+    positions = np.random.default_rng(0).integers(0, config.max_position_embeddings, (1, 1000, 3))
+    theirs = Qwen3VLTextRotaryEmbedding(Qwen3VLTextConfig(**MID_CONFIG.to_dict()["text_config"]))
+    cos, _ = theirs(torch.zeros(1), torch.tensor(positions).permute(2, 0, 1))
+    ours = jax.jit(lambda positions: mrope(positions, config))(positions)
+    # One of the 64 frequencies differs in its last bit, where their power function is not correctly rounded.
+    np.testing.assert_allclose(ours.cos, cos[..., :64], atol=3e-4)
+    exact = np.median(np.abs(np.asarray(ours.cos) - cos[..., :64].numpy()).max(axis=(0, 1)))
+    assert exact < 1e-6
 
 
 @pytest.mark.parametrize(
