@@ -8,6 +8,7 @@ SHELL := /bin/bash
 
 TRAIN := .venv
 RENDER := .venv-bpy
+BEAM := .venv-beam
 TRL := .venv-trl
 PY := $(TRAIN)/bin/python
 
@@ -66,6 +67,13 @@ $(RENDER)/.stamp: data_gen/requirements-bpy.txt
 	@$(RENDER)/bin/python $(PIP_INSTALL) --requirement $<
 	@rm $(RENDER)/.installing && touch $@
 
+$(BEAM)/.stamp: data_gen/requirements-beam.txt
+	@$(call make_venv,$(BEAM),3.11 3.12 3.13)
+	@touch $(BEAM)/.installing && rm -f $@
+	@echo "installing Apache Beam into $(BEAM) (about 0.6 GB, a minute)"
+	@$(BEAM)/bin/python $(PIP_INSTALL) --requirement $<
+	@rm $(BEAM)/.installing && touch $@
+
 $(TRL)/.stamp: bench/requirements-trl.txt
 	@$(call make_venv,$(TRL),3.11 3.12 3.13)
 	@touch $(TRL)/.installing && rm -f $@
@@ -74,7 +82,7 @@ $(TRL)/.stamp: bench/requirements-trl.txt
 	@$(TRL)/bin/python $(PIP_INSTALL) --requirement $<
 	@rm $(TRL)/.installing && touch $@
 
-.PHONY: setup setup-dev setup-render
+.PHONY: setup setup-dev setup-render setup-beam
 setup: $(TRAIN)/.stamp-base  ## make .venv: everything needed to train on a CPU
 
 setup-dev: $(TRAIN)/.stamp-dev  ## the same, with the test tools and torch for the parity tests
@@ -85,6 +93,8 @@ setup-render: $(RENDER)/.stamp  ## make .venv-bpy: Blender as a Python module, a
 	  echo "  If a lib*.so is missing: apt-get install $(BPY_APT_PACKAGES)" >&2; \
 	  exit 1; \
 	fi
+
+setup-beam: $(BEAM)/.stamp  ## make .venv-beam: for `python -m data_gen.beam`
 
 .PHONY: print-apt-packages
 print-apt-packages:
@@ -108,7 +118,7 @@ warmup: setup setup-render  ## remake the checkpoint the quickstart starts from,
 test: setup-dev setup-render  ## run the tests (PYTEST_ARGS="..." passes options on)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-test-slow: setup-dev setup-render  ## run the tests marked slow: they render, train and compile for minutes
+test-slow: setup-dev setup-render setup-beam  ## run the tests marked slow: they render, train and compile for minutes
 	@$(PY) -m pytest -m slow $(PYTEST_ARGS) || { code=$$?; [ $$code = 5 ] && echo "no test is marked slow" || exit $$code; }
 
 lint: setup-dev  ## ruff (rules and formatting) and shellcheck

@@ -6,7 +6,7 @@ import collections
 import shutil
 
 from data_gen.options import Order
-from data_gen.pipeline import plan_attempt
+from data_gen.pipeline import planner
 from data_gen.planning import PairFailed, plan_next
 from data_gen.presets import Preset
 from data_gen.progress import clock
@@ -42,9 +42,10 @@ def print_estimate(order: Order) -> int:
     objects = []
     step = max(1, len(jobs) // PLANNED)
     sample = jobs[::step][:PLANNED]
+    plan_attempt = planner(order)
     for split, index in sample:
         try:
-            planned = plan_next(plan_attempt(order), (split, index))
+            planned = plan_next(plan_attempt, (split, index))
         except PairFailed as error:
             failed[f"{split} {index}"] = str(error)
             continue

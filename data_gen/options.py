@@ -10,13 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from data_gen.changes import CHANGES
-from data_gen.presets import PRESETS, Preset, parse_differences
+from data_gen.inputs import Inputs
+from data_gen.presets import PRESETS, Preset, parse_differences, with_identical
 from data_gen.staging import Job, Shard
 
 STAGES = ("plan", "render", "verify", "pack")
 DEVICES = ("cpu", "cuda", "optix")
 PRESET_FLAGS = ("samples", "camera_jitter", "light_jitter")  # flags that are fields of Preset
-ACCEPT_FLAGS = ("min_delta_e", "max_delta_e", "min_changed_pixels", "max_occlusion")  # and of Acceptance
+ACCEPT_FLAGS = (
+    "min_delta_e",
+    "max_delta_e",
+    "min_changed_pixels",
+    "max_occlusion",
+    "max_outside",
+)  # Acceptance
 MAX_PIXELS = 8192  # per side: no typing error may ask for a picture that fills the memory
 
 DESCRIPTION = """\
@@ -68,6 +75,7 @@ class Order:
     device: str
     masks: bool
     depth: bool
+    inputs: Inputs
     dry_run: bool
     preview: bool
     flags: dict[str, Any]
@@ -86,8 +94,13 @@ class Order:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line's values; exits with code 2 and a message for values of the wrong form."""
+    return argument_parser("data_gen").parse_args(argv)
+
+
+def argument_parser(module: str) -> argparse.ArgumentParser:
+    """The parser of `python -m MODULE`."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_gen",
+        prog=f"python -m {module}",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -105,7 +118,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--differences",
         help="differences per pair: 2, or 0-3 (equally often), or 0:0.1,1:0.6,2:0.3 (relative shares)",
     )
+    add("--identical", type=float, help="share of pairs without a difference, 0 to 1")
     add("--kinds", help=f"kinds of difference, comma-separated, of: {', '.join(CHANGES)}")
+    add("--objects", help="objects of a pair: 8, or 5-20")
     add("--resolution", help="pixels: 256, or 480x320 (width x height)")
     add("--samples", type=positive, help="render samples per pixel")
     add("--camera_jitter", type=float, help="metres by which B's camera moves: a distractor, no difference")
@@ -114,6 +129,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--max_delta_e", type=float, help="largest one: a low value makes a set of faint differences")
     add("--min_changed_pixels", type=count, help="smallest number of changed pixels of a difference")
     add("--max_occlusion", type=float, help="largest share of a changed object that is hidden, 0 to 1")
+    add("--max_outside", type=float, help="largest share of a picture changed by shadows and reflections")
+
+    add = parser.add_argument_group("your own").add_argument
+    add("--scenes", type=Path, help="scenes as JSON lines, with or without changes (docs/scene.md)")
+    add("--assets", type=Path, help="folder of meshes, textures and skies (docs/scene.md)")
+    add("--kind_file", type=Path, help="Python file that registers a kind of change (docs/changes.md)")
 
     add = parser.add_argument_group("what else a record has").add_argument
     add("--masks", action="store_true", help="object masks of both pictures: mask_a, mask_b")
@@ -140,7 +161,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--dry_run", action="store_true", help="plan only, and estimate the time and the disk it would take")
     add("--preview", action="store_true", help="write an HTML gallery, preview.html, into the dataset")
-    return parser.parse_args(argv)
+    return parser
 
 
 def read_order(args: argparse.Namespace) -> Order:
@@ -150,9 +171,11 @@ def read_order(args: argparse.Namespace) -> Order:
         raise ValueError("--num_pairs=0 and --test_pairs=0: there is nothing to make")
     if args.blender and args.blender_python:
         raise ValueError("--blender and --blender_python: name one of them")
+    inputs = Inputs(args.scenes, args.assets, args.kind_file)
+    inputs.load_kinds()  # before --kinds names one of them
     flags = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     return Order(
-        preset=resolve_preset(args),
+        preset=resolve_preset(args, inputs),
         seed=args.seed,
         counts={"train": args.num_pairs, "test": args.test_pairs},
         out=args.out.absolute(),
@@ -167,6 +190,7 @@ def read_order(args: argparse.Namespace) -> Order:
         device=args.device,
         masks=args.masks,
         depth=args.depth,
+        inputs=inputs,
         dry_run=args.dry_run,
         preview=args.preview,
         flags=flags,
@@ -191,11 +215,15 @@ def resolve_shard(args: argparse.Namespace) -> Shard:
     return Shard(args.shard_index, args.num_shards)
 
 
-def resolve_preset(args: argparse.Namespace) -> Preset:
+def resolve_preset(args: argparse.Namespace, inputs: Inputs) -> Preset:
     """The named preset with the command line's changes. Raises ValueError naming the flag."""
-    preset = PRESETS[args.preset]
+    preset = inputs.extend(PRESETS[args.preset])
     if args.differences:
         preset = dataclasses.replace(preset, weights=parse_differences(args.differences))
+    if args.identical is not None:
+        preset = with_identical(preset, args.identical)
+    if args.objects:
+        preset = dataclasses.replace(preset, objects=parse_range("objects", args.objects))
     if args.kinds:
         preset = dataclasses.replace(preset, kinds=parse_kinds(args.kinds))
     if args.resolution:
@@ -214,6 +242,14 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     if len(set(kinds)) < len(kinds):
         raise ValueError(f"--kinds={text}: a kind is named twice")
     return kinds
+
+
+def parse_range(flag: str, text: str) -> tuple[int, int]:
+    """ "8" -> (8, 8), "5-20" -> (5, 20)."""
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and (last or first).isdecimal() and int(first) <= int(last or first)):
+        raise ValueError(f"--{flag}={text}: expected a number or a range, like 8 or 5-20")
+    return int(first), int(last or first)
 
 
 def parse_resolution(text: str) -> tuple[int, int]:

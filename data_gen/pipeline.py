@@ -18,8 +18,8 @@ from data_gen.crew import Crew
 from data_gen.dataset import METADATA, Dataset, Pair, staged_pair
 from data_gen.interpreter import Blender, NoBlender, find_blender
 from data_gen.options import Order, to_json_values
-from data_gen.plan import PairPlan, pair_id, plan_pair
-from data_gen.planning import read_plan, write_plan
+from data_gen.plan import pair_id
+from data_gen.planning import PlanAttempt, read_plan, write_plan
 from data_gen.progress import Progress
 from data_gen.provenance import git_revision
 from data_gen.record import features
@@ -35,9 +35,8 @@ TIMEOUT_PER_MEGASAMPLE = 40.0
 
 GALLERY = "preview.html"  # in the dataset's folder
 
-DISK_RESERVE = (
-    64 << 20
-)  # bytes that must stay free, so that a full disk is found before a worker trips over it
+# Bytes that must stay free, so that a full disk is found before a worker trips over it.
+DISK_RESERVE = 64 << 20
 
 
 class Incomplete(RuntimeError):
@@ -60,15 +59,17 @@ def run(order: Order) -> None:
     if order.stages == ("pack",):
         pack_stage(order, staging, {})
         return
-    blender = find_blender(order.blender_python, order.blender) if "render" in order.stages else None
     failures: dict[Job, str] = {}
     with staging.locked():
-        if blender:
+        if "render" in order.stages:
             require_disk(order, sum(not staging.is_done(job) for job in order.jobs(order.shard)))
+            blender = find_blender(order.blender_python, order.blender)
+        if "plan" in order.stages or "render" in order.stages:
+            plan_attempt = planner(order)
         if "plan" in order.stages:
-            failures |= plan_stage(order, staging)
-        if blender:
-            failures |= render_stage(order, staging, blender)
+            failures |= plan_stage(order, staging, plan_attempt)
+        if "render" in order.stages:
+            failures |= render_stage(order, staging, blender, plan_attempt)
         if "verify" in order.stages:
             verify_stage(order, staging)
     if "pack" in order.stages and order.shard.count == 1:
@@ -87,6 +88,7 @@ def dataset_spec(order: Order) -> dict[str, Any]:
         "seed": order.seed,
         "masks": order.masks,
         "depth": order.depth,
+        "inputs": order.inputs.digests(),
     }
 
 
@@ -111,25 +113,32 @@ def is_complete(order: Order) -> bool:
     return True
 
 
-def plan_stage(order: Order, staging: Staging) -> dict[Job, str]:
+def planner(order: Order) -> PlanAttempt:
+    """The function that plans attempt n at a pair of this order.
+
+    Raises ValueError for scenes and meshes that cannot be used, NoBlender where meshes need it.
+    """
+    if order.inputs.assets:  # planning has to know how large they are
+        with start_worker(order, find_blender(order.blender_python, order.blender)) as worker:
+            try:
+                order.inputs.measure_assets(worker)
+            except WorkerError as error:
+                raise ValueError(f"--assets={order.inputs.assets}: {error}") from error
+    return order.inputs.planner(order.preset, order.seed)
+
+
+def plan_stage(order: Order, staging: Staging, plan_attempt: PlanAttempt) -> dict[Job, str]:
     """Writes the shard's plan; returns why pairs could not be planned."""
     jobs = [job for job in order.jobs(order.shard) if not staging.is_done(job)]
-    failures = write_plan(staging.plan_path, jobs, plan_attempt(order))
+    failures = write_plan(staging.plan_path, jobs, plan_attempt)
     for job, reason in list(failures.items())[:5]:
         print(f"{job_name(order, job)} cannot be planned: {reason}", file=sys.stderr)
     return failures
 
 
-def plan_attempt(order: Order) -> Any:
-    """The function that plans attempt n at a pair of this order."""
-
-    def attempt(job: Job, number: int) -> PairPlan:
-        return plan_pair(order.preset, order.seed, *job, number)
-
-    return attempt
-
-
-def render_stage(order: Order, staging: Staging, blender: Blender) -> dict[Job, str]:
+def render_stage(
+    order: Order, staging: Staging, blender: Blender, plan_attempt: PlanAttempt
+) -> dict[Job, str]:
     """Renders the shard's pairs that are not staged yet; returns why pairs could not be made."""
     if not staging.plan_path.exists():
         raise ValueError(f"{staging.plan_path} does not exist: run --stage=plan with the same flags first")
@@ -138,9 +147,8 @@ def render_stage(order: Order, staging: Staging, blender: Blender) -> dict[Job, 
     staging.use_renderer({"blender": blender.version, "device": order.device})
     jobs = set(order.jobs(order.shard))
     missing = {job for job in jobs if not staging.is_done(job)}
-    recipe = Recipe(plan_attempt(order), order.preset.accept, order.masks, order.depth)
+    recipe = Recipe(plan_attempt, order.preset.accept, order.masks, order.depth)
     preset = order.preset
-    megasamples = preset.width * preset.height * preset.samples / 1e6
     with (staging.folder / "log.txt").open("a") as log:
         progress = Progress(total=len(jobs), done=len(jobs) - len(missing), log=log)
         progress.say(
@@ -149,11 +157,7 @@ def render_stage(order: Order, staging: Staging, blender: Blender) -> dict[Job, 
             f"Blender {blender.version}"
         )
         crew = Crew(
-            start_worker=lambda: Worker(
-                blender.command(order.threads, *worker_flags(order)),
-                timeout=order.time_limit or TIMEOUT + TIMEOUT_PER_MEGASAMPLE * megasamples,
-                scratch=staging.scratch,
-            ),
+            start_worker=lambda: start_worker(order, blender, staging.scratch),
             make=functools.partial(make_checking_disk, recipe=recipe, staging=staging),
             staging=staging,
             on_pair=progress.add,
@@ -170,19 +174,26 @@ def render_stage(order: Order, staging: Staging, blender: Blender) -> dict[Job, 
     return failures
 
 
+def request_timeout(order: Order) -> float:
+    """Seconds after which a request to a worker counts as hanging."""
+    megasamples = order.preset.width * order.preset.height * order.preset.samples / 1e6
+    return order.time_limit or TIMEOUT + TIMEOUT_PER_MEGASAMPLE * megasamples
+
+
 def require_worker(order: Order, blender: Blender) -> None:
     """Raises NoBlender when no worker starts: with a GPU that is not there, one message is enough."""
-    command = blender.command(order.threads, *worker_flags(order))
     try:
-        with Worker(command, timeout=TIMEOUT) as worker:
+        with start_worker(order, blender) as worker:
             worker.ask({"op": "hello"})
     except WorkerError as error:
         raise NoBlender(str(error)) from error
 
 
-def worker_flags(order: Order) -> list[str]:
-    """Flags of worker.py beyond its threads."""
-    return [f"--device={order.device}"] if order.device != "cpu" else []
+def start_worker(order: Order, blender: Blender, scratch: Path | None = None) -> Worker:
+    """A render worker for this order."""
+    device = [f"--device={order.device}"] if order.device != "cpu" else []
+    command = blender.command(order.threads, *device, *order.inputs.worker_flags())
+    return Worker(command, timeout=request_timeout(order), scratch=scratch)
 
 
 def make_checking_disk(worker: Worker, planned: Any, folder: Path, recipe: Recipe, staging: Staging) -> Any:

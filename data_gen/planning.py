@@ -52,6 +52,8 @@ def plan_next(plan_attempt: PlanAttempt, job: Job, rejected: Sequence[str] = ())
             return Planned(plan_attempt(job, len(reasons)), tuple(reasons))
         except Rejected as reason:
             reasons.append(str(reason))
+        except PairFailed as error:
+            raise PairFailed("; ".join([*reasons, str(error)])) from None
     counts = ", ".join(f"{reason} {count}x" for reason, count in collections.Counter(reasons).most_common())
     advice = f"; {NO_ROOM_ADVICE}" if reasons.count(NO_ROOM) >= MAX_WITHOUT_ROOM else ""
     raise PairFailed(f"all {len(reasons)} attempts rejected ({counts}){advice}")

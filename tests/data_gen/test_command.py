@@ -18,6 +18,27 @@ def test_three_workers_with_two_threads_give_the_same_records_as_one(small_datas
     assert_same_datasets(small_dataset, tmp_path / "three")
 
 
+# Runs a Python with bpy the way Blender runs a script: bpy is loaded, sys.argv holds Blender's own flags.
+AS_BLENDER = """
+import runpy, sys
+if sys.argv[1:] == ["--version"]:
+    print("Blender VERSION")
+else:
+    print("Blender VERSION (hash built from nothing)", flush=True)
+    import bpy
+    runpy.run_path(sys.argv[sys.argv.index("--python") + 1], run_name="__main__")
+"""
+
+
+def test_an_installed_blender_gives_the_same_records(small_dataset, blender, tmp_path):
+    script, program = tmp_path / "as_blender.py", tmp_path / "blender"
+    script.write_text(AS_BLENDER.replace("VERSION", blender.version))
+    program.write_text(f'#!/bin/sh\nexec "{blender.executable}" "{script}" "$@"\n')
+    program.chmod(0o755)
+    assert main([*SMALL, f"--out={tmp_path / 'set'}", "--workers=1", f"--blender={program}"]) == 0
+    assert_same_datasets(small_dataset, tmp_path / "set")
+
+
 def test_records_have_the_documented_features(small_dataset):
     train, test = read(small_dataset, "train"), read(small_dataset, "test")
     assert [record["id"] for record in train] == [f"tiny-11-train-{index:06d}".encode() for index in range(3)]
