@@ -156,7 +156,7 @@ class Qwen3VL(nnx.Module):
         """The same function with kernels and embeddings cast to `dtype` once, instead of at every use.
 
         Decoding reads all of them for every token, so it should not read float32 ones. Norms and the table of
-        patch positions are used in float32 and stay as they are: no result changes by a bit.
+        patch positions are used in float32 and stay as they are, so every operation gets what it got.
         """
         graphdef, params = nnx.split(self, nnx.Param)
 
