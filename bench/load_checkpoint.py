@@ -168,6 +168,7 @@ def _run(folder: Path, args: argparse.Namespace) -> None:
     print("".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)) + "   (MB)")
 
     rows = [("read", 0), *(("dig_jax", count) for count in args.devices), ("load_file", 1)]
+    rows += [("save", count) for count in args.devices]
     fingerprints = set()
     worst = 0.0
     for how, devices in rows:
@@ -185,11 +186,11 @@ def _run(folder: Path, args: argparse.Namespace) -> None:
             f"{ratio:.2f}",
         )
         print("".join(f"{value:>{width}}" for value, width in zip(values, widths, strict=True)), flush=True)
-        if devices:
+        if row.fingerprint:
             fingerprints.add(row.fingerprint)
-        if how == "dig_jax":
+        if how in ("dig_jax", "save"):
             worst = max(worst, ratio)
-    same = "the same bits in all rows" if len(fingerprints) == 1 else "DIFFERENT BITS"
+    same = "the same bits whoever loads" if len(fingerprints) == 1 else "DIFFERENT BITS"
     print(f"\n{same}; dig_jax: at most {worst:.2f}x the largest tensor beyond the shards (limit {LIMIT})")
     if worst > LIMIT or len(fingerprints) != 1:
         sys.exit(1)

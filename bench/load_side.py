@@ -4,7 +4,8 @@
 
 It prints one JSON line when it is ready, waits for a line, loads, prints what it did, waits again and prints
 a fingerprint of what it loaded. HOW: "dig_jax"; "load_file" (whole files by the safetensors library, then
-every parameter stacked and placed); "read" (the bytes alone, nothing kept).
+every parameter stacked and placed); "read" (the bytes alone, nothing kept); "save" (writes what it has loaded
+before it was ready).
 """
 
 import functools
@@ -52,6 +53,26 @@ def _dig_jax(folder: Path, devices: int) -> Side:
     return load, _own_bytes, checkpoint.fingerprint
 
 
+def _save(folder: Path, devices: int) -> Side:
+    import shutil
+
+    from flax import nnx
+
+    from bench.random_model import abstract_model
+    from dig_jax.models.qwen3_vl import hf
+
+    load, _, _ = _dig_jax(folder, devices)
+    graphdef, _ = nnx.split(abstract_model(hf.load_config(folder)))
+    model = nnx.merge(graphdef, load())
+    out = folder.with_name("saved")
+
+    def remove(_: None) -> str:
+        shutil.rmtree(out)
+        return ""
+
+    return lambda: hf.save_model(out, model), lambda _: 0, remove
+
+
 def _load_file(folder: Path, devices: int) -> Side:
     import jax
     import jax.numpy as jnp
@@ -76,7 +97,7 @@ def _load_file(folder: Path, devices: int) -> Side:
         params = []
         for path, variable in nnx.to_flat_state(shapes):
             layout = plan[path]
-            layers = [layout.from_file(tensors[name].reshape(layout.file_order)) for name in layout.names]
+            layers = [layout.from_file(tensors[name]) for name in layout.names]
             params.append((path, variable.replace(jnp.asarray(np.stack(layers).reshape(variable.shape)))))
         return nnx.from_flat_state(params)
 
@@ -99,10 +120,15 @@ def _read(folder: Path, devices: int) -> Side:
                 while file.read(8 << 20):
                     pass
 
-    return load, lambda loaded: 0, str
+    return load, lambda _: 0, lambda _: ""
 
 
-SIDES: dict[str, Callable[[Path, int], Side]] = {"dig_jax": _dig_jax, "load_file": _load_file, "read": _read}
+SIDES: dict[str, Callable[[Path, int], Side]] = {
+    "dig_jax": _dig_jax,
+    "load_file": _load_file,
+    "read": _read,
+    "save": _save,
+}
 
 if __name__ == "__main__":
     main()

@@ -67,9 +67,14 @@ def config_of(size: str) -> Qwen3VLConfig:
     )
 
 
+def abstract_model(config: Qwen3VLConfig) -> Qwen3VL:
+    """A model with shapes for parameters."""
+    return nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0)))
+
+
 def param_shapes(config: Qwen3VLConfig) -> nnx.State:
     """The parameters of a model as shapes."""
-    return nnx.state(nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0))), nnx.Param)
+    return nnx.state(abstract_model(config), nnx.Param)
 
 
 def checkpoint_specs(config: Qwen3VLConfig, dtype: np.dtype) -> list[Spec]:

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
@@ -223,12 +223,17 @@ def write_file(path: epath.Path, specs: Sequence[Spec], arrays: Iterable[np.ndar
     text += b" " * (-len(text) % 8)  # the data starts at a multiple of 8
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for spec, array in zip(specs, arrays, strict=True):
-            if array.dtype != spec.dtype or array.shape != spec.shape:
-                raise ValueError(f"{path}: {spec.name} is {array.dtype} {array.shape}, announced as {spec}")
-            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            for start in range(0, len(data), _WRITE_BYTES):
-                file.write(data[start : start + _WRITE_BYTES].tobytes())
+        remaining = iter(arrays)
+        for spec in specs:
+            _write_array(file, spec, next(remaining))  # not `zip`, which would keep the one before
+
+
+def _write_array(file: IO[bytes], spec: Spec, array: np.ndarray) -> None:
+    if array.dtype != spec.dtype or array.shape != spec.shape:
+        raise ValueError(f"{spec.name} is {array.dtype} {array.shape}, announced as {spec}")
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    for start in range(0, len(data), _WRITE_BYTES):
+        file.write(data[start : start + _WRITE_BYTES].tobytes())
 
 
 def write_checkpoint(

@@ -83,7 +83,7 @@ def test_a_file_holds_at_least_one_tensor_and_at_most_the_limit():
 
 
 def test_an_array_that_is_not_as_announced_is_not_written(tmp_path):
-    with pytest.raises(ValueError, match=r"file: a is float32 \(3,\), announced as Spec\(name='a'"):
+    with pytest.raises(ValueError, match=r"a is float32 \(3,\), announced as Spec\(name='a'"):
         safetensors_io.write_file(
             epath.Path(tmp_path / "file"), [Spec("a", np.dtype(np.float32), (2,))], [np.zeros(3, np.float32)]
         )

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import json
 import math
+import operator
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -225,46 +226,24 @@ def _read_rows(
     end: int,
 ) -> None:
     """Reads rows first..end of a layer and copies them into the shards that hold a part of them."""
-    row_shape = layout.file_order[1:]
-    row = math.prod(row_shape)
+    row = math.prod(layout.file_order[1:])
     elements = entries[layout.names[layer]].read(first * row, (end - first) * row)
-    bits = elements.astype(dtype, copy=False).view(f"u{dtype.itemsize}")
-    inputs = math.prod(layout.shape[: layout.inputs])
-    # A transposed copy goes strip by strip, for the sake of the processor's caches (measured: 64 rows).
-    step = max(1, 64 * inputs // row) if layout.inputs else end - first
-    for start in range(first, end, step):
-        stop = min(start + step, end)
-        strip = bits[(start - first) * row : (stop - first) * row]
-        if layout.inputs:
-            strip = _padded(strip.reshape(-1, inputs))
-        strip = layout.from_file(strip.reshape(stop - start, *row_shape))
-        for shard in shards:
-            _copy_overlap(shard, strip, layer, layout.inputs, start, stop)
+    part = layout.from_file(elements.astype(dtype, copy=False)).view(f"u{dtype.itemsize}")
+    for shard in shards:
+        _copy_overlap(shard, part, layer, layout.inputs, first, end)
 
 
-def _padded(matrix: np.ndarray) -> np.ndarray:
-    """A copy whose rows lie one cache line further apart.
-
-    Widths are powers of two, and then all elements of a column compete for the same few places in the cache:
-    the transposed copy that follows is up to nine times as fast from the padded copy.
-    """
-    rows, columns = matrix.shape
-    copy = np.empty((rows, columns + 64 // matrix.itemsize), matrix.dtype)[:, :columns]
-    copy[:] = matrix
-    return copy
-
-
-def _copy_overlap(shard: _Shard, strip: np.ndarray, layer: int, axis: int, start: int, stop: int) -> None:
-    """Copies what `shard` holds of `strip`, a layer's elements start..stop along `axis`."""
+def _copy_overlap(shard: _Shard, part: np.ndarray, layer: int, axis: int, first: int, end: int) -> None:
+    """Copies what `shard` holds of `part`, the elements first..end of a layer along `axis`."""
     (first_layer, end_layer), *spans = shard.spans
-    begin, end = max(start, spans[axis][0]), min(stop, spans[axis][1])
-    if not first_layer <= layer < end_layer or begin >= end:
+    start, stop = max(first, spans[axis][0]), min(end, spans[axis][1])
+    if not first_layer <= layer < end_layer or start >= stop:
         return
     source = [slice(*span) for span in spans]
     target = [slice(None)] * len(spans)
-    source[axis] = slice(begin - start, end - start)
-    target[axis] = slice(begin - spans[axis][0], end - spans[axis][0])
-    shard.bits[layer - first_layer][tuple(target)] = strip[tuple(source)]
+    source[axis] = slice(start - first, stop - first)
+    target[axis] = slice(start - spans[axis][0], stop - spans[axis][0])
+    shard.bits[layer - first_layer][tuple(target)] = part[tuple(source)]
 
 
 def save_model(
@@ -323,7 +302,7 @@ def write_weights(
         for layout, array in tensors
         for name in layout.names
     ]
-    arrays = (array for _, array in checkpoint_tensors(params, config, dtype))
+    arrays = map(operator.itemgetter(1), checkpoint_tensors(params, config, dtype))
     if folder is None:
         collections.deque(arrays, maxlen=0)
     else:
@@ -343,10 +322,20 @@ def checkpoint_tensors(
     """
     for layout, array in _wide_first(params, config, dtype):
         for layer, name in enumerate(layout.names):
-            tensor = _take_layer(array, layer) if layout.stacked else array
-            if isinstance(tensor, jax.Array) and not tensor.is_fully_addressable:
-                tensor = multihost_utils.process_allgather(tensor, tiled=True)
-            yield name, layout.to_file(np.asarray(tensor).astype(dtype or array.dtype, copy=False))
+            yield name, layout.to_file(_to_host(array, layer if layout.stacked else None, dtype))
+
+
+def _to_host(array: jax.Array, layer: int | None, dtype: Any | None) -> np.ndarray:
+    """`array`, or one layer of it, in host memory."""
+    if layer is not None:
+        array = _take_layer(array, layer)
+    elif isinstance(array, jax.Array):
+        # The same array as a new object: JAX keeps the copy on the host for as long as the object lives.
+        parts = [shard.data for shard in array.addressable_shards]
+        array = jax.make_array_from_single_device_arrays(array.shape, array.sharding, parts)
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array).astype(dtype or array.dtype, copy=False)
 
 
 def _wide_first(
