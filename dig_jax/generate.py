@@ -16,6 +16,7 @@ about the same size compiles nothing.
 import argparse
 import dataclasses
 import functools
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -290,8 +291,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         prompts = build_prompt(architecture, tokenizer, images, text, loading.image_config(config, files))
         max_new_tokens = _max_new_tokens(args, prompts, architecture)
         mesh = _mesh(args.devices)
-        model = nnx.merge(*loading.load_params(config, folder, folder, mesh))
+        model = nnx.merge(*loading.load_params(config, folder, folder, mesh)).in_compute_dtype()
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an answer may have characters that the terminal has not
     stream = TextStream(tokenizer) if sys.stdout.isatty() and not args.json else None
 
     def show(tokens: list[int]) -> None:

@@ -152,7 +152,18 @@ def _encoder(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, superv
 
 
 def image_config(config: ConfigDict, files: epath.Path) -> ImageConfig:
-    """The model folder's image preprocessing, with the config's pixel limits where it sets any."""
+    """The model folder's image preprocessing, with the config's pixel limits where it sets any.
+
+    Raises:
+        ValueError: naming the settings, when the limits contradict each other.
+    """
     settings = ImageConfig.from_folder(files)
     limits = {"min_pixels": config.data.min_pixels, "max_pixels": config.data.max_pixels}
-    return dataclasses.replace(settings, **{name: value for name, value in limits.items() if value})
+    try:
+        return dataclasses.replace(settings, **{name: value for name, value in limits.items() if value})
+    except ValueError as error:
+        raise ValueError(
+            f"config.data.min_pixels={config.data.min_pixels} and config.data.max_pixels="
+            f"{config.data.max_pixels} (0 is that of {files}: {settings.min_pixels} and"
+            f" {settings.max_pixels}): {error}"
+        ) from error

@@ -3,8 +3,10 @@
 import dataclasses
 import io
 import json
+import os
 import pathlib
 import shutil
+import subprocess
 import sys
 from typing import Any
 
@@ -139,6 +141,25 @@ def test_the_end_token_is_counted_and_ends_the_answer(
     printed = ask(capsys, tiny_qwen3vl, images[:2])
     assert printed["tokens"] == free[: free.index(end) + 1]
     assert len(printed["logprobs"]) == len(printed["tokens"])
+
+
+@pytest.mark.slow
+def test_a_model_spread_over_two_devices_gives_the_same_answer(
+    tiny_qwen3vl: pathlib.Path, images: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    alone = ask(capsys, tiny_qwen3vl, images[:2])
+    command = [sys.executable, "-m", "dig_jax.generate", *flags(tiny_qwen3vl, images[:2]), "--json"]
+    spread = subprocess.run(
+        [*command, "--devices=2"],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2"},
+        cwd=pathlib.Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed = json.loads(spread.stdout)
+    assert printed["tokens"] == alone["tokens"]
+    assert printed["logprobs"] == pytest.approx(alone["logprobs"], abs=1e-5)
 
 
 def test_images_are_read_in_the_order_given(

@@ -15,7 +15,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import experience, learner, sampler, settings, sft, train
+from dig_jax import experience, learner, loading, sampler, settings, sft, train
 from dig_jax.data.buckets import Bucket
 from dig_jax.learner import Learner
 from dig_jax.models.qwen3_vl import hf
@@ -157,6 +157,13 @@ def test_a_run_traces_every_program_once_per_bucket_and_tells_what_padding_costs
     for bucket in (SMALL, LARGE):
         (line,) = (line for line in caplog.messages if f"training data: bucket of {bucket}: " in line)
         assert "padding is" in line
+
+
+def test_pixel_limits_that_contradict_the_models_name_the_settings(inputs: pathlib.Path) -> None:
+    config = small_config(inputs, num_steps=1)
+    config.data.min_pixels, config.data.max_pixels = 0, 100
+    with pytest.raises(ValueError, match=r"config.data.min_pixels=0 and config.data.max_pixels=100 "):
+        loading.image_config(config, epath.Path(inputs / "model"))
 
 
 # Mixing batches of different buckets
