@@ -21,6 +21,7 @@ from dig_jax.experience import Collector
 from dig_jax.learner import Learner, make_optimizer
 from dig_jax.models.qwen3_vl.hf import load_config
 from dig_jax.programs import train_programs
+from dig_jax.rollout.programs import rollout_programs
 from dig_jax.sampler import Sampler
 from dig_jax.train import grpo_step, sft_config
 
@@ -66,7 +67,10 @@ class DigJaxSide:
             augment=Augment(**config.data.augment.to_dict()),
         )
         graphdef, params = loading.load_params(config, epath.Path(folder), epath.Path(folder), mesh)
-        sampler = Sampler(graphdef, tokenizer, settings.reward_config(config), mesh)
+        sampling_programs = rollout_programs(
+            graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh)
+        )
+        sampler = Sampler(sampling_programs, tokenizer, settings.reward_config(config))
         optimizer, _ = make_optimizer(config.optimizer, 1)
         learner = Learner(
             graphdef=graphdef,

@@ -71,7 +71,17 @@ def get_config() -> ConfigDict:
 
     config.rollout = ConfigDict()
     config.rollout.group_size = 8  # G, completions per prompt
-    config.rollout.slots = 0  # completions of a prompt decoded at a time, the next when one ends; 0 = all G
+    # The pool that decodes: `rows` prompts at a time, `slots` completions of each. When a completion ends the
+    # next one of its prompt takes its slot; when all of a prompt are done the next prompt takes its row. Few
+    # slots per row keep all of them busy where lengths differ much; the response cache is rows * slots long.
+    config.rollout.slots = 0  # 0 = all G
+    config.rollout.rows = 0  # over all devices; 0 = all of batch.rollout_prompts
+    # Sampling may split the weights otherwise than training, over the same devices: fsdp would gather all of
+    # them for every token, so fsdp stays 1, and tensor is as large as a device's memory asks for.
+    config.rollout.mesh = ConfigDict()
+    config.rollout.mesh.data = -1
+    config.rollout.mesh.fsdp = 1
+    config.rollout.mesh.tensor = 1
     config.rollout.max_new_tokens = 2048
     config.rollout.temperature = 1.0
     # Filters make the sampler another policy than the trainer's: with either, set grpo.importance_cap too.

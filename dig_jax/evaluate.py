@@ -21,6 +21,7 @@ from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.rewards.reward import METRICS, Scores
 from dig_jax.rollout.engine import sample_keys
+from dig_jax.rollout.programs import rollout_programs
 from dig_jax.sampler import Completions, Limits, Sampler
 
 
@@ -57,6 +58,8 @@ def evaluate(
     num_pairs: int,
     group_size: int,
     max_new_tokens: int,
+    slots: int,
+    rows: int,
     seed: int,
 ) -> Evaluation:
     """Evaluates `params` on the first `num_pairs` pairs of an unshuffled loader.
@@ -71,19 +74,22 @@ def evaluate(
         num_pairs: how many pairs to score.
         group_size: sampled completions per pair; 0 evaluates greedily only.
         max_new_tokens: of one answer.
+        slots: completions of a pair decoded at a time; 0 for all.
+        rows: pairs decoded at a time, over all devices; 0 for all of a batch.
         seed: of the sampling noise.
     """
     key = jax.random.key(seed)
+    weights = sampler.weights(params)
     size = loader.batch_size * jax.process_count()
 
     def complete(batch: Batch, first: int, group: int, temperature: float) -> Completions:
         own = jax.process_index() * loader.batch_size
         rows = first + own + np.arange(loader.batch_size)[:, None]
         return sampler.complete(
-            params,
+            weights,
             batch,
             sample_keys(key, 0, rows * group + np.arange(group)),
-            Limits(sampler.sampling(temperature), max_new_tokens),
+            Limits(sampler.sampling(temperature), max_new_tokens, min(slots, group), min(rows, size)),
             slice_prompts=size,
         )
 
@@ -150,7 +156,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         tokenizer = load_tokenizer(checkpoint.hf_files(model))
         loader = loading.eval_loader(config, model, tokenizer)
         graphdef, params = loading.load_params(config, model, model, mesh)
-        sampler = Sampler(graphdef, tokenizer, settings.reward_config(config), mesh)
+        programs = rollout_programs(graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh))
+        sampler = Sampler(programs, tokenizer, settings.reward_config(config))
         result = evaluate(
             sampler,
             params,
@@ -158,6 +165,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             num_pairs=min(args.num_pairs or loader.num_pairs, loader.num_pairs),
             group_size=config.eval.group_size if args.group_size is None else args.group_size,
             max_new_tokens=config.rollout.max_new_tokens,
+            slots=config.rollout.slots,
+            rows=config.rollout.rows,
             seed=config.seed,
         )
         if args.out:

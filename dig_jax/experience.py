@@ -4,6 +4,7 @@ Shapes: B prompts of this process, G completions per prompt, R response tokens.
 """
 
 import dataclasses
+import time
 
 import jax
 import numpy as np
@@ -47,8 +48,12 @@ class Collector:
         self._slice_prompts = config.batch.rollout_prompts
         self._attempts = 1 + config.grpo.dynamic_sampling
         self._key = jax.random.key(config.seed)
+        rows = (config.rollout.rows or config.batch.rollout_prompts) // jax.process_count()
+        self._num_slots = rows * (config.rollout.slots or self._group_size)
         sampling = sampler.sampling(config.rollout.temperature, config.rollout.top_p, config.rollout.top_k)
-        self._limits = Limits(sampling, config.rollout.max_new_tokens, config.rollout.slots)
+        self._limits = Limits(
+            sampling, config.rollout.max_new_tokens, config.rollout.slots, config.rollout.rows
+        )
 
     def collect(self, params: nnx.State, step: int) -> Collected:
         """Samples and scores the prompts of `step`.
@@ -56,6 +61,9 @@ class Collector:
         With dynamic sampling, prompts whose completions all earned the same reward carry no gradient and are
         replaced by informative ones from further batches, as long as attempts are left.
         """
+        start = time.perf_counter()
+        weights = self._sampler.weights(params)
+        reshard_seconds = time.perf_counter() - start
         drawn: list[Completions] = []
         costs: list[dict[str, float]] = []
         experience: Experience | None = None
@@ -63,7 +71,7 @@ class Collector:
             index = step * self._attempts + attempt
             batch = self._loader.batch(index)
             completions = self._sampler.complete(
-                params,
+                weights,
                 batch,
                 self._keys(index),
                 self._limits,
@@ -77,6 +85,8 @@ class Collector:
                 break
         assert experience is not None  # there is at least one attempt
         metrics, seconds, response_tokens = self._figures(drawn)
+        metrics["rollout/reshard_gb"] = self._sampler.moved_bytes / 1e9
+        seconds["reshard"] = reshard_seconds
         metrics |= {name: float(np.mean([part[name] for part in costs])) for name in costs[0]}
         return Collected(experience, metrics, seconds, response_tokens)
 
@@ -106,9 +116,11 @@ class Collector:
                 | {f"rollout/{name}": float(value) for name, value in rollout_metrics.items()}
             )
         metrics = {name: float(np.mean([part[name] for part in figures])) for name in figures[0]}
+        tokens = sum(float(part.rollout.mask.sum()) for part in drawn)
         metrics |= {
             "rollout/attempts": len(drawn),
-            "rollout/tokens": sum(float(part.rollout.mask.sum()) for part in drawn),
+            "rollout/tokens": tokens,
+            "rollout/slot_use": tokens / sum(int(part.rollout.steps) for part in drawn) / self._num_slots,
         }
         metrics = parallel.mean_over_processes(metrics)
         seconds = {name: sum(part.seconds[name] for part in drawn) for name in drawn[0].seconds}

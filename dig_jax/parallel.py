@@ -87,7 +87,7 @@ def _arrange(devices: list[jax.Device], shape: list[int]) -> np.ndarray:
     data, fsdp, tensor = shape
     if data % num_slices:
         raise ValueError(
-            f"mesh.data={data} is no multiple of the {num_slices} slices: fsdp and tensor must stay inside one"
+            f"mesh.data={data} is no multiple of the {num_slices} slices: fsdp and tensor must stay in one"
         )
     return mesh_utils.create_hybrid_device_mesh(
         (data // num_slices, fsdp, tensor), (num_slices, 1, 1), devices, allow_split_physical_axes=True
@@ -153,17 +153,18 @@ def mesh_axes(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh, whe
         raise ValueError(f"{where}: logical axes {unknown} are not in parallel.RULES")
     axes = [() if name is None else RULES[name] for name in names]
     claimed = [axis for dimension in axes for axis in dimension]
-    twice = sorted({axis for axis in claimed if claimed.count(axis) > 1})
-    if twice:
-        raise ValueError(
-            f"{where}: axes {tuple(names)} map more than one dimension to mesh axis {', '.join(map(repr, twice))}"
-        )
+    for axis in claimed:
+        if claimed.count(axis) > 1:
+            raise ValueError(
+                f"{where}: axes {tuple(names)} map more than one dimension to mesh axis {axis!r}"
+            )
     for dimension, (size, split) in enumerate(zip(shape, axes, strict=True)):
         parts = int(np.prod([mesh.shape[axis] for axis in split]))
         if size % parts:
             over = " * ".join(f"mesh.{axis}={mesh.shape[axis]}" for axis in split)
             raise ValueError(
-                f"{where}: dimension {dimension} ({names[dimension]!r}, size {size}) does not divide over {over}"
+                f"{where}: dimension {dimension} ({names[dimension]!r}, size {size}) does not divide over"
+                f" {over}"
             )
     return PartitionSpec(*(split[0] if len(split) == 1 else split or None for split in axes))
 
@@ -232,6 +233,13 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
     if jax.process_count() == 1:
         return rows
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+
+def gather_texts(texts: Sequence[str], width: int = 128) -> list[str]:
+    """Texts of all processes, equally many of each, cut to `width` bytes."""
+    rows = np.array([text.encode()[:width] for text in texts], f"S{width}")
+    gathered = gather_rows(rows.view(np.uint8).reshape(len(texts), width))
+    return [text.decode(errors="replace") for text in gathered.view(f"S{width}").ravel()]
 
 
 def mean_over_processes(metrics: dict[str, float]) -> dict[str, float]:

@@ -9,14 +9,14 @@ import time
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
 from dig_jax import parallel
 from dig_jax.data.loader import Batch
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.rewards.reward import RewardConfig, Scores, score_texts
-from dig_jax.rollout.engine import Rollout, rollout
+from dig_jax.rollout.engine import Rollout
+from dig_jax.rollout.programs import Limits, RolloutPrograms
 from dig_jax.rollout.sampling import Sampling
 
 
@@ -37,42 +37,22 @@ class Completions:
     seconds: dict[str, float]
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """How to draw completions. Hashable: each value compiles a program of its own.
+class Sampler:
+    """Draws completions from a policy and scores them.
 
     Attributes:
-        sampling: the distribution to draw from.
-        max_new_tokens: R.
-        slots: completions of a prompt decoded at a time; 0 for all G.
+        moved_bytes: that travel between the devices for each `weights`.
     """
 
-    sampling: Sampling
-    max_new_tokens: int
-    slots: int = 0
-
-
-class Sampler:
-    """Draws completions from a policy and scores them."""
-
-    def __init__(self, graphdef: nnx.GraphDef, tokenizer: Tokenizer, reward: RewardConfig, mesh: Mesh):
+    def __init__(self, programs: RolloutPrograms, tokenizer: Tokenizer, reward: RewardConfig):
+        self._programs = programs
         self._tokenizer = tokenizer
         self._reward = reward
-        self._mesh = mesh
+        self.moved_bytes = programs.moved_bytes
 
-        def run(params: nnx.State, prompts: Prompts, keys: jax.Array, limits: Limits) -> Rollout:
-            model = nnx.merge(graphdef, params)
-            drawn = rollout(
-                model,
-                prompts,
-                keys,
-                sampling=limits.sampling,
-                max_new_tokens=limits.max_new_tokens,
-                slots=limits.slots or None,
-            )
-            return parallel.split_rows(drawn, mesh)
-
-        self._rollout = parallel.jit(run, mesh, static_argnums=3)
+    def weights(self, params: nnx.State) -> nnx.State:
+        """A copy of the policy's parameters laid out for sampling; drop it before the next update."""
+        return jax.block_until_ready(self._programs.weights(params))
 
     def sampling(self, temperature: float, top_p: float = 1.0, top_k: int = 0) -> Sampling:
         """How to sample from this policy: only the end-of-turn token ends an answer, padding is never drawn.
@@ -95,7 +75,7 @@ class Sampler:
 
     def complete(
         self,
-        params: nnx.State,
+        weights: nnx.State,
         batch: Batch,
         keys: jax.Array,
         limits: Limits,
@@ -104,11 +84,11 @@ class Sampler:
         """Draws completions for every prompt of `batch` and scores them against its boxes.
 
         Args:
-            params: the policy.
+            weights: of the policy, from `weights`.
             batch: B prompts with their true boxes.
             keys: typed PRNG keys [B, G].
             limits: how.
-            slice_prompts: prompts decoded together, over all processes; divides B.
+            slice_prompts: prompts read and decoded together, over all processes; divides B.
         """
         start = time.perf_counter()
         size = slice_prompts // jax.process_count()
@@ -116,8 +96,8 @@ class Sampler:
         for first in range(0, len(keys), size):
             rows = slice(first, first + size)
             prompts = jax.tree.map(lambda x, rows=rows: x[rows], batch.prompts)
-            parts.append(self._draw(params, prompts, keys[rows], limits))
-        drawn = jax.tree.map(lambda *x: np.concatenate(x) if x[0].ndim else np.max(x), *parts)
+            parts.append(self._draw(weights, prompts, keys[rows], limits))
+        drawn = jax.tree.map(lambda *x: np.concatenate(x) if x[0].ndim else np.sum(x), *parts)
         sampled = time.perf_counter()
         texts = self._decode(drawn)
         group = keys.shape[1]
@@ -131,10 +111,12 @@ class Sampler:
         seconds = {"rollout": sampled - start, "reward": time.perf_counter() - sampled}
         return Completions(drawn, texts, scores, seconds)
 
-    def _draw(self, params: nnx.State, prompts: Prompts, keys: jax.Array, limits: Limits) -> Rollout:
-        prompts = parallel.put_batch(prompts, self._mesh)
-        keys = jax.random.wrap_key_data(parallel.put_batch(jax.random.key_data(keys), self._mesh))
-        return parallel.local_rows(self._rollout(params, prompts, keys, limits))
+    def _draw(self, weights: nnx.State, prompts: Prompts, keys: jax.Array, limits: Limits) -> Rollout:
+        programs = self._programs
+        prompts = parallel.put_batch(prompts, programs.mesh)
+        keys = jax.random.wrap_key_data(parallel.put_batch(jax.random.key_data(keys), programs.mesh))
+        pool = programs.fill(weights, prompts, keys, limits)
+        return parallel.local_rows(programs.drain(weights, pool, keys, limits))
 
     def _decode(self, drawn: Rollout) -> list[str]:
         lengths = drawn.mask.sum(axis=-1).astype(int).reshape(-1)

@@ -43,6 +43,11 @@ def check(config: ConfigDict) -> None:
             f"config.rollout.slots={config.rollout.slots}: expected 0 (all) to config.rollout.group_size"
             f"={config.rollout.group_size}"
         )
+    if not 0 <= config.rollout.rows <= config.batch.rollout_prompts:
+        raise ValueError(
+            f"config.rollout.rows={config.rollout.rows}: expected 0 (all) to config.batch.rollout_prompts"
+            f"={config.batch.rollout_prompts}"
+        )
     _positive(config.eval, "every", "eval.")
     _positive(config.eval, "batch_prompts", "eval.")
     _positive(config.checkpoint, "every", "checkpoint.")
@@ -71,6 +76,7 @@ def check(config: ConfigDict) -> None:
 
 # A resumed run may change these: they decide what is written and where it runs, not what is computed.
 FREE_ON_RESUME = (
+    *("rollout.slots", "rollout.rows", "rollout.mesh"),
     *("mesh", "model.remat", "model.attention", "eval", "checkpoint", "log"),
     *("data.prefetch", "data.eval", "data.eval_split"),
 )
@@ -100,15 +106,20 @@ def check_resume(config: ConfigDict, saved: epath.Path) -> None:
         )
 
 
-def check_batches(config: ConfigDict, data_shards: int) -> None:
-    """Refuses batch sizes that do not divide over the devices that share a batch."""
-    sizes = {f"batch.{name}": config.batch[name] for name in ("micro_prompts", "rollout_prompts")}
-    sizes["eval.batch_prompts"] = config.eval.batch_prompts
-    for name, size in sizes.items():
-        if size % data_shards:
-            raise ValueError(
-                f"config.{name}={size} does not divide over mesh.data * mesh.fsdp = {data_shards} devices"
-            )
+def check_batches(config: ConfigDict, data_shards: int, rollout_shards: int) -> None:
+    """Refuses batch sizes that do not divide over the parts a batch is split into: updates and rollouts."""
+    _divides(config, "batch.micro_prompts", "mesh", data_shards)
+    for name in ("batch.rollout_prompts", "eval.batch_prompts", "rollout.rows"):
+        _divides(config, name, "rollout.mesh", rollout_shards)
+
+
+def _divides(config: ConfigDict, name: str, mesh: str, shards: int) -> None:
+    group, key = name.split(".")
+    if config[group][key] % shards:
+        raise ValueError(
+            f"config.{name}={config[group][key]} does not divide over {mesh}.data * {mesh}.fsdp = {shards}"
+            " groups of devices"
+        )
 
 
 def grpo_config(config: ConfigDict) -> GRPOConfig:

@@ -28,6 +28,7 @@ from dig_jax.experience import Collector
 from dig_jax.learner import Learner, TrainState, make_optimizer
 from dig_jax.policy import Experience
 from dig_jax.programs import TrainPrograms, train_programs
+from dig_jax.rollout.programs import rollout_programs
 from dig_jax.runlog import RunLog
 from dig_jax.sampler import Sampler
 
@@ -50,7 +51,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     settings.check(config)
     settings.check_resume(config, workdir / "config.json")
     mesh = parallel.make_mesh(config.mesh)
-    settings.check_batches(config, parallel.data_shards(mesh))
+    sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
+    settings.check_batches(config, parallel.data_shards(mesh), parallel.data_shards(sampling_mesh))
     model_folder = checkpoint.find_model(config.model_path)
     init_folder = checkpoint.find_workdir(config.init_from) if config.init_from else model_folder
 
@@ -63,7 +65,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     graphdef, params = loading.load_params(config, model_folder, init_folder, mesh)
     updates_per_step = config.batch.prompts // config.batch.update_prompts
     optimizer, schedule = make_optimizer(config.optimizer, config.num_steps * updates_per_step)
-    sampler = Sampler(graphdef, tokenizer, settings.reward_config(config), mesh)
+    sampling_programs = rollout_programs(graphdef, params, sampling_mesh)
+    sampler = Sampler(sampling_programs, tokenizer, settings.reward_config(config))
     learner = Learner(
         graphdef=graphdef,
         optimizer=optimizer,
@@ -156,6 +159,8 @@ def run_evaluation(config: ConfigDict, sampler: Sampler, params: nnx.State, load
         num_pairs=min(config.eval.num_pairs or loader.num_pairs, loader.num_pairs),
         group_size=config.eval.group_size,
         max_new_tokens=config.rollout.max_new_tokens,
+        slots=config.rollout.slots,
+        rows=config.rollout.rows,
         seed=config.seed,
     )
 

@@ -20,6 +20,7 @@ from dig_jax.experience import Collected, Collector  # noqa: E402
 from dig_jax.learner import Learner, make_optimizer  # noqa: E402
 from dig_jax.policy import Experience  # noqa: E402
 from dig_jax.programs import train_programs  # noqa: E402
+from dig_jax.rollout.programs import rollout_programs  # noqa: E402
 from dig_jax.sampler import Sampler  # noqa: E402
 
 
@@ -35,10 +36,13 @@ def main() -> None:
     config.rollout.max_new_tokens = 8
     config.mesh.data, config.mesh.fsdp, config.mesh.tensor = map(int, mesh_sizes.split(","))
     mesh = parallel.make_mesh(config.mesh)
-    settings.check_batches(config, parallel.data_shards(mesh))
+    config.rollout.mesh.tensor = mesh.shape["tensor"]
+    sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
+    settings.check_batches(config, parallel.data_shards(mesh), parallel.data_shards(sampling_mesh))
     tokenizer = load_tokenizer(model)
     graphdef, params = loading.load_params(config, model, model, mesh)
-    sampler = Sampler(graphdef, tokenizer, settings.reward_config(config), mesh)
+    sampling_programs = rollout_programs(graphdef, params, sampling_mesh)
+    sampler = Sampler(sampling_programs, tokenizer, settings.reward_config(config))
     loss = settings.grpo_config(config)
     collector = Collector(config, sampler, loading.train_loader(config, model, tokenizer), loss)
     learner = Learner(

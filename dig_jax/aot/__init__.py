@@ -1,1 +1,1 @@
-"""Reading what the TPU compiler made: chip figures, FLOPs, collectives and traffic, roofline. See `compile`."""
+"""Reading what the TPU compiler made: chip figures, FLOPs, collectives, traffic, roofline. See `compile`."""

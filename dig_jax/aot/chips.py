@@ -3,8 +3,8 @@
 Sources: the pages "TPU v5e", "TPU v5p" and "TPU v6e" of https://docs.cloud.google.com/tpu/docs (read November
 2026). They give the interconnect of a chip in both directions together; `ici` is one direction, half of that.
 `dcn` is a chip's share of its host's network cards: 25 Gb/s (v5e: 2 x 100 Gb/s for 8 chips), 50 Gb/s (v5p)
-and 100 Gb/s (v6e: 4 x 200 Gb/s for 8 chips). The compiler reserves a part of the HBM for itself, which is what
-`hbm` leaves out: its "out of memory" messages name the same figure.
+and 100 Gb/s (v6e: 4 x 200 Gb/s for 8 chips). `hbm` is what the compiler leaves to programs; its "out of
+memory" messages name the same figure.
 """
 
 import dataclasses

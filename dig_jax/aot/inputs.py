@@ -3,6 +3,9 @@
 Shape letters: B prompts, G completions per prompt, R response tokens, P prompt tokens, N patches.
 """
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -12,6 +15,23 @@ from dig_jax.data.buckets import Bucket
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.policy import Experience
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """What a prompt and its completions look like.
+
+    Attributes:
+        bucket: what prompts are padded to.
+        images: per prompt.
+        group: G.
+        response: R, the longest completion, which training pads to.
+    """
+
+    bucket: Bucket
+    images: int
+    group: int
+    response: int
 
 
 def pair_bucket(architecture: Qwen3VLConfig, height: int, width: int, text_tokens: int) -> Bucket:
@@ -38,7 +58,7 @@ def prompts(architecture: Qwen3VLConfig, bucket: Bucket, batch: int, mesh: Mesh)
     """B prompts of the bucket's size, split over the data axes."""
     length, patches = bucket.prompt_length, bucket.num_patches
 
-    def rows(dtype: jnp.dtype, *shape: int) -> jax.ShapeDtypeStruct:
+    def rows(dtype: Any, *shape: int) -> Any:  # stands in for an array
         return batch_array(mesh, dtype, batch, *shape)
 
     return Prompts(
@@ -70,12 +90,12 @@ def experience(
     )
 
 
-def keys(batch: int, group: int, mesh: Mesh) -> jax.ShapeDtypeStruct:
+def keys(batch: int, group: int, mesh: Mesh) -> Any:
     """Typed PRNG keys [B,G]."""
     dtype = jax.eval_shape(lambda: jax.random.key(0)).dtype
     return batch_array(mesh, dtype, batch, group)
 
 
-def batch_array(mesh: Mesh, dtype: jnp.dtype, *shape: int) -> jax.ShapeDtypeStruct:
+def batch_array(mesh: Mesh, dtype: Any, *shape: int) -> Any:
     """An array [B, ...], split over the data axes."""
     return jax.ShapeDtypeStruct(shape, dtype, sharding=parallel.batch_sharding(mesh))

@@ -1,11 +1,10 @@
-"""Rollout: a group of completions for every prompt, in one compiled program.
+"""Rollout: a group of completions for every prompt, all decoded in step.
 
 Images and prompts are encoded once per prompt; its key/value cache is shared, not copied, by the G
-completions. Decoding is one `lax.while_loop` that ends as soon as every completion has; with fewer slots than
-completions, a slot whose completion ended takes the next one.
+completions. Decoding is one `lax.while_loop` that ends as soon as every completion has. It can be taken on in
+parts, as streaming wants; `pool` decodes more completions than fit at a time, of very different lengths.
 
-Shapes: B prompts, G completions per prompt, S slots per prompt, P padded prompt length, R `max_new_tokens`,
-D width.
+Shapes: B prompts, G completions per prompt, P padded prompt length, R `max_new_tokens`, D width.
 """
 
 import flax.struct
@@ -76,13 +75,11 @@ def rollout(
     *,
     sampling: Sampling,
     max_new_tokens: int,
-    slots: int | None = None,
 ) -> Rollout:
     """Samples G completions of every prompt.
 
-    Traceable, and meant to be compiled:
-    `jax.jit(rollout, static_argnames=("sampling", "max_new_tokens", "slots"))`.
-    A completion depends on its prompt and its key alone, whatever else is in the batch, whatever `slots` is.
+    Traceable, and meant to be compiled: `jax.jit(rollout, static_argnames=("sampling", "max_new_tokens"))`.
+    A completion depends on its prompt and its key alone, whatever else is in the batch.
 
     Args:
       model: the policy.
@@ -90,20 +87,8 @@ def rollout(
       keys: typed PRNG keys `[B, G]` (see `sample_keys`); their shape says how many completions to draw.
       sampling: the distribution to draw from.
       max_new_tokens: R, the most tokens a completion may have.
-      slots: completions of a prompt that are decoded at a time; when one ends, the next takes its place.
-        With fewer slots than completions the response cache shrinks, so more prompts fit, and no slot waits
-        for the longest completion. None: all G at once.
-
-    Raises:
-      ValueError: `slots` is not between 1 and G.
     """
-    group = keys.shape[1]
-    slots = group if slots is None else slots
-    if not 1 <= slots <= group:
-        raise ValueError(f"slots is {slots}; expected 1 to the {group} completions per prompt")
-    decoding = start(model, prompts, keys, sampling=sampling, max_new_tokens=max_new_tokens, slots=slots)
-    if slots < group:
-        return _decode_in_slots(model, decoding, keys, sampling)
+    decoding = start(model, prompts, keys, sampling=sampling, max_new_tokens=max_new_tokens)
     return advance(model, decoding, keys, max_new_tokens, sampling=sampling).rollout
 
 
@@ -114,7 +99,6 @@ def start(
     *,
     sampling: Sampling,
     max_new_tokens: int,
-    slots: int | None = None,
 ) -> Decoding:
     """Reads the prompts and draws the first token of every completion; arguments as for `rollout`."""
     batch, group = keys.shape
@@ -126,7 +110,7 @@ def start(
         sample(model.logits(last), keys, 0, sampling),  # the head runs once per prompt, not per completion
         sampling,
     )
-    return Decoding(state, prompt_cache, model.init_response_cache(batch, slots or group, max_new_tokens))
+    return Decoding(state, prompt_cache, model.init_response_cache(batch, group, max_new_tokens))
 
 
 def advance(
@@ -139,7 +123,7 @@ def advance(
 
     Args:
       model: as at the `start`.
-      decoding: from `start` or `advance`; all completions in slots of their own.
+      decoding: from `start` or `advance`.
       keys: as at the `start`.
       until: int32 scalar; beyond `max_new_tokens` it means that.
       sampling: as at the `start`.
@@ -161,80 +145,7 @@ def advance(
     return Decoding(state, decoding.prompt_cache, cache)
 
 
-@flax.struct.dataclass
-class _Slots:
-    """What S slots per prompt are doing.
-
-    Attributes:
-      completion: int32 `[B, S]`, the completion each is decoding; G when none is left for it.
-      step: int32 `[B, S]`, tokens that completion has.
-      waiting: int32 `[B, 1]`, the first completion that no slot has taken yet.
-    """
-
-    completion: jax.Array
-    step: jax.Array
-    waiting: jax.Array
-
-
-def _decode_in_slots(model: Qwen3VL, decoding: Decoding, keys: jax.Array, sampling: Sampling) -> Rollout:
-    """Decodes a few completions per prompt at a time; one that ends makes room for the next.
-
-    Nothing of the cache is cleared in between: slots from a completion's own step on are never read.
-    """
-    batch, group, length = decoding.rollout.tokens.shape
-    num_slots = decoding.cache.k.shape[2]
-    rows = jnp.arange(batch)[:, None]
-    first = _Slots(
-        completion=jnp.broadcast_to(jnp.arange(num_slots), (batch, num_slots)),
-        step=jnp.ones((batch, num_slots), jnp.int32),
-        waiting=jnp.full((batch, 1), num_slots, jnp.int32),
-    )
-
-    def unfinished(carry: tuple[Rollout, _Slots, ResponseCache]) -> jax.Array:
-        _, slots, _ = carry
-        return jnp.any(slots.completion < group)
-
-    def decode(
-        carry: tuple[Rollout, _Slots, ResponseCache],
-    ) -> tuple[Rollout, _Slots, ResponseCache]:
-        state, slots, cache = carry
-        which = jnp.minimum(slots.completion, group - 1)
-        fed = state.tokens[rows, which, slots.step - 1]
-        hidden, cache = model.decode(fed, slots.step - 1, decoding.prompt_cache, cache)
-        drawn = sample(model.logits(hidden), keys[rows, which], slots.step, sampling)
-        running = (slots.completion < group) & (slots.step < length) & ~state.finished[rows, which]
-        ends = _is_end(drawn[0], sampling)
-        # A slot that is not running writes to completion G, which does not exist: dropped.
-        target = (rows, jnp.where(running, slots.completion, group))
-
-        def write(buffer: jax.Array, values: jax.Array | float) -> jax.Array:
-            return buffer.at[*target, slots.step].set(values, mode="drop")
-
-        state = Rollout(
-            tokens=write(state.tokens, drawn[0]),
-            mask=write(state.mask, 1.0),
-            logprobs=write(state.logprobs, drawn[1]),
-            model_logprobs=write(state.model_logprobs, drawn[2]),
-            finished=state.finished.at[target].set(ends, mode="drop"),
-            steps=state.steps + 1,
-        )
-        return state, _refill(slots, ~running | ends | (slots.step + 1 == length), group), cache
-
-    state, _, _ = jax.lax.while_loop(unfinished, decode, (decoding.rollout, first, decoding.cache))
-    return state
-
-
-def _refill(slots: _Slots, free: jax.Array, group: int) -> _Slots:
-    """Gives the next completions to the `free` slots; their first tokens are drawn already."""
-    order = jnp.cumsum(free, axis=1)  # 1 for the first free slot of a prompt, 2 for the second, ...
-    return _Slots(
-        completion=jnp.where(free, jnp.minimum(slots.waiting + order - 1, group), slots.completion),
-        step=jnp.where(free, 1, slots.step + 1),
-        waiting=jnp.minimum(slots.waiting + order[:, -1:], group),
-    )
-
-
-def _is_end(tokens: jax.Array, sampling: Sampling) -> jax.Array:
+def is_end(tokens: jax.Array, sampling: Sampling) -> jax.Array:
     return jnp.isin(tokens, jnp.array(sampling.eos_ids, jnp.int32))
 
 
@@ -266,6 +177,6 @@ def _record(
         mask=write(state.mask, running, 0),
         logprobs=write(state.logprobs, logprobs, 0),
         model_logprobs=write(state.model_logprobs, model_logprobs, 0),
-        finished=state.finished | _is_end(tokens, sampling),
+        finished=state.finished | is_end(tokens, sampling),
         steps=step + 1,
     )

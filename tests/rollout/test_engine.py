@@ -172,38 +172,6 @@ def test_samples_of_a_group_differ(drawn):
     assert len({tuple(tokens) for tokens in np.asarray(drawn.tokens[0])}) == 5
 
 
-# Slots
-
-
-@pytest.mark.parametrize("slots", [1, 2, 4])
-def test_refilled_slots_draw_the_same_completions(model, prompts, drawn, slots):
-    sampling, together = drawn
-    run = jax.jit(rollout, static_argnames=("sampling", "max_new_tokens", "slots"))
-    refilled = run(model, prompts, keys_for(2, 5), sampling=sampling, max_new_tokens=NEW, slots=slots)
-    for name in ("tokens", "mask", "finished"):
-        np.testing.assert_array_equal(getattr(refilled, name), getattr(together, name), err_msg=name)
-    np.testing.assert_allclose(refilled.logprobs, together.logprobs, atol=1e-5)
-    np.testing.assert_allclose(refilled.model_logprobs, together.model_logprobs, atol=1e-5)
-    # The first tokens are drawn together, the others one after another in each of the slots.
-    lengths = np.sum(together.mask, axis=-1)
-    work = np.sum(np.maximum(lengths - 1, 1), axis=-1).max()
-    assert work / slots <= refilled.steps - 1 <= work / slots + lengths.max()
-
-
-def test_truncated_completions_make_room_as_well(model, prompts, drawn):
-    sampling, whole = drawn
-    run = jax.jit(rollout, static_argnames=("sampling", "max_new_tokens", "slots"))
-    for length in (1, 3):
-        cut = run(model, prompts, keys_for(2, 5), sampling=sampling, max_new_tokens=length, slots=2)
-        np.testing.assert_array_equal(cut.tokens, whole.tokens[..., :length])
-        np.testing.assert_array_equal(cut.finished, np.sum(whole.mask, axis=-1) <= length)
-
-
-def test_more_slots_than_completions_is_an_error(model, prompts, sampling):
-    with pytest.raises(ValueError, match="slots is 3; expected 1 to the 2"):
-        rollout(model, prompts, keys_for(2, 2), sampling=sampling, max_new_tokens=4, slots=3)
-
-
 # In parts
 
 

@@ -1,0 +1,328 @@
+"""A pool of slots that decode completions of many prompts, refilled as completions end.
+
+A row of the pool holds one prompt, whose keys and values its S slots share. When a completion ends, its slot
+takes the next one of the same prompt; when all completions of a prompt are done, its row takes the next
+prompt that waits. So neither a slot nor a row waits for the longest completion of a batch, and the caches
+are as large as the pool, however many prompts there are. All of it is one compiled loop without the host.
+
+Every data shard has rows, prompts and a queue of its own, so refilling moves nothing between devices. What a
+completion is depends on its prompt and key alone, not on when and where it was decoded.
+
+Attention reads a window of the response cache: the first of a few lengths that holds all running completions,
+so that short ones do not pay for the longest there could be.
+
+Shape letters: D data shards; of each shard: B prompts, A rows; G completions per prompt, S slots per row,
+R `max_new_tokens`. A completion's number is prompt * G + its place in the group.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.models.qwen3_vl.model import PromptCache, Qwen3VL, ResponseCache
+from dig_jax.rollout.engine import Rollout, is_end
+from dig_jax.rollout.sampling import Sampling, sample
+
+SHORTEST_WINDOW = 256  # of the response cache; each next one is twice as long
+
+
+@flax.struct.dataclass
+class Slots:
+    """What the slots are doing.
+
+    Attributes:
+      prompt: int32 [D,A], the prompt in each row.
+      untaken: int32 [D,A], how many completions of it have been given to slots.
+      completion: int32 [D,A,S], the completion in each slot; B * G when there is none.
+      length: int32 [D,A,S], tokens it has.
+      token: int32 [D,A,S], the last of them.
+      next_prompt: int32 [D], the first prompt that no row has taken.
+    """
+
+    prompt: jax.Array
+    untaken: jax.Array
+    completion: jax.Array
+    length: jax.Array
+    token: jax.Array
+    next_prompt: jax.Array
+
+
+@flax.struct.dataclass
+class Pool:
+    """A rollout under way, from `fill`; `drain` completes it.
+
+    Attributes:
+      tokens, mask, logprobs, model_logprobs: [D,B*G,R] as in `Rollout`.
+      finished: bool [D,B*G].
+      steps: int32 scalar, as in `Rollout`.
+      slots: see `Slots`.
+      prompts: caches of all D * B prompts; None when each has a row of its own.
+      rows: caches of the prompts in the D * A rows.
+      cache: of the completions in the slots.
+    """
+
+    tokens: jax.Array
+    mask: jax.Array
+    logprobs: jax.Array
+    model_logprobs: jax.Array
+    finished: jax.Array
+    steps: jax.Array
+    slots: Slots
+    prompts: PromptCache | None
+    rows: PromptCache
+    cache: ResponseCache
+
+
+def fill(
+    model: Qwen3VL,
+    prompts: Prompts,
+    keys: jax.Array,
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+    slots: int,
+    rows: int,
+    shards: int,
+) -> Pool:
+    """Reads the prompts, draws the first token of every completion and fills the pool.
+
+    Args:
+      model: the policy.
+      prompts: D * B right-padded prompts, those of a shard together.
+      keys: typed PRNG keys [D*B,G], one per completion.
+      sampling: the distribution to draw from.
+      max_new_tokens: R.
+      slots: S, completions of a prompt that are decoded at a time.
+      rows: D * A, prompts that are in the pool at a time.
+      shards: D.
+
+    Raises:
+      ValueError: there are more slots than completions, more rows than prompts, or D does not divide both.
+    """
+    total, group = keys.shape
+    if not 1 <= slots <= group:
+        raise ValueError(f"slots is {slots}; expected 1 to the {group} completions per prompt")
+    if not 1 <= rows <= total or rows % shards or total % shards:
+        raise ValueError(f"rows is {rows}; expected a multiple of {shards} shards, up to the {total} prompts")
+    hidden, cache = model.prefill(prompts)
+    last = jnp.take_along_axis(hidden, prompts.length[:, None, None] - 1, axis=1)  # [D*B,1,width]
+    # The head runs once per prompt for the first tokens, not once per completion.
+    first = [x.reshape(shards, -1) for x in sample(model.logits(last), keys, 0, sampling)]
+
+    def results(values: jax.Array, blank: float) -> jax.Array:
+        rest = jnp.full((*values.shape, max_new_tokens - 1), blank, values.dtype)
+        return jnp.concatenate([values[..., None], rest], axis=-1)
+
+    per_shard, waiting = rows // shards, rows < total
+    own = jnp.broadcast_to(jnp.arange(per_shard), (shards, per_shard))
+    completion = own[..., None] * group + jnp.arange(slots)  # [D,A,S]
+    return Pool(
+        tokens=results(first[0], sampling.pad_id),
+        mask=results(jnp.ones_like(first[1]), 0),
+        logprobs=results(first[1], 0),
+        model_logprobs=results(first[2], 0),
+        finished=is_end(first[0], sampling),
+        steps=jnp.int32(1),
+        slots=Slots(
+            prompt=own,
+            untaken=jnp.full_like(own, slots),
+            completion=completion,
+            length=jnp.ones_like(completion),
+            token=_pick(first[0], completion),
+            next_prompt=jnp.full(shards, per_shard, jnp.int32),
+        ),
+        prompts=cache if waiting else None,
+        rows=_take_prompts(cache, own) if waiting else cache,
+        cache=model.init_response_cache(rows, slots, max_new_tokens),
+    )
+
+
+def drain(model: Qwen3VL, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Rollout:
+    """Decodes all completions to their ends. Traceable; donate `pool` to update its caches in place.
+
+    Args:
+      model: as for `fill`.
+      pool: from `fill`.
+      keys: as for `fill`.
+      sampling: as for `fill`.
+
+    Returns:
+      Completions [D*B,G,...].
+    """
+    shards, completions, longest = pool.tokens.shape
+    windows = [longest]
+    while windows[0] > SHORTEST_WINDOW:
+        windows.insert(0, -(-windows[0] // 2))
+    shard_keys = keys.reshape(shards, completions)
+
+    def window_number(pool: Pool) -> jax.Array:
+        running = pool.slots.completion < completions
+        fed = jnp.max(jnp.where(running, pool.slots.length - 1, 0))
+        return jnp.searchsorted(jnp.array(windows), fed)
+
+    def decode(pool: Pool, number: int) -> Pool:
+        def goes_on(pool: Pool) -> jax.Array:
+            return _is_running(pool) & (window_number(pool) == number) & ~jnp.any(_free_rows(pool))
+
+        step = partial(_step, model, shard_keys, sampling, windows[number])
+        return jax.lax.while_loop(goes_on, step, pool)
+
+    branches: list[Callable[[Pool], Pool]] = [partial(decode, number=i) for i in range(len(windows))]
+
+    def go_on(pool: Pool) -> Pool:
+        return jax.lax.switch(window_number(pool), branches, _refill_rows(pool))
+
+    pool = jax.lax.while_loop(_is_running, go_on, pool)
+
+    def by_prompt(x: jax.Array) -> jax.Array:
+        return x.reshape(keys.shape + x.shape[2:])
+
+    return Rollout(
+        tokens=by_prompt(pool.tokens),
+        mask=by_prompt(pool.mask),
+        logprobs=by_prompt(pool.logprobs),
+        model_logprobs=by_prompt(pool.model_logprobs),
+        finished=by_prompt(pool.finished),
+        steps=pool.steps,
+    )
+
+
+def _step(model: Qwen3VL, keys: jax.Array, sampling: Sampling, window: int, pool: Pool) -> Pool:
+    """One more token in every slot."""
+    slots = pool.slots
+    shards, completions, longest = pool.tokens.shape
+    flat = (-1, slots.completion.shape[-1])  # [D*A,S]
+    hidden, cache = model.decode(
+        slots.token.reshape(flat), slots.length.reshape(flat) - 1, pool.rows, pool.cache, window=window
+    )
+    drawn = sample(
+        model.logits(hidden),
+        _pick(keys, slots.completion).reshape(flat),
+        slots.length.reshape(flat),
+        sampling,
+    )
+    tokens, logprobs, model_logprobs = (x.reshape(slots.token.shape) for x in drawn)
+    # A completion whose first token ended it, or is all it may have, was put into a slot for nothing.
+    running = ~_pick(pool.finished, slots.completion) & (slots.length < longest)
+    ends = is_end(tokens, sampling)
+    # Nowhere for idle slots: writing to completion B * G is dropped.
+    target = jnp.where(running, slots.completion, completions)
+
+    def write(buffer: jax.Array, values: jax.Array) -> jax.Array:
+        def one_shard(buffer: jax.Array, which: jax.Array, at: jax.Array, values: jax.Array) -> jax.Array:
+            return buffer.at[which, at].set(values, mode="drop")
+
+        return jax.vmap(one_shard)(buffer, target, slots.length, values)
+
+    finish = jax.vmap(lambda finished, which, ends: finished.at[which].set(ends, mode="drop"))
+    pool = dataclasses.replace(
+        pool,
+        tokens=write(pool.tokens, tokens),
+        mask=write(pool.mask, jnp.ones_like(logprobs)),
+        logprobs=write(pool.logprobs, logprobs),
+        model_logprobs=write(pool.model_logprobs, model_logprobs),
+        finished=finish(pool.finished, target, ends),
+        steps=pool.steps + 1,
+        cache=cache,
+        slots=dataclasses.replace(slots, token=tokens, length=slots.length + 1),
+    )
+    return _refill_slots(pool, ~running | ends | (slots.length + 1 == longest))
+
+
+def _refill_slots(pool: Pool, free: jax.Array) -> Pool:
+    """Gives the next completions of each row's prompt to its `free` slots; their first tokens are drawn."""
+    slots = pool.slots
+    group = _group(pool)
+    order = jnp.cumsum(free, axis=-1)  # 1 for the first free slot of a row, 2 for the second, ...
+    place = slots.untaken[..., None] + order - 1
+    taken = jnp.where(place < group, slots.prompt[..., None] * group + place, pool.tokens.shape[1])
+    completion = jnp.where(free, taken, slots.completion)
+    return dataclasses.replace(
+        pool,
+        slots=dataclasses.replace(
+            slots,
+            completion=completion,
+            untaken=jnp.minimum(slots.untaken + order[..., -1], group),
+            length=jnp.where(free, 1, slots.length),
+            token=jnp.where(free, _pick(pool.tokens[..., 0], completion), slots.token),
+        ),
+    )
+
+
+def _refill_rows(pool: Pool) -> Pool:
+    """Gives the next prompts to the rows that are done with theirs, and their completions to the slots."""
+    if pool.prompts is None:
+        return pool
+    slots = pool.slots
+    free = _free_rows(pool)
+    order = jnp.cumsum(free, axis=-1)
+    prompt = slots.next_prompt[:, None] + order - 1
+    free &= prompt < _prompts_per_shard(pool)
+    prompt = jnp.where(free, prompt, slots.prompt)
+    rows = jax.tree.map(
+        lambda new, old, axis: jnp.where(_along(free.reshape(-1), new.ndim, axis), new, old),
+        _take_prompts(pool.prompts, prompt),
+        pool.rows,
+        _BATCH_AXIS,
+    )
+    slots = dataclasses.replace(
+        slots,
+        prompt=prompt,
+        untaken=jnp.where(free, 0, slots.untaken),
+        next_prompt=slots.next_prompt + jnp.sum(free, axis=-1),
+    )
+    return _refill_slots(
+        dataclasses.replace(pool, rows=rows, slots=slots),
+        jnp.broadcast_to(free[..., None], slots.token.shape),
+    )
+
+
+def _is_running(pool: Pool) -> jax.Array:
+    return jnp.any(pool.slots.completion < pool.tokens.shape[1]) | jnp.any(_free_rows(pool))
+
+
+def _free_rows(pool: Pool) -> jax.Array:
+    """bool [D,A]: rows that are done with their prompt while another waits in their shard."""
+    idle = jnp.all(pool.slots.completion == pool.tokens.shape[1], axis=-1)
+    return idle & (pool.slots.next_prompt < _prompts_per_shard(pool))[:, None]
+
+
+def _prompts_per_shard(pool: Pool) -> int:
+    every = pool.rows if pool.prompts is None else pool.prompts
+    return every.length.shape[0] // pool.tokens.shape[0]
+
+
+def _group(pool: Pool) -> int:
+    return pool.tokens.shape[1] // _prompts_per_shard(pool)
+
+
+def _pick(values: jax.Array, completion: jax.Array) -> jax.Array:
+    """values [D,B*G] of the completions [D,A,S]; those that do not exist get some other's."""
+    return jax.vmap(lambda values, which: values.at[which].get(mode="clip"))(values, completion)
+
+
+# The axis of the prompts in a cache of prompts.
+_BATCH_AXIS: Any = PromptCache(*cast(Any, (1, 1, 0, 0)))
+
+
+def _take_prompts(cache: PromptCache, prompt: jax.Array) -> PromptCache:
+    """Caches of the prompts numbered [D,A] within each shard, of caches of D * B."""
+    shards = prompt.shape[0]
+
+    def take(x: jax.Array, axis: int) -> jax.Array:
+        split = x.reshape(*x.shape[:axis], shards, -1, *x.shape[axis + 1 :])
+        pick = jax.vmap(partial(jnp.take, axis=axis), in_axes=(axis, 0), out_axes=axis)
+        return pick(split, prompt).reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+
+    return jax.tree.map(take, cache, _BATCH_AXIS)
+
+
+def _along(mask: jax.Array, ndim: int, axis: int) -> jax.Array:
+    """mask [n] shaped to broadcast along `axis` of an array of `ndim` dimensions."""
+    return mask.reshape([-1 if i == axis else 1 for i in range(ndim)])

@@ -1,0 +1,146 @@
+"""The pool of slots: what it draws is what each completion is on its own, whatever is refilled when."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dig_jax.models.qwen3_vl import hf
+from dig_jax.rollout import pool
+from dig_jax.rollout.engine import rollout, sample_keys
+from dig_jax.rollout.sampling import Sampling
+from tests.models.conftest import PromptMaker
+
+NEW, GROUP = 40, 5
+GRIDS = [[(4, 6), (6, 2)], [(2, 8)], [], [(2, 2)]]  # images of each prompt, in patches
+
+
+@pytest.fixture(scope="module")
+def model(tiny_qwen3vl):
+    return hf.load_model(tiny_qwen3vl)
+
+
+@pytest.fixture(scope="module")
+def prompts(model):
+    make = PromptMaker(model.config)
+    return make.pad(*[make.example(grids, seed=i) for i, grids in enumerate(GRIDS)])
+
+
+@pytest.fixture(scope="module")
+def sampling(model):
+    """A vocabulary where a sixth of the tokens end a completion, so that lengths differ widely."""
+    config = model.config
+    return Sampling(
+        temperature=0.7,
+        top_p=1.0,
+        top_k=0,
+        eos_ids=tuple(range(0, 300, 6)),
+        suppressed=(config.image_token_id, config.video_token_id),
+        vocab_size=config.text.vocab_size - 20,
+        pad_id=0,
+    )
+
+
+def keys_for(batch):
+    return sample_keys(jax.random.key(0), 0, jnp.arange(batch * GROUP).reshape(batch, GROUP))
+
+
+@pytest.fixture(scope="module")
+def together(model, prompts, sampling):
+    """All completions decoded in step, each in a slot of its own."""
+    run = jax.jit(rollout, static_argnames=("sampling", "max_new_tokens"))
+    return run(model, prompts, keys_for(4), sampling=sampling, max_new_tokens=NEW)
+
+
+def pooled(model, prompts, sampling, *, slots, rows, shards=1, length=NEW):
+    keys = keys_for(prompts.tokens.shape[0])
+
+    @jax.jit
+    def run(model, prompts, keys):
+        filled = pool.fill(
+            model,
+            prompts,
+            keys,
+            sampling=sampling,
+            max_new_tokens=length,
+            slots=slots,
+            rows=rows,
+            shards=shards,
+        )
+        return pool.drain(model, filled, keys, sampling=sampling)
+
+    return run(model, prompts, keys)
+
+
+def assert_same(drawn, expected):
+    for name in ("tokens", "mask", "finished"):
+        np.testing.assert_array_equal(getattr(drawn, name), getattr(expected, name), err_msg=name)
+    np.testing.assert_allclose(drawn.logprobs, expected.logprobs, atol=1e-5)
+    np.testing.assert_allclose(drawn.model_logprobs, expected.model_logprobs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("slots", "rows", "shards"),
+    [
+        pytest.param(5, 4, 1, id="a-slot-each"),
+        pytest.param(2, 4, 1, id="slots-refilled"),
+        pytest.param(5, 2, 1, id="rows-refilled"),
+        pytest.param(2, 2, 2, id="both-in-two-shards"),
+    ],
+)
+def test_refilling_does_not_change_a_completion(model, prompts, sampling, together, slots, rows, shards):
+    assert_same(pooled(model, prompts, sampling, slots=slots, rows=rows, shards=shards), together)
+
+
+def test_one_slot_decodes_the_completions_one_after_another(model, prompts, sampling, together):
+    drawn = pooled(model, prompts, sampling, slots=1, rows=1)
+    assert_same(drawn, together)
+    # First tokens are drawn with the prompts; a completion that ends with it still takes a step.
+    lengths = np.sum(together.mask, axis=-1)
+    assert drawn.steps == 1 + np.sum(np.maximum(lengths - 1, 1))
+
+
+def test_a_row_waits_for_its_own_prompt_only(model, prompts, sampling, together):
+    work = np.maximum(np.sum(together.mask, axis=-1) - 1, 1)  # steps of each completion after its first token
+    by_turns = pooled(model, prompts, sampling, slots=5, rows=1)
+    assert by_turns.steps == 1 + np.sum(np.max(work, axis=-1))
+    side_by_side = pooled(model, prompts, sampling, slots=1, rows=4)
+    assert side_by_side.steps == 1 + np.max(np.sum(work, axis=-1))
+
+
+def test_truncated_completions_make_room_as_well(model, prompts, sampling, together):
+    for length in (1, 3):
+        cut = pooled(model, prompts, sampling, slots=2, rows=2, length=length)
+        np.testing.assert_array_equal(cut.tokens, together.tokens[..., :length])
+        np.testing.assert_array_equal(cut.finished, np.sum(together.mask, axis=-1) <= length)
+
+
+def test_short_completions_read_a_short_window_of_the_cache(model, prompts, sampling, together, monkeypatch):
+    monkeypatch.setattr(pool, "SHORTEST_WINDOW", 5)
+    windows = []
+    decode = type(model).decode
+    monkeypatch.setattr(
+        type(model), "decode", lambda *args, window: windows.append(window) or decode(*args, window=window)
+    )
+    drawn = pooled(model, prompts, sampling, slots=2, rows=2)
+    assert sorted(set(windows)) == [5, 10, 20, 40]
+    assert_same(drawn, together)
+
+
+@pytest.mark.parametrize(
+    ("slots", "rows", "named"), [(6, 4, "slots is 6"), (0, 4, "slots is 0"), (2, 5, "rows is 5")]
+)
+def test_a_pool_that_can_not_be_filled_is_an_error(model, prompts, sampling, slots, rows, named):
+    with pytest.raises(ValueError, match=named):
+        pool.fill(
+            model,
+            prompts,
+            keys_for(4),
+            sampling=dataclasses.replace(sampling),
+            max_new_tokens=4,
+            slots=slots,
+            rows=rows,
+            shards=1,
+        )
