@@ -32,7 +32,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.random_model import SIZES, config_of, write_random_model
+from bench.random_model import config_of, write_random_model
+from dig_jax.models.qwen3_vl.published import SIZES
 
 LIMIT = 1.3  # of the largest tensor, beyond the host's own shards
 _FIELDS = ("RssAnon", "RssFile", "RssShmem", "VmHWM")
@@ -137,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--size", choices=SIZES, default="2B", help="of the model (default: %(default)s)")
+    parser.add_argument("--size", choices=("215M", *SIZES), default="2B", help="of the model (default: 2B)")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 8], help="default: 1 and 8")
     parser.add_argument("--dir", help="where to write the folder (default: the temporary directory)")
     parser.add_argument("--cold", action="store_true", help="drop the files from the page cache first")

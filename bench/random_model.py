@@ -1,5 +1,6 @@
 """Model folders of real sizes with random weights, written one tensor at a time."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -9,61 +10,46 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, TextConfig, VisionConfig
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.qwen3_vl.published import architecture
 from dig_jax.models.qwen3_vl.weights import layouts
 from dig_jax.models.safetensors_io import DTYPES, Spec, write_checkpoint
 
-# Decoder: vocabulary, hidden, intermediate, layers, heads, tied. Vision: hidden, intermediate, depth, heads,
-# taps. 2B and 4B are the released models; 190M has their proportions.
-SIZES: dict[str, tuple[tuple[int, ...], tuple[int, int, int, int, tuple[int, ...]]]] = {
-    "190M": ((32_768, 768, 2304, 12, 8, 1), (512, 2048, 12, 8, (2, 5, 8))),
-    "2B": ((151_936, 2048, 6144, 28, 16, 1), (1024, 4096, 24, 16, (5, 11, 17))),
-    "4B": ((151_936, 2560, 9728, 36, 32, 1), (1024, 4096, 24, 16, (5, 11, 17))),
-}
-
-_DRAWN = 1 << 22
+_DRAWN = 1 << 22  # numbers at a time
 
 
 def config_of(size: str) -> Qwen3VLConfig:
-    """The configuration of a size in `SIZES`."""
-    (vocabulary, hidden, intermediate, layers, heads, tied), vision = SIZES[size]
-    text = TextConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=8,
-        head_dim=128,
-        rms_norm_eps=1e-6,
-        rope_theta=5e6,
-        mrope_section=(24, 20, 20),
-        max_position_embeddings=262_144,
-        initializer_range=0.02,
+    """The configuration of a published size, or of "215M": the 2B model with everything smaller."""
+    if size != "215M":
+        return architecture(size)
+    model = architecture("2B")
+    text = dataclasses.replace(
+        model.text,
+        vocab_size=65_536,
+        hidden_size=768,
+        intermediate_size=2304,
+        num_hidden_layers=12,
+        num_attention_heads=8,
     )
-    tower = VisionConfig(
-        depth=vision[2],
-        hidden_size=vision[0],
-        intermediate_size=vision[1],
-        num_heads=vision[3],
-        in_channels=3,
-        patch_size=16,
-        temporal_patch_size=2,
-        spatial_merge_size=2,
-        out_hidden_size=hidden,
-        num_position_embeddings=2304,
-        deepstack_visual_indexes=vision[4],
-        initializer_range=0.02,
+    vision = dataclasses.replace(
+        model.vision,
+        depth=12,
+        hidden_size=512,
+        intermediate_size=2048,
+        num_heads=8,
+        out_hidden_size=768,
+        deepstack_visual_indexes=(2, 5, 8),
     )
-    return Qwen3VLConfig(
+    # Ids of the full vocabulary would be beyond the end of this one.
+    return dataclasses.replace(
+        model,
         text=text,
-        vision=tower,
-        tie_word_embeddings=bool(tied),
-        image_token_id=vocabulary - 1,  # any four will do
-        video_token_id=vocabulary - 2,
-        vision_start_token_id=vocabulary - 3,
-        vision_end_token_id=vocabulary - 4,
+        vision=vision,
+        image_token_id=0,
+        video_token_id=1,
+        vision_start_token_id=2,
+        vision_end_token_id=3,
     )
 
 

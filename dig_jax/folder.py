@@ -1,9 +1,10 @@
-"""Folders that appear whole or not at all, on a local disk and in a bucket."""
+"""Folders on a local disk or in a bucket (`gs://`): made whole or not at all, and brought to the disk."""
 
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 
 from etils import epath
 
@@ -40,6 +41,22 @@ def whole_folder(out: epath.Path) -> Iterator[epath.Path]:
 def is_local(path: epath.Path) -> bool:
     """Whether `path` is on a disk of this machine, and not in a bucket."""
     return "://" not in str(path)
+
+
+@contextlib.contextmanager
+def local_copy(folder: epath.Path, patterns: Sequence[str]) -> Iterator[epath.Path]:
+    """`folder`, or for one in a bucket a temporary folder with its files that match `patterns`.
+
+    For libraries that read local files alone.
+    """
+    if is_local(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        for pattern in patterns:
+            for path in folder.glob(pattern):
+                (folder / path.name).copy(epath.Path(temporary) / path.name)
+        yield epath.Path(temporary)
 
 
 def check_free(out: epath.Path) -> None:

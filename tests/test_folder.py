@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from dig_jax.folder import whole_folder
+from dig_jax.folder import local_copy, whole_folder
 
 
 def write(out: epath.PathLike, text: str = "whole") -> None:
@@ -66,7 +66,7 @@ def test_an_empty_folder_is_filled(place):
 KILLED = """
 import os, signal, sys
 from etils import epath
-from dig_jax.folder import whole_folder
+from dig_jax.folder import local_copy, whole_folder
 with whole_folder(epath.Path(sys.argv[1])) as folder:
     (folder / "config.json").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -109,3 +109,15 @@ def test_a_move_inside_a_bucket_that_was_cut_short_looks_like_no_model_and_is_ma
     assert files(tmp_path / "bucket" / "out") == {"weights": "half"}
     write(f"{bucket}/out")
     assert files(tmp_path / "bucket") == {"out/config.json": "whole", "out/weights": "whole"}
+
+
+def test_files_of_a_bucket_are_copied_for_libraries_that_read_the_disk_alone(bucket):
+    write(f"{bucket}/out")
+    with local_copy(epath.Path(bucket) / "out", ("*.json", "*.txt")) as folder:
+        assert files(Path(folder)) == {"config.json": "whole"}
+    assert not folder.exists()
+
+
+def test_a_local_folder_is_read_where_it_is(tmp_path):
+    with local_copy(epath.Path(tmp_path), ("*",)) as folder:
+        assert Path(folder) == tmp_path

@@ -10,6 +10,8 @@ from typing import Any
 
 from etils import epath
 
+from dig_jax.folder import local_copy
+
 END_OF_TURN = "<|im_end|>"
 END_OF_TEXT = "<|endoftext|>"
 IMAGE_PLACEHOLDER = "<|image_pad|>"
@@ -88,7 +90,7 @@ class TextStream:
 
 
 def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
-    """Loads the tokenizer and chat template of a local Hugging Face folder, without network.
+    """Loads the tokenizer and chat template of a Hugging Face folder, local or in a bucket.
 
     Raises:
       FileNotFoundError: the folder or its tokenizer files are not there.
@@ -104,7 +106,8 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
             f"{path} has no tokenizer (tokenizer.json); expected a Hugging Face model folder."
         )
     try:
-        hf = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        with local_copy(path, ("*.json", "*.txt", "*.jinja")) as local:
+            hf = AutoTokenizer.from_pretrained(str(local), local_files_only=True)
     except Exception as error:  # a damaged file raises whatever its reader raises, a bare Exception included
         raise ValueError(f"{path}: its tokenizer cannot be loaded ({error})") from error
     legacy = path / "chat_template.json"  # where hub repositories keep the template with images

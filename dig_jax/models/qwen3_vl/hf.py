@@ -1,9 +1,9 @@
 """Reading and writing Hugging Face checkpoints of Qwen3-VL, piece by piece and bit for bit.
 
 Reading: every process reads the rows of each tensor that its own devices hold a part of, a few megabytes at a
-time, and puts them where they belong in its shards. It holds those and the pieces under way, never a whole
-tensor of the file. (A process whose devices hold some columns of a tensor reads its rows whole: they are what
-lies together in a file.)
+time, and puts them where they belong in its shards of one parameter, which go to the devices when they are
+complete. It holds those and the pieces under way, never a whole tensor of the file. (A process whose devices
+hold some columns of a tensor reads its rows whole: they are what lies together in a file.)
 
 Writing: one layer of one parameter is brought to the host at a time.
 """
