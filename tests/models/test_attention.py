@@ -1,6 +1,10 @@
 """Attention: the plain form by hand-sized examples, and the kernels against the plain form."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 import types
 
 import jax
@@ -206,3 +210,15 @@ def test_splash_compiles_for_a_tpu_at_the_sizes_of_real_models(monkeypatch, visi
     assert compiled.as_text().count("tpu_custom_call") == 6  # forward, and two backward, of each
     # Scores of one head alone, in bfloat16, would take 2 * (576 + 8 * 2048)^2 bytes.
     assert compiled.memory_analysis().temp_size_in_bytes < 2 * (576 + 8 * 2048) ** 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tensor", [2, 4])
+def test_kernels_split_over_a_mesh_equal_the_plain_form(tensor):
+    """Rows over data and heads over tensor; the two key/value heads stay whole on four devices."""
+    command = [sys.executable, "-m", "tests.models.split_attention", str(tensor)]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    errors = json.loads(done.stdout)
+    assert errors.keys() == KERNELS.keys() and max(errors.values()) < 1e-5
