@@ -15,7 +15,8 @@ checkpoint.
 
 For comparison: "read" reads the bytes of the files and does nothing with them, which is the speed of the
 disk, or of the page cache (--cold drops the files from it first); "load_file" reads whole files with the
-safetensors library and then stacks the layers, on one device.
+safetensors library and then stacks the layers, on one device. "save" writes the loaded model to another
+folder; what it loaded was there before.
 """
 
 import argparse
