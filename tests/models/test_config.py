@@ -10,6 +10,7 @@ from flax import nnx
 
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.qwen3_vl.published import architecture
 
 # text: hidden, intermediate, layers, heads, tied; vision: hidden, intermediate, depth, taps; parameters.
 SIZES = {
@@ -138,6 +139,11 @@ def test_every_parameter_names_all_its_axes():
 @pytest.mark.parametrize("size", SIZES)
 def test_both_layouts_give_the_same_configuration(size):
     assert Qwen3VLConfig.from_dict(hub_config(size)) == Qwen3VLConfig.from_dict(transformers_5_config(size))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_table_of_published_models_says_what_their_checkpoints_say(size):
+    assert architecture(size) == Qwen3VLConfig.from_dict(hub_config(size))
 
 
 @pytest.mark.parametrize("size", SIZES)
