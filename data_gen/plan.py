@@ -109,15 +109,28 @@ def plan_targets(preset: Preset, seed: int, split: str, index: int) -> list[Targ
         count = rng.choices(range(len(preset.weights)), preset.weights)[0]
         return [Target(rng.choice(preset.kinds)) for _ in range(count)]
     stream = f"{preset.name}/{seed}/{split}"
-    share = (deal(f"{stream}/count", index, range(100)) + 0.5) / 100 * sum(preset.weights)
-    count = next(m for m in range(len(preset.weights)) if share < sum(preset.weights[: m + 1]))
     return [
         Target(
-            kind=deal(f"{stream}/kind/{slot}", index, preset.kinds),
-            size=deal(f"{stream}/size/{slot}", index, list(preset.sizes)),
-            region=deal(f"{stream}/region/{slot}", index, range(REGIONS)),
+            kind=deal(f"{stream}/kind/{slot}", number, preset.kinds),
+            size=deal(f"{stream}/size/{slot}", number, list(preset.sizes)),
+            region=deal(f"{stream}/region/{slot}", number, range(REGIONS)),
         )
-        for slot in range(count)
+        for slot, number in enumerate(number_differences(stream, preset.weights, index))
+    ]
+
+
+def number_differences(stream: str, weights: Sequence[float], index: int) -> list[int]:
+    """One number per difference of pair `index`: how many pairs before it have one in that place too.
+
+    Every 100 pairs have the same numbers of differences in another order.
+    """
+    borders = [sum(weights[: m + 1]) / sum(weights) * 100 for m in range(len(weights))]
+    hand = [next(m for m, border in enumerate(borders) if card + 0.5 < border + 1e-9) for card in range(100)]
+    turn, place = divmod(index, 100)
+    hands = shuffled(f"{stream}/count/{turn}", hand)
+    return [
+        turn * sum(count > slot for count in hand) + sum(count > slot for count in hands[:place])
+        for slot in range(hands[place])
     ]
 
 
@@ -127,9 +140,14 @@ def deal(stream: str, index: int, cards: Sequence[Choice]) -> Choice:
     Every len(cards) consecutive indices get every card once, so even a small set is balanced.
     """
     turn, place = divmod(index, len(cards))
+    return shuffled(f"{stream}/{turn}", cards)[place]
+
+
+def shuffled(stream: str, cards: Sequence[Choice]) -> list[Choice]:
+    """The cards in an order that depends on the name of the stream alone."""
     deck = list(cards)
-    random.Random(f"{stream}/{turn}").shuffle(deck)
-    return deck[place]
+    random.Random(stream).shuffle(deck)
+    return deck
 
 
 def plan_pair(preset: Preset, seed: int, split: str, index: int, attempt: int) -> PairPlan:

@@ -58,7 +58,7 @@ import bpy  # noqa: E402, F401  # isort: skip - bmesh and mathutils exist only o
 
 # Only the folder of data_gen as a package: this file's own folder would offer scene.py as `scene`.
 sys.path[:] = [str(Path(__file__).resolve().parent.parent), *(entry for entry in sys.path[1:])]
-from data_gen.blender.device import NoDevice  # noqa: E402
+from data_gen.blender import Refused  # noqa: E402
 from data_gen.blender.studio import Studio  # noqa: E402
 
 
@@ -70,22 +70,28 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
-    studio: Studio | str
-    try:
-        studio = Studio(ARGS.threads, ARGS.device, ARGS.assets)
-    except NoDevice as error:
-        studio = str(error)  # the reply to every request
+    studio = open_studio()
     use_all_cpus()
     for line in sys.stdin:
         try:
-            reply = (
-                {"ok": False, "error": studio} if isinstance(studio, str) else studio.handle(json.loads(line))
-            )
+            if isinstance(studio, Refused):
+                raise studio
+            reply = studio.handle(json.loads(line))
+        except Refused as reason:
+            reply = {"ok": False, "error": str(reason)}
         except Exception:  # any failure belongs to this request: report it and serve the next one
             reply = {"ok": False, "error": traceback.format_exc()}
         replies.write(json.dumps(reply) + "\n")
     sys.stderr.flush()
     os._exit(0)  # a normal exit of bpy 4.5 can hang in its own teardown
+
+
+def open_studio() -> Studio | Refused:
+    """The studio, or why there can be none: the reply to every request."""
+    try:
+        return Studio(ARGS.threads, ARGS.device, ARGS.assets)
+    except Refused as reason:
+        return reason
 
 
 def die_with_parent() -> None:

@@ -9,6 +9,7 @@ import bmesh
 import bpy
 from mathutils import Matrix
 
+from data_gen.blender import Refused
 from data_gen.blender.lights import environment_path
 from data_gen.blender.meshes import finish_mesh
 
@@ -24,12 +25,12 @@ class Assets:
         self.images: dict[str, Any] = {}
 
     def path(self, name: str) -> Path:
-        """The file called asset:... Raises ValueError for one outside the folder, or none at all."""
+        """The file called asset:... Raises Refused for one outside the folder, or none at all."""
         if self.folder is None:
-            raise ValueError(f"{name}: the worker was started without --assets=DIR")
+            raise Refused(f"{name}: the worker was started without --assets=DIR")
         path = (self.folder / name.removeprefix("asset:")).resolve()
         if not path.is_relative_to(self.folder) or not path.is_file():
-            raise ValueError(f"{name}: no such file in the asset folder")
+            raise Refused(f"{name}: no such file in the asset folder")
         return path
 
     def image(self, name: str) -> Any:
@@ -40,10 +41,14 @@ class Assets:
         return self.images[name]
 
     def mesh(self, name: str) -> Any:
-        """All meshes of a file as one, centred, and scaled like the solids of shapes.py."""
+        """All meshes of a file as one, centred, and scaled like the solids of shapes.py. Raises Refused."""
+        path = self.path(name)
         mesh = bmesh.new()
         before = set(bpy.data.objects)
-        read_file(self.path(name))
+        try:
+            read_file(path)
+        except (RuntimeError, OSError) as error:  # what Blender's importers raise for a damaged file
+            raise Refused(f"{name}: {error}") from error
         bpy.context.view_layer.update()  # world matrices of what was read
         found = [item for item in bpy.data.objects if item not in before]
         for item in found:
@@ -55,8 +60,8 @@ class Assets:
         for item in found:
             bpy.data.objects.remove(item)
         if not mesh.faces:
-            raise ValueError(f"{name}: the file has no mesh with faces")
-        normalize(mesh)
+            raise Refused(f"{name}: the file has no mesh with faces")
+        normalize(mesh, name)
         return finish_mesh(mesh, name, sharp=0.6)
 
 
@@ -76,10 +81,10 @@ def read_file(path: Path) -> None:
         for item in wanted.objects:
             bpy.context.scene.collection.objects.link(item)
     else:
-        raise ValueError(f"{path.name}: meshes are .blend, .obj, .glb or .ply files")
+        raise Refused(f"{path.name}: meshes are .blend, .obj, .glb or .ply files")
 
 
-def normalize(mesh: Any) -> None:
+def normalize(mesh: Any, name: str) -> None:
     """Centres the mesh's box on the origin and scales it to the size of the other solids."""
     spans = [(min(v.co[axis] for v in mesh.verts), max(v.co[axis] for v in mesh.verts)) for axis in range(3)]
     mesh.transform(Matrix.Translation([-(low + high) / 2 for low, high in spans]))
@@ -87,7 +92,7 @@ def normalize(mesh: Any) -> None:
     half_height = (spans[2][1] - spans[2][0]) / 2
     scale = max(across, half_height / MAX_HALF_HEIGHT)
     if scale < 1e-9:
-        raise ValueError("the mesh is a single point")
+        raise Refused(f"{name}: the mesh is a single point")
     mesh.transform(Matrix.Scale(1 / scale, 4))
 
 

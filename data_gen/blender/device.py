@@ -6,13 +6,11 @@ from typing import Any
 
 import bpy
 
-
-class NoDevice(RuntimeError):
-    """The wanted device is not there; the message says what is."""
+from data_gen.blender import Refused
 
 
 def use_device(scene: Any, device: str) -> None:
-    """Sets the device of the scene: cpu, cuda or optix. Raises NoDevice."""
+    """Sets the device of the scene: cpu, cuda or optix. Raises Refused."""
     if device == "cpu":
         scene.cycles.device = "CPU"
         return
@@ -22,13 +20,13 @@ def use_device(scene: Any, device: str) -> None:
         preferences.compute_device_type = wanted
         preferences.refresh_devices()
     except TypeError:  # this build of Blender does not know the type
-        raise NoDevice(
+        raise Refused(
             f"--device={device}: this Blender was built without {wanted}; use --device=cpu"
         ) from None
     found = [entry for entry in preferences.devices if entry.type == wanted]
     if not found:
         others = ", ".join(entry.name for entry in preferences.devices) or "none"
-        raise NoDevice(
+        raise Refused(
             f"--device={device}: Cycles finds no {wanted} device here (devices: {others}). "
             "It needs an NVIDIA GPU and its driver; use --device=cpu"
         )

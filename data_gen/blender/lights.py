@@ -45,10 +45,17 @@ def area_lamp(lamp: dict[str, Any]) -> Any:
     return data
 
 
+def new_world(name: str) -> Any:
+    """A world, which the scene shows: Blender's update functions want one there."""
+    world = bpy.data.worlds.new(name)
+    world.use_nodes = True
+    bpy.context.scene.world = world
+    return world
+
+
 def simple_world() -> tuple[Any, Any]:
     """A grey sky that only metal reflects, and the colour ramp that sets its horizon and zenith."""
-    world = bpy.data.worlds.new("simple")
-    world.use_nodes = True
+    world = new_world("simple")
     world.cycles.sampling_method = "NONE"
     world.cycles_visibility.diffuse = False
     tree = Tree(world.node_tree)
@@ -61,8 +68,7 @@ def simple_world() -> tuple[Any, Any]:
 
 def make_world(lighting: dict[str, Any], image: Any = None) -> Any:
     """The surroundings of a scene that is not simply lit."""
-    world = bpy.data.worlds.new(lighting["kind"])
-    world.use_nodes = True
+    world = new_world(lighting["kind"])
     tree = Tree(world.node_tree)
     strength = lighting["strength"]
     if lighting["kind"] == "studio":

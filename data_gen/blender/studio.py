@@ -32,7 +32,7 @@ class Studio:
       device: cpu, cuda or optix.
       assets: the user's folder of meshes and pictures.
 
-    Raises device.NoDevice.
+    Raises Refused when the device is not there.
     """
 
     def __init__(self, threads: int, device: str, assets: Path | None) -> None:
@@ -231,10 +231,11 @@ class Studio:
             return self.simple_world
         name = key({**lighting, "lamps": None})
         if name not in self.worlds:  # one at a time is enough: a pair has one
-            for world in self.worlds.values():
-                bpy.data.worlds.remove(world)
+            old = list(self.worlds.values())
             image = self.assets.image(lighting["image"]) if lighting["kind"] == "hdri" else None
             self.worlds = {name: lights.make_world(lighting, image)}
+            for world in old:
+                bpy.data.worlds.remove(world)
         return self.worlds[name]
 
     def _forget(self) -> None:
