@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dig_jax import checkpoint, cli, loading, parallel
-from dig_jax.folder import check_free
+from dig_jax.folder import check_free, to_path
 from dig_jax.models.qwen3_vl import hf
 
 
@@ -110,8 +110,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--max_shard_bytes={args.max_shard_bytes}: expected at least 1")
     if args.distributed:
         jax.distributed.initialize()
-    workdir, out = (epath.Path(path).expanduser() for path in (args.workdir, args.out))
     with cli.user_errors():
+        workdir, out = to_path(args.workdir), to_path(args.out)
         mesh = mesh_for(cli.config_of(workdir).mesh)
         export(workdir, out, mesh, step=args.step, dtype=args.dtype, max_shard_bytes=args.max_shard_bytes)
     if jax.process_index() == 0:

@@ -38,6 +38,20 @@ def whole_folder(out: epath.Path) -> Iterator[epath.Path]:
             raise
 
 
+def to_path(name: str) -> epath.Path:
+    """The path that a user gave, `~` and buckets included.
+
+    Raises:
+      ValueError: it is in a bucket, and what reads that is not installed.
+    """
+    path = epath.Path(name).expanduser()  # shells leave the ~ of --model=~/folder to us
+    try:
+        path.exists()
+    except ImportError as error:
+        raise ValueError(f"{name}: {error} (for gs://: pip install 'dig_jax[gcs]')") from error
+    return path
+
+
 def is_local(path: epath.Path) -> bool:
     """Whether `path` is on a disk of this machine, and not in a bucket."""
     return "://" not in str(path)

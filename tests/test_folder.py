@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from etils import epath
+from etils.epath import backend
 
-from dig_jax.folder import local_copy, whole_folder
+from dig_jax.folder import local_copy, to_path, whole_folder
 
 
 def write(out: epath.PathLike, text: str = "whole") -> None:
@@ -66,7 +67,8 @@ def test_an_empty_folder_is_filled(place):
 KILLED = """
 import os, signal, sys
 from etils import epath
-from dig_jax.folder import local_copy, whole_folder
+from etils.epath import backend
+from dig_jax.folder import local_copy, to_path, whole_folder
 with whole_folder(epath.Path(sys.argv[1])) as folder:
     (folder / "config.json").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -121,3 +123,17 @@ def test_files_of_a_bucket_are_copied_for_libraries_that_read_the_disk_alone(buc
 def test_a_local_folder_is_read_where_it_is(tmp_path):
     with local_copy(epath.Path(tmp_path), ("*",)) as folder:
         assert Path(folder) == tmp_path
+
+
+def test_a_bucket_that_nothing_installed_can_read_is_an_error_that_says_what_to_install(monkeypatch):
+    def missing(*args, **kwargs):
+        raise ImportError("Please install gcsfs")
+
+    monkeypatch.setattr(backend.fsspec_backend, "_get_filesystem", missing)
+    with pytest.raises(ValueError, match=r"^gs://a/b: Please install gcsfs \(for gs://: pip install"):
+        to_path("gs://a/b")
+
+
+def test_the_home_folder_is_found_where_the_shell_left_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert str(to_path("~/model")) == "/home/someone/model"
