@@ -15,6 +15,9 @@ from data_gen.plan import PairPlan
 from data_gen.truth import NO_BOX, Areas, Contrast, Difference, PixelBox, Spill, mask_box, occlusion
 
 
+DEPTHS = ("depth_a", "depth_b")
+
+
 def features(width: int, height: int, masks: bool = False, depth: bool = False) -> Any:
     """The TFDS features of a record. Boxes of absent objects are all zeros."""
     import tensorflow_datasets as tfds  # slow to import: only packing needs it
@@ -40,8 +43,9 @@ def features(width: int, height: int, masks: bool = False, depth: bool = False) 
         mask = tfds.features.Image(shape=(height, width, 1), dtype=np.uint8, encoding_format="png")
         optional |= {"mask_a": mask, "mask_b": mask}
     if depth:  # millimetres along the view axis, 0 for the background
-        metres = tfds.features.Image(shape=(height, width, 1), dtype=np.uint16, encoding_format="png")
-        optional |= {"depth_a": metres, "depth_b": metres}
+        # Not an Image: TFDS reads 16-bit PNG with OpenCV or TensorFlow only.
+        metres = tfds.features.Tensor(shape=(height, width, 1), dtype=np.uint16, encoding="zlib")
+        optional |= dict.fromkeys(DEPTHS, metres)
     return tfds.features.FeaturesDict(
         {
             "id": tfds.features.Text(),
