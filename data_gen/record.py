@@ -14,7 +14,6 @@ from data_gen import scene as scenes
 from data_gen.plan import PairPlan
 from data_gen.truth import NO_BOX, Areas, Contrast, Difference, PixelBox, Spill, mask_box, occlusion
 
-
 DEPTHS = ("depth_a", "depth_b")
 
 
