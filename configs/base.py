@@ -145,7 +145,8 @@ def get_config() -> ConfigDict:
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 5  # steps
-    config.checkpoint.keep = 3  # newest checkpoints kept
+    config.checkpoint.keep = 3  # newest checkpoints kept, beside the one with the best evaluation
+    config.checkpoint.grace_seconds = 300.0  # from a request to stop (SIGTERM, Ctrl-C) to the end, at most
 
     config.log = ConfigDict()
     config.log.every = 1  # steps between lines on the terminal; metrics.jsonl has every step

@@ -17,14 +17,15 @@ from dig_jax import checkpoint
 
 @contextlib.contextmanager
 def user_errors(show_traceback: bool = False) -> Iterator[None]:
-    """Ends the program with the message alone, and exit code 2, where a file, setting or value is wrong."""
+    """Ends the program with the message alone: code 2 for a wrong setting or file, 1 for a full disk."""
     try:
         yield
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+    except (ValueError, OSError) as error:
         if show_traceback:
             raise
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        wrong = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
+        sys.exit(2 if isinstance(error, wrong) else 1)
 
 
 def log_to_terminal() -> None:

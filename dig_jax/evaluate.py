@@ -84,11 +84,11 @@ def evaluate(
 
     def complete(batch: Batch, first: int, group: int, temperature: float) -> Completions:
         own = jax.process_index() * loader.batch_size
-        rows = first + own + np.arange(loader.batch_size)[:, None]
+        pairs = first + own + np.arange(loader.batch_size)[:, None]
         return sampler.complete(
             weights,
             batch,
-            sample_keys(key, 0, rows * group + np.arange(group)),
+            sample_keys(key, 0, pairs * group + np.arange(group)),
             Limits(sampler.sampling(temperature), max_new_tokens, min(slots, group), min(rows, size)),
             slice_prompts=size,
         )

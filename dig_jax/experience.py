@@ -19,6 +19,8 @@ from dig_jax.rewards.reward import mean_metrics
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.sampler import Completions, Limits, Sampler
 
+Rows = tuple[Experience, np.ndarray]  # what was drawn for B pairs, and their ids
+
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
@@ -26,12 +28,14 @@ class Collected:
 
     Attributes:
         experience: numpy arrays, [B, ...].
+        ids: text [B], the pair of each row.
         metrics: reward terms and rollout figures, over every completion that was drawn.
         seconds: wall time per phase.
         response_tokens: tokens drawn, over all processes.
     """
 
     experience: Experience
+    ids: np.ndarray
     metrics: dict[str, float]
     seconds: dict[str, float]
     response_tokens: int
@@ -66,7 +70,7 @@ class Collector:
         reshard_seconds = time.perf_counter() - start
         drawn: list[Completions] = []
         costs: list[dict[str, float]] = []
-        experience: Experience | None = None
+        rows: Rows | None = None
         for attempt in range(self._attempts):
             index = step * self._attempts + attempt
             batch = self._loader.batch(index)
@@ -79,16 +83,16 @@ class Collector:
             )
             drawn.append(completions)
             costs.append(self._loader.figures(index))
-            fresh = self._compare(batch.prompts, completions)
-            experience = fresh if experience is None else _replace_uninformative(experience, fresh)
-            if np.all(parallel.gather_rows(_informative(experience))):  # all processes stop together
+            fresh = (self._compare(batch.prompts, completions), np.array(batch.ids))
+            rows = fresh if rows is None else _replace_uninformative(rows, fresh)
+            if np.all(parallel.gather_rows(_informative(rows[0]))):  # all processes stop together
                 break
-        assert experience is not None  # there is at least one attempt
+        assert rows is not None  # there is at least one attempt
         metrics, seconds, response_tokens = self._figures(drawn)
         metrics["rollout/reshard_gb"] = self._sampler.moved_bytes / 1e9
         seconds["reshard"] = reshard_seconds
         metrics |= {name: float(np.mean([part[name] for part in costs])) for name in costs[0]}
-        return Collected(experience, metrics, seconds, response_tokens)
+        return Collected(*rows, metrics, seconds, response_tokens)
 
     def _keys(self, index: int) -> jax.Array:
         prompts = self._loader.batch_size
@@ -131,11 +135,10 @@ def _informative(experience: Experience) -> np.ndarray:
     return np.any(experience.advantages != 0, axis=1)
 
 
-def _replace_uninformative(kept: Experience, fresh: Experience) -> Experience:
+def _replace_uninformative(kept: Rows, fresh: Rows) -> Rows:
     """Puts informative rows of `fresh`, in order, where `kept` has uninformative ones."""
-    kept, fresh = _alike(kept, fresh)
-    targets = np.flatnonzero(~_informative(kept))
-    sources = np.flatnonzero(_informative(fresh))
+    targets = np.flatnonzero(~_informative(kept[0]))
+    sources = np.flatnonzero(_informative(fresh[0]))
     count = min(len(targets), len(sources))
 
     def replace(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -143,7 +146,8 @@ def _replace_uninformative(kept: Experience, fresh: Experience) -> Experience:
         old[targets[:count]] = new[sources[:count]]
         return old
 
-    return jax.tree.map(replace, kept, fresh)
+    experiences = _alike(kept[0], fresh[0])
+    return jax.tree.map(replace, *experiences), replace(kept[1], fresh[1])
 
 
 def _alike(kept: Experience, fresh: Experience) -> tuple[Experience, Experience]:

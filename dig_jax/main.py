@@ -4,7 +4,8 @@ The config is a Python file with `get_config()`; any setting of configs/base.py 
 line. The workdir receives config.json, checkpoints/, metrics.jsonl, evals.jsonl, samples/, report.html and
 TensorBoard events. Running the same command again continues the run. Under `jax.distributed` the same command
 runs on every host.
-Exit codes: 0 done, 1 failed, 2 a setting, a model or a dataset is missing or wrong.
+Exit codes: 0 done, 1 failed, 2 a setting, a model or a dataset is missing or wrong, 75 saved and stopped by
+SIGTERM or a notice of the cloud machine, 130 saved and stopped by Ctrl-C (twice stops at once).
 """
 
 import sys
@@ -15,6 +16,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from dig_jax import cli, train
+from dig_jax.stopping import Stopped
 
 
 def main(argv: list[str]) -> None:
@@ -23,8 +25,11 @@ def main(argv: list[str]) -> None:
     cli.log_to_terminal()
     if flags.FLAGS.distributed:
         jax.distributed.initialize()
-    with cli.user_errors(flags.FLAGS.traceback):
-        train.run(flags.FLAGS.config, epath.Path(flags.FLAGS.workdir))
+    try:
+        with cli.user_errors(flags.FLAGS.traceback):
+            train.run(flags.FLAGS.config, epath.Path(flags.FLAGS.workdir))
+    except Stopped as stopped:
+        sys.exit(stopped.exit_code)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

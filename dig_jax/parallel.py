@@ -194,6 +194,11 @@ class MeshJit:
         with jax.set_mesh(self._mesh), linen.logical_axis_rules(tuple(RULES.items())):
             return self._compiled.lower(*args)
 
+    def eval_shape(self, *args: Any) -> Any:
+        """Shapes and dtypes of what it returns."""
+        with jax.set_mesh(self._mesh), linen.logical_axis_rules(tuple(RULES.items())):
+            return self._compiled.eval_shape(*args)
+
 
 def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> MeshJit:
     """See `MeshJit`; `options` are those of `jax.jit`."""

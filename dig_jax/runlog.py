@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +12,8 @@ from ml_collections import ConfigDict
 
 from dig_jax import report
 from dig_jax.evaluate import Evaluation
+
+Metrics = Mapping[str, float]
 
 logger = logging.getLogger("dig_jax")
 
@@ -59,9 +62,10 @@ class RunLog:
         config: `config.log`.
         first_step: the step the run (re)starts at; lines of later steps, left by a run that was stopped after
             its last checkpoint, are dropped, because they will be written again.
+        evaluated: the last step whose evaluation is kept; -1 for none.
     """
 
-    def __init__(self, workdir: epath.Path, config: ConfigDict, first_step: int):
+    def __init__(self, workdir: epath.Path, config: ConfigDict, first_step: int, evaluated: int):
         self._every = config.every
         self._samples = config.samples
         self._workdir = workdir
@@ -73,13 +77,14 @@ class RunLog:
             self._writer = report.MetricsWriter(
                 workdir,
                 first_step=first_step,
+                evaluated=evaluated,
                 tensorboard=config.tensorboard,
                 wandb_project=config.wandb_project,
             )
 
-    def step(self, done: int, total: int, metrics: dict[str, float]) -> None:
+    def step(self, done: int, total: int, metrics: Metrics) -> None:
         """Logs the metrics of a finished step; `done` counts from 1."""
-        metrics = metrics | {"time/compile": self._compiling.lap()}
+        metrics = {**metrics, "time/compile": self._compiling.lap()}
         if self._writer is None:
             return
         self._writer.step(done, metrics)
@@ -101,6 +106,21 @@ class RunLog:
             pace,
             _clock(pace * (total - done)),
         )
+
+    def skipped_update(self, step: int, update: int, ids: Sequence[str], metrics: Metrics) -> None:
+        """Notes an update whose loss or gradient was not finite, and the pairs it was computed on."""
+        if self._writer is None:
+            return
+        self._writer.skipped_update(step, update, ids, metrics)
+        logger.warning(
+            "step %d: update %d skipped, its loss or gradient is not finite; skipped.jsonl names its pairs",
+            *(step, update),
+        )
+
+    def sync(self) -> None:
+        """Returns when everything logged so far is on the disk."""
+        if self._writer is not None:
+            self._writer.sync()
 
     def evaluation(self, step: int, result: Evaluation, seconds: float) -> None:
         """Logs held-out figures, and pictures of the first answers."""

@@ -5,6 +5,8 @@ Shapes: B prompts of this process, G completions per prompt, R response tokens.
 
 import dataclasses
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,15 +42,25 @@ class Completions:
 class Sampler:
     """Draws completions from a policy and scores them.
 
-    Attributes:
-        moved_bytes: that travel between the devices for each `weights`.
+    Args:
+        programs: of the policy's rollouts.
+        tokenizer: its own.
+        reward: settings of the reward.
+        check: called before every slice of prompts; what it raises abandons the answers.
     """
 
-    def __init__(self, programs: RolloutPrograms, tokenizer: Tokenizer, reward: RewardConfig):
+    def __init__(
+        self,
+        programs: RolloutPrograms,
+        tokenizer: Tokenizer,
+        reward: RewardConfig,
+        check: Callable[[], None] = lambda: None,
+    ):
         self._programs = programs
+        self._check = check
         self._tokenizer = tokenizer
         self._reward = reward
-        self.moved_bytes = programs.moved_bytes
+        self.moved_bytes = programs.moved_bytes  # between the devices, for each `weights`
 
     def weights(self, params: nnx.State) -> nnx.State:
         """A copy of the policy's parameters laid out for sampling; drop it before the next update."""
@@ -94,6 +106,7 @@ class Sampler:
         size = slice_prompts // jax.process_count()
         parts = []
         for first in range(0, len(keys), size):
+            self._check()
             rows = slice(first, first + size)
             prompts = jax.tree.map(lambda x, rows=rows: x[rows], batch.prompts)
             parts.append(self._draw(weights, prompts, keys[rows], limits))
@@ -101,13 +114,7 @@ class Sampler:
         sampled = time.perf_counter()
         texts = self._decode(drawn)
         group = keys.shape[1]
-        scores = score_texts(
-            texts,
-            np.repeat(batch.boxes, group, axis=0),
-            np.repeat(batch.num_boxes, group, axis=0),
-            thinking=self._tokenizer.opens_thinking,
-            config=self._reward,
-        )
+        scores = self._score(texts, np.repeat(np.arange(len(batch.ids)), group), batch)
         seconds = {"rollout": sampled - start, "reward": time.perf_counter() - sampled}
         return Completions(drawn, texts, scores, seconds)
 
@@ -117,6 +124,20 @@ class Sampler:
         keys = jax.random.wrap_key_data(parallel.put_batch(jax.random.key_data(keys), programs.mesh))
         pool = programs.fill(weights, prompts, keys, limits)
         return parallel.local_rows(programs.drain(weights, pool, keys, limits))
+
+    def _score(self, texts: list[str], rows: np.ndarray, batch: Batch) -> Scores:
+        """Scores texts, each an answer to a row of the batch."""
+        settings: dict[str, Any] = {"thinking": self._tokenizer.opens_thinking, "config": self._reward}
+        try:
+            return score_texts(texts, batch.boxes[rows], batch.num_boxes[rows], **settings)
+        except Exception as error:
+            for text, row in zip(texts, rows, strict=True):
+                try:
+                    score_texts([text], batch.boxes[[row]], batch.num_boxes[[row]], **settings)
+                except Exception:
+                    what = f"the answer {text[:2000]!r} ({len(text)} characters) to pair {batch.ids[row]}"
+                    raise RuntimeError(f"the reward failed on {what}: {error}") from error
+            raise
 
     def _decode(self, drawn: Rollout) -> list[str]:
         lengths = drawn.mask.sum(axis=-1).astype(int).reshape(-1)

@@ -52,6 +52,7 @@ def check(config: ConfigDict) -> None:
     _positive(config.eval, "batch_prompts", "eval.")
     _positive(config.checkpoint, "every", "checkpoint.")
     _positive(config.checkpoint, "keep", "checkpoint.")
+    _positive(config.checkpoint, "grace_seconds", "checkpoint.")
     _positive(config.log, "every", "log.")
     _multiple(config.batch, "prompts", "update_prompts")
     _multiple(config.batch, "update_prompts", "micro_prompts")
@@ -78,32 +79,37 @@ def check(config: ConfigDict) -> None:
 FREE_ON_RESUME = (
     *("rollout.slots", "rollout.rows", "rollout.mesh"),
     *("mesh", "model.remat", "model.attention", "eval", "checkpoint", "log"),
-    *("data.prefetch", "data.eval", "data.eval_split"),
+    *("data.prefetch", "data.eval", "data.eval_split", "batch.micro_prompts", "batch.rollout_prompts"),
 )
 
 
-def check_resume(config: ConfigDict, saved: epath.Path) -> None:
+def check_resume(config: ConfigDict, saved: epath.Path) -> list[str]:
     """Refuses to continue a run under settings that would make it another run.
 
+    Returns:
+        The harmless changes since `saved`, the run's config.json, as "key: before -> now".
+
     Raises:
-        ValueError: lists the settings that differ from `saved`, the run's config.json.
+        ValueError: lists the settings that make it another run.
     """
     if not saved.exists():
-        return
+        return []
     before = _flat(json.loads(saved.read_text()))
     now = _flat(json.loads(config.to_json()))
     # A run may be lengthened, unless its learning rate is a function of its length.
     free = (*FREE_ON_RESUME, "num_steps") if config.optimizer.schedule == "constant" else FREE_ON_RESUME
-    changed = [
-        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
+    changes = {
+        key: f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not _is_in(key, free)
-    ]
-    if changed:
+        if before.get(key) != now.get(key)
+    }
+    refused = [change for key, change in changes.items() if not _is_in(key, free)]
+    if refused:
         raise ValueError(
             f"{saved.parent} holds a run with other settings; use a new --workdir, or set them back:\n  "
-            + "\n  ".join(changed)
+            + "\n  ".join(refused)
         )
+    return list(changes.values())
 
 
 def check_batches(config: ConfigDict, data_shards: int, rollout_shards: int) -> None:

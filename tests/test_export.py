@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,17 @@ from safetensors.numpy import load_file
 from configs import base
 from dig_jax import checkpoint, export
 from dig_jax.data.images import ImageConfig, preprocess
+from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.inputs import make_prompts
 
 ROOT = Path(__file__).parents[1]
+
+
+class State(NamedTuple):
+    """What is needed of a training state."""
+
+    params: nnx.State
 
 
 def make_workdir(model: Path, workdir: Path, steps: tuple[int, ...] = (3,)) -> Path:
@@ -34,7 +41,7 @@ def make_workdir(model: Path, workdir: Path, steps: tuple[int, ...] = (3,)) -> P
     checkpoints = checkpoint.Checkpoints(folder, keep=len(steps))
     for step in steps:
         scaled = jax.tree.map(lambda x: 2 * x, params) if step == 1 else params
-        checkpoints.save(step, {"params": scaled}, {})
+        checkpoints.save(step, State(scaled), {}, best_step=None)
     checkpoints.close()
     return workdir
 
@@ -197,7 +204,9 @@ def test_a_killed_export_leaves_nothing_that_looks_whole_and_the_next_one_tidies
 def test_an_export_to_a_bucket_is_a_model_that_loads(workdir, tiny_qwen3vl, bucket, tmp_path):
     run(workdir, f"{bucket}/models/out", "--max_shard_bytes=100000")
     assert_same_bits(tensors(tmp_path / "bucket" / "models" / "out"), tensors(tiny_qwen3vl))
-    ours = hf.load_model(checkpoint.find_model(f"{bucket}/models/out"))
+    found = checkpoint.find_model(f"{bucket}/models/out")
+    assert load_tokenizer(found).decode(load_tokenizer(tiny_qwen3vl).encode("two images")) == "two images"
+    ours = hf.load_model(found)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(hf.load_model(tiny_qwen3vl)), strict=True):
         np.testing.assert_array_equal(a, b)
 

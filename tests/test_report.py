@@ -23,7 +23,7 @@ TERMS = {"reward": 0.55, "f1": 0.5, "iou": 0.5, "format": 1.0}
 
 
 def writer(workdir, first_step: int = 0) -> MetricsWriter:
-    return MetricsWriter(workdir, first_step=first_step, tensorboard=False, wandb_project="")
+    return MetricsWriter(workdir, first_step=first_step, evaluated=first_step, tensorboard=False, wandb_project="")
 
 
 def answer(index: int = 0, text: str = "[]") -> Answer:
@@ -106,7 +106,7 @@ def test_a_sample_keeps_its_picture_text_boxes_and_terms(tmp_path):
 
 
 def test_tensorboard_events_are_written_when_asked_for(tmp_path):
-    run = MetricsWriter(tmp_path, first_step=0, tensorboard=True, wandb_project="")
+    run = MetricsWriter(tmp_path, first_step=0, evaluated=-1, tensorboard=True, wandb_project="")
     run.step(1, {"loss": 0.5})
     run.evaluation(1, {"f1": 0.25})
     run.sample(1, 0, answer())
@@ -125,7 +125,7 @@ def test_importing_the_report_imports_neither_torch_nor_tensorboard():
 def test_wandb_asked_for_but_not_installed_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ModuleNotFoundError, match="config.log.wandb_project='dig'.*pip install wandb"):
-        MetricsWriter(tmp_path, first_step=0, tensorboard=False, wandb_project="dig")
+        MetricsWriter(tmp_path, first_step=0, evaluated=-1, tensorboard=False, wandb_project="dig")
 
 
 def pixels(picture: Image.Image, color: tuple[int, int, int]) -> np.ndarray:

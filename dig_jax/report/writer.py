@@ -1,4 +1,5 @@
-"""Files a run writes as it goes: metrics.jsonl, evals.jsonl, samples/, TensorBoard events; wandb if asked.
+"""Files a run writes as it goes: metrics.jsonl, evals.jsonl, samples/, skipped.jsonl (updates with a loss or
+gradient that was not finite), TensorBoard events; wandb if asked.
 
 Every line of a `.jsonl` file is one JSON object with its `step`. When a run continues from a checkpoint, the
 lines of later steps are dropped first: those steps are about to be computed, and written, again.
@@ -8,7 +9,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # an annotation alone must not make the report depend on the 
 METRICS_FILE = "metrics.jsonl"
 EVALS_FILE = "evals.jsonl"
 SAMPLES_FILE = "samples/samples.jsonl"
+SKIPPED_FILE = "skipped.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
 
@@ -30,7 +32,8 @@ class MetricsWriter:
 
     Args:
       workdir: of the run; created if missing.
-      first_step: the last step that is done and kept; 0 for a new run, which starts with empty files.
+      first_step: the last step that is done and kept; 0 for a new run.
+      evaluated: the last step whose evaluation is done and kept; -1 for none.
       tensorboard: whether to write TensorBoard events under workdir/tensorboard.
       wandb_project: Weights & Biases project to log to as well, "" for none.
 
@@ -39,15 +42,22 @@ class MetricsWriter:
     """
 
     def __init__(
-        self, workdir: epath.PathLike, *, first_step: int, tensorboard: bool, wandb_project: str
+        self,
+        workdir: epath.PathLike,
+        *,
+        first_step: int,
+        evaluated: int,
+        tensorboard: bool,
+        wandb_project: str,
     ) -> None:
         workdir = epath.Path(workdir)
         self._wandb = _start_wandb(wandb_project, workdir) if wandb_project else None
         (workdir / SAMPLES_FILE).parent.mkdir(parents=True, exist_ok=True)
         self._workdir = workdir
         self._metrics = JsonLines(workdir / METRICS_FILE, first_step)
-        self._evals = JsonLines(workdir / EVALS_FILE, first_step)
-        self._samples = JsonLines(workdir / SAMPLES_FILE, first_step)
+        self._evals = JsonLines(workdir / EVALS_FILE, evaluated)
+        self._samples = JsonLines(workdir / SAMPLES_FILE, evaluated)
+        self._skipped = JsonLines(workdir / SKIPPED_FILE, first_step)
         self._tensorboard = _start_tensorboard(workdir, first_step) if tensorboard else None
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -82,14 +92,28 @@ class MetricsWriter:
         if self._tensorboard:
             self._tensorboard.add_image(f"samples/{number:02d}", np.asarray(picture), step, dataformats="HWC")
 
+    def skipped_update(
+        self, step: int, update: int, ids: Sequence[str], figures: Mapping[str, float]
+    ) -> None:
+        """Notes an update that was skipped: its loss or gradient on these pairs was not finite."""
+        self._skipped.append({"step": step, "update": update, "ids": list(ids), **_finite(figures)})
+
+    def sync(self) -> None:
+        """Returns when all lines are on the disk."""
+        for lines in self._files():
+            lines.sync()
+
     def close(self) -> None:
         """Flushes and closes what is open."""
-        for lines in (self._metrics, self._evals, self._samples):
+        for lines in self._files():
             lines.close()
         if self._tensorboard:
             self._tensorboard.close()
         if self._wandb:
             self._wandb.finish()
+
+    def _files(self) -> tuple["JsonLines", ...]:
+        return self._metrics, self._evals, self._samples, self._skipped
 
     def _write(self, lines: "JsonLines", step: int, metrics: Mapping[str, float], prefix: str) -> None:
         lines.append({"step": step} | _finite(metrics))
@@ -111,7 +135,7 @@ class JsonLines:
 
     def __init__(self, path: epath.Path, last_step: int) -> None:
         self._path = path
-        kept = [line for line in read_lines(path) if line["step"] <= last_step] if last_step else []
+        kept = [line for line in read_lines(path) if line["step"] <= last_step]
         self._text = "".join(_encode(line) for line in kept)
         _replace_text(path, self._text)
         # Object stores cannot append to a file; there the whole text is written again.
@@ -127,10 +151,15 @@ class JsonLines:
         self._file.write(line)
         self._file.flush()
 
-    def close(self) -> None:
-        """Makes sure the lines are on disk."""
+    def sync(self) -> None:
+        """Makes sure the lines are on the disk."""
         if self._file is not None:
             os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Syncs and closes the file."""
+        self.sync()
+        if self._file is not None:
             self._file.close()
 
 

@@ -1,0 +1,172 @@
+"""Checkpoints: which ones stay, and what happens to one that a disk has damaged."""
+
+import logging
+import os
+import pathlib
+import resource
+import shutil
+import signal
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import pytest
+from etils import epath
+
+from dig_jax.checkpoint import Checkpoints, Damaged, fingerprint
+
+
+@flax.struct.dataclass
+class State:
+    params: Any
+    moments: Any
+
+
+def state(seed: int) -> State:
+    params = {
+        "kernel": jax.random.normal(jax.random.key(seed), (40, 50)),
+        "scale": jnp.full(7, seed, jnp.bfloat16),
+    }
+    return State(params, jax.tree.map(lambda x: x + 1, params))
+
+
+LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0))
+
+
+def write(workdir: pathlib.Path, *steps: int, keep: int = 5, best_step: int | None = None) -> None:
+    checkpoints = Checkpoints(epath.Path(workdir), keep)
+    for step in steps:
+        checkpoints.save(step, state(step), {"step": step}, best_step)
+    checkpoints.close()
+
+
+def restore(workdir: pathlib.Path) -> tuple[State, dict] | None:
+    checkpoints = Checkpoints(epath.Path(workdir))
+    try:
+        return checkpoints.restore_newest(LIKE)
+    finally:
+        checkpoints.close()
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def test_the_newest_checkpoint_comes_back_bit_for_bit_with_its_metadata(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, 1, 2)
+    restored = restore(tmp_path)
+    assert restored is not None and restored[1] == {"step": 2}
+    assert fingerprint(restored[0]) == fingerprint(state(2))
+
+
+def test_a_new_run_has_none(tmp_path: pathlib.Path) -> None:
+    assert restore(tmp_path) is None
+
+
+def test_the_newest_and_the_best_stay(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, 1, 2, 3, 4, 5, keep=2, best_step=2)
+    assert steps(tmp_path) == [2, 4, 5]
+
+
+def test_an_old_checkpoint_stays_until_the_new_one_is_complete(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, 1, keep=1)
+    checkpoints = Checkpoints(epath.Path(tmp_path), 1)
+    seen = []
+    finish = type(checkpoints._manager)._finalize_checkpoint
+
+    def look(manager: Any, step: int) -> None:
+        seen.append(1 in steps_of_names(tmp_path))
+        finish(manager, step)
+
+    monkeypatch.setattr(type(checkpoints._manager), "_finalize_checkpoint", look)
+    checkpoints.save(2, state(2), {}, None)
+    checkpoints.close()
+    assert seen == [True] and steps(tmp_path) == [2]
+
+
+def steps_of_names(workdir: pathlib.Path) -> list[int]:
+    return [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()]
+
+
+def flip(path: pathlib.Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: pathlib.Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, pathlib.Path.unlink])
+def test_whatever_file_is_damaged_the_state_is_that_of_the_newest_or_the_one_before(
+    damage: Any, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, logger="dig_jax")
+    write(tmp_path / "whole", 1, 2)
+    files = [path for path in (tmp_path / "whole/checkpoints/2").rglob("*") if path.stat().st_size > 0]
+    used = []
+    for number, file in enumerate(path for path in files if path.is_file()):
+        workdir = tmp_path / str(number)
+        shutil.copytree(tmp_path / "whole", workdir)
+        damage(workdir / file.relative_to(tmp_path / "whole"))
+        caplog.clear()
+        restored = restore(workdir)
+        assert restored is not None
+        step = restored[1]["step"]
+        assert fingerprint(restored[0]) == fingerprint(state(step))
+        used.append(step)
+        if step == 1:  # loudly, and nothing is thrown away
+            assert "CHECKPOINT OF STEP 2 IS DAMAGED" in caplog.text
+            assert (workdir / "damaged/step2").is_dir() and steps(workdir) == [1]
+    assert 1 in used  # the file with the numbers is among them
+
+
+def test_when_all_are_damaged_nothing_is_moved_and_nothing_starts_over(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, 1, 2)
+    for step in (1, 2):
+        flip(next((tmp_path / f"checkpoints/{step}/state/d").iterdir()))
+    with pytest.raises(Damaged, match=r"nothing was changed there(.|\n)*step 2: (.|\n)*step 1: "):
+        restore(tmp_path)
+    assert steps(tmp_path) == [1, 2]
+
+
+def test_changed_metadata_is_damage_too(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, 1, 2)
+    file = tmp_path / "checkpoints/2/meta/metadata"
+    file.write_text(file.read_text().replace('"step": 2', '"step": 3').replace('"step":2', '"step":3'))
+    restored = restore(tmp_path)
+    assert restored is not None and restored[1] == {"step": 1}
+
+
+def test_parameters_read_alone_are_checked_as_well(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, 1)
+    checkpoints = Checkpoints(epath.Path(tmp_path), read_only=True)
+    params = checkpoints.restore_params(1, LIKE.params)
+    assert fingerprint(params) == fingerprint(state(1).params)
+    flip(next((tmp_path / "checkpoints/1/state/d").iterdir()))
+    with pytest.raises(Damaged):
+        checkpoints.restore_params(1, LIKE.params)
+    checkpoints.close()
+
+
+def test_a_disk_that_takes_no_more_is_a_clear_error_and_the_checkpoint_before_stays(
+    tmp_path: pathlib.Path,
+) -> None:
+    write(tmp_path, 1)
+    checkpoints = Checkpoints(epath.Path(tmp_path), 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="could not be written to .*Those before it are whole. Make room"):
+            checkpoints.save(2, state(2), {}, None)
+            checkpoints.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    restored = restore(tmp_path)
+    assert restored is not None and fingerprint(restored[0]) == fingerprint(state(1))
