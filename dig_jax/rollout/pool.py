@@ -103,15 +103,16 @@ def fill(
       shards: D.
 
     Raises:
-      ValueError: there are more slots than completions, more rows than prompts, or D does not divide both.
+      ValueError: there are more slots than completions, or D does not divide the rows or they the prompts.
     """
     total, group = keys.shape
     if not 1 <= slots <= group:
         raise ValueError(f"slots is {slots}; expected 1 to the {group} completions per prompt")
-    if not 1 <= rows <= total or rows % shards or total % shards:
-        raise ValueError(f"rows is {rows}; expected a multiple of {shards} shards, up to the {total} prompts")
-    hidden, cache = model.prefill(prompts)
-    last = jnp.take_along_axis(hidden, prompts.length[:, None, None] - 1, axis=1)  # [D*B,1,width]
+    if not 1 <= rows <= total or rows % shards or total % rows:
+        raise ValueError(
+            f"rows is {rows}; expected a multiple of {shards} shards that divides the {total} prompts"
+        )
+    last, cache = _prefill(model, prompts, rows, shards)
     # The head runs once per prompt for the first tokens, not once per completion.
     first = [x.reshape(shards, -1) for x in sample(model.logits(last), keys, 0, sampling)]
 
@@ -141,6 +142,33 @@ def fill(
         rows=_take_prompts(cache, own) if waiting else cache,
         cache=model.init_response_cache(rows, slots, max_new_tokens),
     )
+
+
+def _prefill(model: Qwen3VL, prompts: Prompts, rows: int, shards: int) -> tuple[jax.Array, PromptCache]:
+    """Reads as many prompts at a time as there are rows: last hidden states [D*B,1,width], and caches."""
+    num_parts = prompts.length.shape[0] // rows
+
+    def read(part: Prompts) -> tuple[jax.Array, PromptCache]:
+        hidden, cache = model.prefill(part)
+        return jnp.take_along_axis(hidden, part.length[:, None, None] - 1, axis=1), cache
+
+    if num_parts == 1:
+        return read(prompts)
+
+    def split(x: jax.Array) -> jax.Array:
+        """[D*B,...] to [parts,D*A,...], every part with A prompts of each shard."""
+        parts = jnp.asarray(x).reshape(shards, num_parts, rows // shards, *x.shape[1:])
+        return jnp.moveaxis(parts, 1, 0).reshape(num_parts, rows, *x.shape[1:])
+
+    def join(x: jax.Array, axis: int) -> jax.Array:
+        """The inverse, where the prompts are on `axis` of each part."""
+        x = jnp.moveaxis(x, 0, axis)  # [...,parts,D*A,...]
+        parts = x.reshape(*x.shape[:axis], num_parts, shards, -1, *x.shape[axis + 2 :])
+        parts = jnp.moveaxis(parts, axis, axis + 1)
+        return parts.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+    last, cache = jax.lax.map(read, jax.tree.map(split, prompts))
+    return join(last, 0), jax.tree.map(join, cache, _BATCH_AXIS)
 
 
 def drain(model: Qwen3VL, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Rollout:

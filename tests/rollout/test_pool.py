@@ -130,7 +130,8 @@ def test_short_completions_read_a_short_window_of_the_cache(model, prompts, samp
 
 
 @pytest.mark.parametrize(
-    ("slots", "rows", "named"), [(6, 4, "slots is 6"), (0, 4, "slots is 0"), (2, 5, "rows is 5")]
+    ("slots", "rows", "named"),
+    [(6, 4, "slots is 6"), (0, 4, "slots is 0"), (2, 5, "rows is 5"), (2, 3, "rows is 3")],
 )
 def test_a_pool_that_can_not_be_filled_is_an_error(model, prompts, sampling, slots, rows, named):
     with pytest.raises(ValueError, match=named):

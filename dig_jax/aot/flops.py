@@ -1,0 +1,68 @@
+"""Floating-point operations of a model's phases, counted from its architecture.
+
+The compiler's own count takes the body of a loop once, and layers, micro-batches and slices of the head are
+loops; kernels it does not count at all. A multiply-add is two operations; norms, softmax and other
+element-wise work are left out, as is usual.
+
+Shape letters: P prompt tokens, N patches of one prompt, G completions per prompt, R response tokens.
+"""
+
+from dig_jax.aot.inputs import Workload
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
+
+# A backward pass has two products for each one of the forward pass.
+FORWARD_AND_BACKWARD = 3
+
+
+def vision_forward(architecture: Qwen3VLConfig, patches: int, images: int) -> float:
+    """Of the vision tower, for one prompt whose N patches belong to equal images."""
+    vision = architecture.vision
+    width, joined = vision.hidden_size, vision.hidden_size * vision.merge_unit
+    block = 4 * width * width + 2 * width * vision.intermediate_size
+    merger = joined * joined + joined * vision.out_hidden_size
+    products: float = patches * (vision.patch_dim * width + vision.depth * block)
+    products += patches / vision.merge_unit * (1 + len(vision.deepstack_visual_indexes)) * merger
+    attention = vision.depth * 2 * width * patches * (patches / images)
+    return 2 * (products + attention)
+
+
+def layer_products(architecture: Qwen3VLConfig) -> float:
+    """Multiply-adds of a token with all weights of the decoder's layers."""
+    text = architecture.text
+    heads = 2 * text.num_attention_heads + 2 * text.num_key_value_heads
+    attention = text.hidden_size * text.head_dim * heads
+    return text.num_hidden_layers * (attention + 3 * text.hidden_size * text.intermediate_size)
+
+
+def head_products(architecture: Qwen3VLConfig) -> float:
+    """Multiply-adds of a token with the output head."""
+    return architecture.text.hidden_size * architecture.text.vocab_size
+
+
+def seen(architecture: Qwen3VLConfig, pairs: float) -> float:
+    """Multiply-adds of attention for so many (query token, visible key token) pairs, in all layers."""
+    text = architecture.text
+    return text.num_hidden_layers * 2 * text.num_attention_heads * text.head_dim * pairs
+
+
+def prefill(architecture: Qwen3VLConfig, work: Workload) -> float:
+    """Of reading one prompt: vision tower, decoder, and the head on its last token."""
+    length = work.bucket.prompt_length
+    products = length * layer_products(architecture) + seen(architecture, length * (length + 1) / 2)
+    images = vision_forward(architecture, work.bucket.num_patches, work.images)
+    return images + 2 * (products + head_products(architecture))
+
+
+def decode(architecture: Qwen3VLConfig, context: float) -> float:
+    """Of one more token of one completion, which sees `context` tokens."""
+    products = layer_products(architecture) + head_products(architecture) + seen(architecture, context)
+    return 2 * products
+
+
+def forward(architecture: Qwen3VLConfig, work: Workload) -> float:
+    """Of one prompt and its G responses of R tokens, with the log-probs of those."""
+    length, group, tokens = work.bucket.prompt_length, work.group, work.response
+    visible = length * (length + 1) / 2 + group * (tokens * length + tokens * (tokens + 1) / 2)
+    products = (length + group * tokens) * layer_products(architecture) + seen(architecture, visible)
+    products += group * tokens * head_products(architecture)
+    return vision_forward(architecture, work.bucket.num_patches, work.images) + 2 * products

@@ -1,0 +1,339 @@
+"""Reads a compiled program: what moves between chips, and what moves between a chip and its memory.
+
+The text of a compiled program (`compiled.as_text()`) lists its computations. Starting at the entry, loops are
+followed with their trip count: a loop of JAX (`scan`, `map`) or of the partitioner (a product overlapped with
+a gather) counts up to a constant in its condition. A loop whose end depends on data, such as decoding, has no
+such constant; its figures are those of one turn. Of the branches of a conditional the costliest counts.
+
+Traffic with the memory (HBM) is what the operations of the scheduled program read and write, operands and
+results that the compiler placed in on-chip memory (memory space `S(n)`) left out. An operand that is only
+sliced counts with its slices, and an update in place with the part that is updated. Traffic inside
+hand-written kernels is not visible: their operands and results count once.
+"""
+
+import dataclasses
+import math
+import re
+
+COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+
+_BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8, "token": 0, "opaque": 0}
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (.*)$")
+_ARRAY = re.compile(r"\b([a-z]+\d*(?:e\dm\d\w*)?)\[([\d,]*)\](?:\{[^{}]*?(S\(\d+\))?\})?")
+_CALLED = re.compile(r"(?:calls|to_apply|body|condition|async_execution_thread)=%([\w.\-]+)")
+_BRANCHES = re.compile(
+    r"branch_computations=\{([^}]*)\}|true_computation=%([\w.\-]+), false_computation=%([\w.\-]+)"
+)
+# Operations that move nothing: they name, group or wait for what others moved.
+_FREE = frozenset(
+    [
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "while",
+        "conditional",
+        "call",
+        "after-all",
+        "iota",
+        "partition-id",
+        "replica-id",
+        "copy-done",
+        "slice-done",
+        "all-gather-done",
+        "all-reduce-done",
+        "domain",
+        "opt-barrier",
+        "collective-permute-done",
+        "async-start",
+        "async-update",
+        "async-done",
+        "send-done",
+        "recv-done",
+    ]
+)
+_SLICES = frozenset(["dynamic-slice", "slice", "gather"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """An operand or result: its size in bytes, and whether it lies in the memory (HBM)."""
+
+    size: float
+    in_hbm: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One operation of a computation."""
+
+    name: str
+    opcode: str
+    results: tuple[Array, ...]
+    operands: tuple[str, ...]
+    text: str
+    is_root: bool
+
+    @property
+    def size(self) -> float:
+        return sum(array.size for array in self.results)
+
+    @property
+    def hbm_size(self) -> float:
+        return sum(array.size for array in self.results if array.in_hbm)
+
+
+Computation = dict[str, Instruction]
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """What a run of a program moves, per chip.
+
+    Attributes:
+        collectives: bytes each chip sends, by kind of collective, on a ring of the chips that take part.
+        across_slices: bytes each chip sends to other slices.
+        hbm: bytes read from and written to the memory.
+    """
+
+    collectives: dict[str, float]
+    across_slices: float
+    hbm: float
+
+    def plus(self, other: "Traffic", times: float = 1.0) -> "Traffic":
+        """This and `times` the other."""
+        kinds = self.collectives.keys() | other.collectives.keys()
+        return Traffic(
+            {k: self.collectives.get(k, 0) + times * other.collectives.get(k, 0) for k in sorted(kinds)},
+            self.across_slices + times * other.across_slices,
+            self.hbm + times * other.hbm,
+        )
+
+
+NOTHING = Traffic({}, 0.0, 0.0)
+
+
+def read_traffic(text: str, *, one_turn: bool = False) -> Traffic:
+    """Reads `compiled.as_text()`.
+
+    Args:
+        text: of the compiled program.
+        one_turn: only one turn of the costliest open-ended loop that has no other inside.
+    """
+    entry, computations = parse(text)
+    reader = _Reader(computations)
+    if not one_turn:
+        return reader.traffic(entry, fused=False)
+    turns = [reader.traffic(body, fused=False) for body in reader.innermost(entry)]
+    return max(turns, key=lambda traffic: traffic.hbm, default=NOTHING)
+
+
+class _Reader:
+    """Adds up the traffic of computations and of those they call."""
+
+    def __init__(self, computations: dict[str, Computation]):
+        self._computations = computations
+        self._known: dict[tuple[str, bool], Traffic] = {}
+
+    def traffic(self, name: str, fused: bool) -> Traffic:
+        """Of one run of a computation; inside a fusion only collectives count, its operands did outside."""
+        if (name, fused) not in self._known:
+            total = NOTHING
+            for instruction in self._computations[name].values():
+                total = total.plus(self._own(instruction, self._computations[name], fused))
+                total = total.plus(self._called(instruction, fused))
+            self._known[name, fused] = total
+        return self._known[name, fused]
+
+    def innermost(self, name: str) -> list[str]:
+        """Bodies of the open-ended loops below a computation that have no such loop inside."""
+        found: list[str] = []
+        for instruction in self._computations[name].values():
+            inner = [body for callee in self._callees(instruction) for body in self.innermost(callee)]
+            is_loop = instruction.opcode == "while"
+            if is_loop and not inner and not _trip_count(instruction, self._computations):
+                inner = [_named(instruction, "body")]
+            found += inner
+        return found
+
+    def _called(self, instruction: Instruction, fused: bool) -> Traffic:
+        callees = self._callees(instruction)
+        if instruction.opcode == "conditional":
+            branches = [self.traffic(callee, fused) for callee in callees]
+            return max(branches, key=lambda traffic: traffic.hbm, default=NOTHING)
+        times = 1
+        if instruction.opcode == "while":
+            times = _trip_count(instruction, self._computations) or 1
+        inside = fused or instruction.opcode not in ("while", "call")
+        total = NOTHING
+        for callee in callees:
+            total = total.plus(self.traffic(callee, inside), times)
+        return total
+
+    def _callees(self, instruction: Instruction) -> list[str]:
+        return [callee for callee in _callees(instruction) if callee in self._computations]
+
+    def _own(self, instruction: Instruction, computation: Computation, fused: bool) -> Traffic:
+        kind = instruction.opcode.removesuffix("-start")
+        sent = {kind: _sent(kind, instruction, computation)} if kind in COLLECTIVES else {}
+        across = max((a.size for a in instruction.results), default=0) if kind == "send" else 0
+        return Traffic(sent, across, 0 if fused else _moved(instruction, computation, self._computations))
+
+
+def parse(text: str) -> tuple[str, dict[str, Computation]]:
+    """The name of the entry computation, and all computations by name."""
+    computations: dict[str, Computation] = {}
+    entry = ""
+    current: Computation = {}
+    for line in text.splitlines():
+        if header := _COMPUTATION.match(line):
+            current = computations.setdefault(header[2], {})
+            entry = header[2] if header[1] else entry
+        elif (found := _INSTRUCTION.match(line)) and (read := _instruction(found)):
+            current[read.name] = read
+    return entry, computations
+
+
+def _instruction(found: re.Match[str]) -> Instruction | None:
+    is_root, name, rest = found[1] is not None, found[2], found[3]
+    end = _closing(rest) + 1 if rest.startswith("(") else rest.index(" ")
+    shape, call = rest[:end], rest[end:].lstrip()
+    opcode, bracket, arguments = call.partition("(")
+    if not bracket:
+        return None
+    inner = arguments[: _closing("(" + arguments) - 1]
+    results = tuple(
+        Array(
+            _BYTES.get(kind, _width(kind)) * math.prod(map(int, dims.split(",") if dims else [])), not space
+        )
+        for kind, dims, space in _ARRAY.findall(shape)
+    )
+    operands = tuple(re.findall(r"%([\w.\-]+)", inner))
+    return Instruction(name, opcode, results, operands, call, is_root)
+
+
+def _width(kind: str) -> float:
+    """Bytes of an integer or 8-bit floating-point type."""
+    digits = re.search(r"\d+", kind)
+    return int(digits[0]) / 8 if digits else 0
+
+
+def _closing(text: str) -> int:
+    """Position of the bracket that closes the one `text` starts with."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return position
+    return len(text)
+
+
+def _named(instruction: Instruction, role: str) -> str:
+    found = re.search(rf"{role}=%([\w.\-]+)", instruction.text)
+    return found[1] if found else ""
+
+
+def _callees(instruction: Instruction) -> list[str]:
+    if instruction.opcode in ("async-update", "async-done"):  # they name what their start calls
+        return []
+    called = _CALLED.findall(instruction.text)
+    for several, first, second in _BRANCHES.findall(instruction.text):
+        called += re.findall(r"%([\w.\-]+)", several) or [first, second]
+    return called
+
+
+def _trip_count(loop: Instruction, computations: dict[str, Computation]) -> int | None:
+    """Turns of a loop that counts from 0 to a constant; None when its end depends on something else."""
+    if known := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.text):
+        return int(known[1])
+    instructions = list(computations.get(_named(loop, "condition"), {}).values())
+    comparisons = [i for i in instructions if i.opcode == "compare"]
+    limits = [
+        int(value[1])
+        for i in instructions
+        if i.opcode == "constant" and (value := re.match(r"constant\((\d+)\)", i.text))
+    ]
+    others = {i.opcode for i in instructions} - {"compare", "constant", "parameter", "get-tuple-element"}
+    if len(comparisons) != 1 or len(limits) != 1 or others or "direction=LT" not in comparisons[0].text:
+        return None
+    return limits[0]
+
+
+def _sent(kind: str, instruction: Instruction, computation: Computation) -> float:
+    """Bytes a chip sends in one collective on a ring."""
+    chips = _group_size(instruction.text)
+    operand = sum(computation[name].size for name in instruction.operands if name in computation)
+    share = (chips - 1) / chips
+    if kind == "collective-permute":
+        return operand
+    if kind == "all-gather":
+        return operand * (chips - 1)
+    return {"all-reduce": 2, "reduce-scatter": 1, "all-to-all": 1}[kind] * operand * share
+
+
+def _group_size(text: str) -> int:
+    """Chips that take part in one group of a collective."""
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
+        sizes = {axis: int(size) for axis, size in re.findall(r"'([^']+)'=(\d+)", named[1])}
+        return math.prod(sizes[axis] for axis in re.findall(r"'([^']+)'", named[2]) if axis in sizes)
+    if counted := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", text):
+        return int(counted[2])
+    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
+        return listed[1].count(",") + 1
+    return 1
+
+
+def _moved(instruction: Instruction, computation: Computation, computations: dict[str, Computation]) -> float:
+    """Bytes one run of an operation reads from and writes to the memory."""
+    if instruction.opcode in _FREE:
+        return 0
+    operands = [computation[name] for name in instruction.operands if name in computation]
+    if instruction.opcode == "fusion":
+        called = _callees(instruction)
+        return _fusion_moved(instruction, operands, computations[called[0]])
+    written = instruction.hbm_size
+    if instruction.opcode.endswith("-start"):  # its results are the destination, the source again, and flags
+        written = instruction.results[0].size if instruction.results[0].in_hbm else 0
+        moved = min((a.size for a in instruction.results[:2]), default=0)
+        return written + (moved if operands and operands[0].hbm_size else 0)
+    if instruction.opcode in _SLICES:
+        return written + (instruction.size if operands and operands[0].hbm_size else 0)
+    if instruction.opcode == "dynamic-update-slice":
+        return 2 * operands[1].size if operands[0].hbm_size else 0
+    return written + sum(operand.hbm_size for operand in operands)
+
+
+def _fusion_moved(fusion: Instruction, operands: list[Instruction], body: Computation) -> float:
+    users: dict[str, list[Instruction]] = {}
+    for inner in body.values():
+        for name in inner.operands:
+            users.setdefault(name, []).append(inner)
+    parameters = {
+        int(found[1]): inner
+        for inner in body.values()
+        if inner.opcode == "parameter" and (found := re.match(r"parameter\((\d+)\)", inner.text))
+    }
+    read = 0.0
+    for number, operand in enumerate(operands):
+        if not operand.hbm_size or number not in parameters:
+            continue
+        using = users.get(parameters[number].name, [])
+        partial = [_part_read(user, parameters[number].name) for user in using]
+        whole = not using or any(part is None for part in partial)
+        read += operand.hbm_size if whole else min(operand.hbm_size, sum(part or 0 for part in partial))
+    root = next((inner for inner in body.values() if inner.is_root), None)
+    if root is not None and root.opcode == "dynamic-update-slice" and fusion.hbm_size:
+        return read + body[root.operands[1]].size
+    return read + fusion.hbm_size
+
+
+def _part_read(user: Instruction, name: str) -> float | None:
+    """Bytes that `user` reads of operand `name`; None means all of it."""
+    if user.operands and user.operands[0] == name:
+        if user.opcode in _SLICES:
+            return user.size
+        if user.opcode == "dynamic-update-slice":
+            return 0
+    return None

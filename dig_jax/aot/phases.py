@@ -1,0 +1,200 @@
+"""The phases of a GRPO step, lowered as a run lowers them, for devices that are not there.
+
+Shape letters: B prompts, G completions per prompt, R response tokens.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from dig_jax import freeze, loading, parallel, settings, sft
+from dig_jax.aot import flops, inputs
+from dig_jax.aot.inputs import Workload
+from dig_jax.learner import Learner, TrainState, make_optimizer
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
+from dig_jax.programs import TrainPrograms, train_programs
+from dig_jax.rollout.programs import Limits, pool_shardings, rollout_programs
+from dig_jax.rollout.sampling import Sampling
+
+END_OF_TURN, END_OF_TEXT = 151645, 151643  # of Qwen's tokenizers; which tokens they are costs nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One program of a step.
+
+    Attributes:
+        name: as it is shown.
+        lowered: the program, to be compiled.
+        resident: bytes per chip of what exists while it runs, by kind: its arguments, and what others keep.
+        runs: how often a step runs it, or one turn of its open-ended loop.
+        flops: of one run or turn, over all chips, without recomputation.
+        counts_turns: a run ends when its data says so; cost is that of one turn of its loop.
+    """
+
+    name: str
+    lowered: Any
+    resident: dict[str, int]
+    runs: float
+    flops: float
+    counts_turns: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is going to run: settings, architecture, shapes and devices."""
+
+    config: ConfigDict
+    architecture: Qwen3VLConfig
+    work: Workload
+    mesh: Mesh
+    rollout_mesh: Mesh
+
+
+def make_plan(
+    config: ConfigDict, architecture: Qwen3VLConfig, work: Workload, devices: list[jax.Device]
+) -> Plan:
+    """Checks that the settings suit the devices.
+
+    Raises:
+        ValueError: as a run would.
+    """
+    mesh = parallel.make_mesh(config.mesh, devices)
+    rollout_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
+    settings.check(config)
+    settings.check_batches(config, parallel.data_shards(mesh), parallel.data_shards(rollout_mesh))
+    return Plan(config, architecture, work, mesh, rollout_mesh)
+
+
+def phases(plan: Plan) -> Iterator[Phase]:
+    """The phases of a step in their order."""
+    config = plan.config
+    graphdef, params = loading.abstract_model(config, plan.architecture, plan.mesh)
+    learner = make_learner(plan, graphdef)
+    state = parallel.abstract(jax.eval_shape(learner.init, params), plan.mesh)
+    programs = train_programs(learner, params, plan.mesh)
+    copied = parallel.abstract(programs.reference.eval_shape(params), plan.mesh)
+    reference = copied if config.grpo.kl_coef else None
+    held = {
+        "parameters": chip_bytes(state.params),
+        "optimizer": chip_bytes(state.opt_state),
+        "reference": chip_bytes(reference),
+    }
+    yield from _rollout_phases(plan, graphdef, params, held)
+    yield from _update_phases(plan, programs, state, reference, held)
+
+
+def make_learner(plan: Plan, graphdef: nnx.GraphDef) -> Learner:
+    """The learner of a run with these settings; of the tokenizer only the number of tokens matters."""
+    config = plan.config
+    return Learner(
+        graphdef=graphdef,
+        optimizer=make_optimizer(config.optimizer, config.num_steps)[0],
+        grpo=settings.grpo_config(config),
+        sft=sft.SFTConfig(aux_weight=0.0, token_yes=1, token_no=0),
+        temperature=config.rollout.temperature,
+        allowed=np.ones(plan.architecture.text.vocab_size, bool),
+        chunk=config.model.head_chunk,
+        micro_prompts=config.batch.micro_prompts,
+        frozen=freeze.frozen_parts(config),
+    )
+
+
+def _rollout_phases(
+    plan: Plan, graphdef: nnx.GraphDef, params: nnx.State, held: dict[str, int]
+) -> Iterator[Phase]:
+    config, work, mesh = plan.config, plan.work, plan.rollout_mesh
+    programs = rollout_programs(graphdef, params, mesh)
+    weights = parallel.abstract(programs.weights.eval_shape(params), mesh)
+    yield Phase("reshard", programs.weights.lower(params), held, runs=1, flops=0)
+
+    held = held | {"sampling weights": chip_bytes(weights)}
+    total = config.batch.rollout_prompts
+    limits = Limits(_sampling(plan), work.response, config.rollout.slots, config.rollout.rows)
+    prompts = inputs.prompts(plan.architecture, work.bucket, total, mesh)
+    keys = inputs.keys(total, work.group, mesh)
+    slices = config.batch.prompts / total
+    fill = programs.fill.lower(weights, prompts, keys, limits)
+    yield Phase(
+        "prefill",
+        fill,
+        held | {"batch": chip_bytes((prompts, keys))},
+        runs=slices,
+        flops=total * flops.prefill(plan.architecture, work),
+    )
+    filled = programs.fill.eval_shape(weights, prompts, keys, limits)
+    pool = jax.tree.map(_with_sharding, filled, pool_shardings(filled, mesh))
+    slots = (config.rollout.rows or total) * (config.rollout.slots or work.group)
+    caches = chip_bytes((pool.rows, pool.cache, pool.prompts))
+    yield Phase(
+        "decode",
+        programs.drain.lower(weights, pool, keys, limits),
+        held | {"caches": caches, "batch": chip_bytes((pool, keys)) - caches},
+        # No completion is longer than R; refilled slots share the work evenly.
+        runs=config.batch.prompts * work.group * work.response / slots,
+        flops=slots * flops.decode(plan.architecture, work.bucket.prompt_length + work.response / 2),
+        counts_turns=True,
+    )
+
+
+def _update_phases(
+    plan: Plan, programs: TrainPrograms, state: TrainState, reference: nnx.State | None, held: dict[str, int]
+) -> Iterator[Phase]:
+    config, work = plan.config, plan.work
+    updates = config.batch.prompts // config.batch.update_prompts
+    prompts = inputs.prompts(plan.architecture, work.bucket, config.batch.update_prompts, plan.mesh)
+    batch = inputs.experience(
+        prompts, work.group, work.response, plan.mesh, reference=reference is not None, old=updates > 1
+    )
+    waiting = {"batch": updates * chip_bytes(batch)}  # those of the step's other updates wait beside it
+    forward = config.batch.update_prompts * flops.forward(plan.architecture, work)
+    if reference is not None:
+        bare = dataclasses.replace(batch, ref_logprobs=None, old_logprobs=None)
+        lowered = programs.logprobs.lower(reference, bare)
+        yield Phase("reference log-probs", lowered, held | waiting, runs=updates, flops=forward)
+    if updates > 1:
+        bare = dataclasses.replace(batch, old_logprobs=None)
+        lowered = programs.logprobs.lower(state.params, bare)
+        yield Phase("old log-probs", lowered, held | waiting, runs=updates, flops=forward)
+    yield Phase(
+        "update",
+        programs.update_grpo.lower(state, batch),
+        held | waiting,
+        runs=updates,
+        flops=flops.FORWARD_AND_BACKWARD * forward,
+    )
+
+
+def _sampling(plan: Plan) -> Sampling:
+    settings, architecture = plan.config.rollout, plan.architecture
+    return Sampling(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        eos_ids=(min(END_OF_TURN, architecture.text.vocab_size - 1),),
+        suppressed=tuple(sorted({architecture.image_token_id, architecture.video_token_id})),
+        vocab_size=architecture.text.vocab_size,
+        pad_id=min(END_OF_TEXT, architecture.text.vocab_size - 1),
+    )
+
+
+def _with_sharding(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def chip_bytes(tree: Any) -> int:
+    """Bytes of a tree of arrays or shapes on one chip."""
+
+    def size(x: Any) -> int:
+        shape = x.sharding.shard_shape(x.shape)
+        dtype = x.dtype
+        width = 8 if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else dtype.itemsize  # a key is 2 words
+        return int(np.prod(shape)) * width
+
+    return sum(map(size, jax.tree.leaves(tree)))

@@ -1,0 +1,116 @@
+"""What the compiled phases of a step take: memory per chip, and the least time the hardware allows."""
+
+import dataclasses
+import re
+import time
+from typing import Any
+
+from dig_jax.aot.chips import Chip
+from dig_jax.aot.hlo import Traffic, read_traffic
+from dig_jax.aot.phases import Phase
+
+# Share of the memory that may be used. The rest covers fragmentation and the runtime's own buffers.
+USABLE = 0.95
+_OUT_OF_MEMORY = re.compile(r"required for HLO temporaries \(([\d.]+)([KMGT])\)|Used ([\d.]+)([KMGT]) of")
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A compiled phase, per chip.
+
+    Attributes:
+        name: of the phase.
+        memory: bytes by kind while it runs: `Phase.resident`, and `temporaries` and `code` of the program.
+        fits: whether they stay below the usable memory and the compiler agrees.
+        runs: per step.
+        flops: of one run, on one chip.
+        traffic: of one run.
+        seconds: of one run, by what bounds it: `compute`, `hbm`, `ici`, `dcn`.
+        compile_seconds: how long the compiler took.
+    """
+
+    name: str
+    memory: dict[str, int]
+    fits: bool
+    runs: float
+    flops: float
+    traffic: Traffic | None
+    seconds: dict[str, float]
+    compile_seconds: float
+
+    @property
+    def total(self) -> int:
+        return sum(self.memory.values())
+
+    @property
+    def bound(self) -> str:
+        return max(self.seconds, key=lambda kind: self.seconds[kind]) if self.seconds else "-"
+
+    @property
+    def step_seconds(self) -> float:
+        """Of all runs of a step; the largest of the bounds, as if everything overlapped."""
+        return self.runs * max(self.seconds.values(), default=0.0)
+
+
+def measure(phase: Phase, chip: Chip, num_chips: int) -> Measured:
+    """Compiles a phase and reads what came out."""
+    start = time.perf_counter()
+    try:
+        compiled = phase.lowered.compile()
+    except Exception as error:
+        needed = _needed(str(error))
+        if needed is None:
+            raise
+        memory = {**phase.resident, "temporaries": max(0, needed)}
+        return Measured(phase.name, memory, False, phase.runs, 0.0, None, {}, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    sizes = compiled.memory_analysis()
+    # Results that are not written over arguments are temporaries of the step.
+    temporary = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    memory = {**phase.resident, "temporaries": temporary, "code": sizes.generated_code_size_in_bytes}
+    traffic = read_traffic(compiled.as_text(), one_turn=phase.counts_turns)
+    flops = phase.flops / num_chips
+    return Measured(
+        name=phase.name,
+        memory=memory,
+        fits=sum(memory.values()) <= USABLE * chip.hbm,
+        runs=phase.runs,
+        flops=flops,
+        traffic=traffic,
+        seconds={
+            "compute": flops / chip.flops,
+            "hbm": traffic.hbm / chip.hbm_bandwidth,
+            "ici": sum(traffic.collectives.values()) / chip.ici,
+            "dcn": traffic.across_slices / chip.dcn,
+        },
+        compile_seconds=seconds,
+    )
+
+
+def _needed(message: str) -> int | None:
+    """Bytes that a program which the compiler refused wanted; None when it was refused for another reason."""
+    if "RESOURCE_EXHAUSTED" not in message:
+        return None
+    found = _OUT_OF_MEMORY.search(message)
+    if found is None:
+        return 0
+    number, unit = (part for part in found.groups() if part is not None)
+    return int(float(number) * _UNITS[unit])
+
+
+def summary(measured: list[Measured], chip: Chip, num_chips: int) -> dict[str, Any]:
+    """Figures of the whole step."""
+    seconds = sum(phase.step_seconds for phase in measured)
+    flops = sum(phase.flops * phase.runs for phase in measured)
+    peak = max(measured, key=lambda phase: phase.total)
+    return {
+        "fits": all(phase.fits for phase in measured),
+        "peak_bytes": peak.total,
+        "peak_phase": peak.name,
+        "limit_bytes": int(USABLE * chip.hbm),
+        "chips": num_chips,
+        "step_seconds": seconds,
+        "model_flops_per_chip": flops,
+        "mfu": flops / chip.flops / seconds if seconds else 0.0,
+    }

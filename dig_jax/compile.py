@@ -1,0 +1,163 @@
+"""Compiles a run's GRPO step for a TPU slice, with the real compiler and without a TPU.
+
+    python -m dig_jax.compile --config=configs/stage3.py --topology=v5p:2x2x4 [--model=4B] [--config.x.y=z]
+
+The programs are those that training runs: same functions, shardings and donation, with shapes in place of
+arrays. Prints the memory of a chip by kind, FLOPs, traffic and collectives of every phase, and the least time
+of a step that the hardware allows (a roofline: each phase takes the largest of its times for compute, memory
+and interconnect, as if they overlapped perfectly; measured times are longer). FLOPs are counted from the
+architecture, without what rematerialisation repeats; traffic and collectives are read from the compiled
+program with the trip counts of its loops. Needs the `tpu` extra (libtpu), which exists for Linux on x86-64.
+Exit codes: 0 the step fits in 95% of the memory, 1 it does not, 2 a flag or setting is wrong.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+import jax
+from absl import app, flags
+from jax.experimental import topologies
+from ml_collections import ConfigDict, config_flags
+
+from dig_jax import checkpoint, cli
+from dig_jax.aot import report
+from dig_jax.aot.chips import CHIPS, Chip
+from dig_jax.aot.inputs import Workload, pair_bucket
+from dig_jax.aot.phases import make_plan, phases
+from dig_jax.aot.roofline import measure, summary
+from dig_jax.main import parse_flags
+from dig_jax.models.qwen3_vl import hf, published
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
+
+IMAGES = 2  # of a pair
+
+logger = logging.getLogger("dig_jax")
+
+
+def main(argv: list[str]) -> None:
+    """Entry point behind the flags."""
+    del argv
+    given = flags.FLAGS
+    cli.log_to_terminal()
+    with cli.user_errors():
+        config = given.config
+        chip, devices = topology(given.topology, given.num_slices)
+        architecture = with_layers(architecture_of(given.model, config), given.layers)
+        bucket = pair_bucket(architecture, *size_of(given.image_size), given.text_tokens)
+        work = Workload(bucket, IMAGES, config.rollout.group_size, config.rollout.max_new_tokens)
+        plan = make_plan(config, architecture, work, devices)
+        chosen = [phase for phase in phases(plan) if not given.phases or phase.name in given.phases]
+    measured = []
+    for phase in chosen:
+        with quiet():
+            measured.append(measure(phase, chip, len(devices)))
+        logger.info("%s", report.progress(measured[-1]))
+    result = summary(measured, chip, len(devices))
+    if given.json:
+        print(json.dumps(result | {"phases": [dataclasses.asdict(phase) for phase in measured]}))
+    else:
+        print(report.table(plan, measured, result, chip, given.topology))
+    sys.exit(0 if result["fits"] else 1)
+
+
+def topology(name: str, num_slices: int) -> tuple[Chip, list[jax.Device]]:
+    """The chips of a TPU slice by name, such as v5e:4x4, or of several alike; none of them is there.
+
+    Raises:
+        ValueError: there is no such kind of TPU, no such slice, or no libtpu.
+    """
+    kind = name.partition(":")[0]
+    if kind not in CHIPS or ":" not in name:
+        raise ValueError(
+            f"--topology={name}: expected a kind of {', '.join(CHIPS)} and a shape, as in v5e:4x4"
+        )
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError("the TPU compiler is missing: pip install 'dig_jax[tpu]' (Linux on x86-64 only)")
+    # libtpu looks for the metadata of a TPU VM, and lets one process at a time use the chips, if it may.
+    os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
+    jax.config.update("jax_platforms", "cpu")
+    options = {"num_slices": num_slices} if num_slices > 1 else {}
+    try:
+        with quiet():
+            found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
+    except Exception as error:  # the plug-in raises errors of its own kinds
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--topology={name}, --num_slices={num_slices}: {reason}") from error
+    return CHIPS[kind], list(found.devices)
+
+
+def architecture_of(model: str, config: ConfigDict) -> Qwen3VLConfig:
+    """The architecture called `model`, or of the model the config names if that is empty."""
+    if model:
+        return published.architecture(model)
+    sizes = [size for size in published.SIZES if f"-{size}-" in config.model_path.rpartition("/")[2]]
+    if sizes and not os.path.isdir(config.model_path):
+        return published.architecture(sizes[0])
+    return hf.load_config(checkpoint.hf_files(checkpoint.find_model(config.model_path)))
+
+
+def with_layers(architecture: Qwen3VLConfig, layers: int) -> Qwen3VLConfig:
+    """The architecture at full width with fewer layers in decoder and vision tower; 0 keeps all."""
+    if not layers:
+        return architecture
+    taps = len(architecture.vision.deepstack_visual_indexes)
+    if layers < taps:
+        raise ValueError(f"--layers={layers}: expected at least {taps}, one per DeepStack feature")
+    return dataclasses.replace(
+        architecture,
+        text=dataclasses.replace(architecture.text, num_hidden_layers=layers),
+        vision=dataclasses.replace(
+            architecture.vision, depth=layers, deepstack_visual_indexes=tuple(range(taps))
+        ),
+    )
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Height and width of "448x448"."""
+    try:
+        height, width = (int(side) for side in text.split("x"))
+    except ValueError:
+        raise ValueError(f"--image_size={text}: expected HEIGHTxWIDTH in pixels, as in 448x448") from None
+    return height, width
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drops what libraries write to the standard error: libtpu looks for a TPU and tells at length."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def run() -> None:
+    """Defines the flags and compiles."""
+    config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
+    flags.DEFINE_string("topology", None, "TPU slice, such as v5e:4x4, v5p:2x2x4 or v6e:2x4.")
+    flags.DEFINE_integer("num_slices", 1, "Slices of that shape, joined by the data-centre network.", 1)
+    flags.DEFINE_string(
+        "model",
+        "",
+        f"Published architecture ({', '.join(published.SIZES)}); default that of config.model_path.",
+    )
+    flags.DEFINE_integer("layers", 0, "Keep this many layers of the decoder and the tower; 0 = all.", 0)
+    flags.DEFINE_string("image_size", "448x448", "Height and width of both images, in pixels.")
+    flags.DEFINE_integer("text_tokens", 150, "Tokens of the prompt besides its images.", 1)
+    flags.DEFINE_list("phases", [], "Compile only these phases, by the names that the table has.")
+    flags.DEFINE_bool("json", False, "Print one line of JSON instead of a table.")
+    flags.mark_flags_as_required(["config", "topology"])
+    app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    run()
