@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from etils import epath
 
 LAST_FILE = "config.json"  # without it nothing takes a folder for a model
+_MOVING = ".moving"  # lists the files that are on their way
 
 
 @contextlib.contextmanager
@@ -34,6 +35,8 @@ def whole_folder(out: epath.Path) -> Iterator[epath.Path]:
             yield staging
             _move(staging, out, local)
         except BaseException:
+            if not local:
+                _remove_half_moved(staging, out)
             staging.rmtree(missing_ok=True)
             raise
 
@@ -91,15 +94,18 @@ def _move(staging: epath.Path, out: epath.Path, local: bool) -> None:
         os.rename(staging, out)  # over an empty folder, too
         return
     out.mkdir(parents=True, exist_ok=True)
-    for path in sorted(staging.iterdir(), key=lambda path: path.name == LAST_FILE):
-        path.rename(out / path.name)
+    names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == LAST_FILE)
+    (staging / _MOVING).write_text("\n".join(names))
+    for name in names:
+        (staging / name).rename(out / name)
     staging.rmtree(missing_ok=True)
 
 
 def _remove_half_moved(staging: epath.Path, out: epath.Path) -> None:
-    """Removes what a move that was cut short had put into `out`, which was empty before."""
-    if (staging / LAST_FILE).exists() and out.exists() and not (out / LAST_FILE).exists():
-        out.rmtree()
+    """Removes what a move that was cut short had put into `out`, and nothing else."""
+    if (staging / _MOVING).exists() and not (out / LAST_FILE).exists():
+        for name in (staging / _MOVING).read_text().splitlines():
+            (out / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

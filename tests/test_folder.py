@@ -92,23 +92,46 @@ def test_two_processes_cannot_write_the_same_folder(tmp_path):
     write(tmp_path / "out")  # the other one is gone
 
 
-def test_a_move_inside_a_bucket_that_was_cut_short_looks_like_no_model_and_is_made_good(
-    bucket, tmp_path, monkeypatch
-):
+@pytest.fixture
+def stopped_at_the_second_file(bucket, monkeypatch):
+    """Moves inside the bucket end with a KeyboardInterrupt after the first one; undo by `.undo()`."""
     path_type, moved = type(epath.Path(bucket)), []
     move = path_type.rename
 
-    def killed_at_the_second(path, target):
+    def rename(path, target):
         if moved:
             raise KeyboardInterrupt
         moved.append(path.name)
         return move(path, target)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(path_type, "rename", killed_at_the_second)
-        patch.setattr(path_type, "rmtree", lambda *args, **kwargs: None)  # the dead do not tidy up
+    monkeypatch.setattr(path_type, "rename", rename)
+    return monkeypatch
+
+
+def test_a_move_inside_a_bucket_that_is_interrupted_is_taken_back(
+    bucket, tmp_path, stopped_at_the_second_file
+):
+    with pytest.raises(KeyboardInterrupt):
+        write(f"{bucket}/out")
+    assert not files(tmp_path / "bucket")
+
+
+def test_a_move_inside_a_bucket_that_was_killed_looks_like_no_model_and_is_made_good(
+    bucket, tmp_path, stopped_at_the_second_file
+):
+    for tidy_up in ("rmtree", "unlink"):  # the dead do not
+        stopped_at_the_second_file.setattr(type(epath.Path(bucket)), tidy_up, lambda *args, **kwargs: None)
+    with pytest.raises(KeyboardInterrupt):
         write(f"{bucket}/out", "half")
+    stopped_at_the_second_file.undo()
     assert files(tmp_path / "bucket" / "out") == {"weights": "half"}
+
+    (tmp_path / "bucket" / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="out exists and is not empty"):
+        write(f"{bucket}/out")
+    assert files(tmp_path / "bucket" / "out") == {"notes.txt": "mine"}
+
+    (tmp_path / "bucket" / "out" / "notes.txt").unlink()
     write(f"{bucket}/out")
     assert files(tmp_path / "bucket") == {"out/config.json": "whole", "out/weights": "whole"}
 
