@@ -114,7 +114,7 @@ warmup: setup setup-render  ## remake the checkpoint the quickstart starts from,
 	[ -d runs/quickstart_warmup ] || \
 	  $(PY) -m dig_jax.export --workdir=runs/warmup --out=runs/quickstart_warmup --dtype=bfloat16
 
-.PHONY: test test-slow lint format types bench
+.PHONY: test test-slow lint format types bench bench-generator
 test: setup-dev setup-render  ## run the tests (PYTEST_ARGS="..." passes options on)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
@@ -135,3 +135,6 @@ types: setup-dev  ## mypy
 
 bench: setup $(TRL)/.stamp  ## one GRPO step, dig_jax against TRL, alternating on this machine
 	$(PY) -m bench.grpo_step --trl-python=$(TRL)/bin/python $(BENCH_ARGS)
+
+bench-generator: setup setup-render  ## pairs per minute, the generator against plain Blender, alternating
+	$(PY) -m bench.generator $(BENCH_ARGS)

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 START_TIMEOUT = 120.0  # seconds; importing bpy takes about one, more from a cold disk
 MEMORY_LIMIT = 4 << 30  # bytes; a worker takes 0.3 GB, and stays there for as long as it was watched
@@ -53,7 +53,7 @@ class Worker:
             prefix="data_gen_blender_", dir=scratch, ignore_cleanup_errors=True
         )
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
