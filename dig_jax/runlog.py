@@ -11,6 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dig_jax import report
+from dig_jax.data.loader import PairLoader
 from dig_jax.evaluate import Evaluation
 
 Metrics = Mapping[str, float]
@@ -81,6 +82,13 @@ class RunLog:
                 tensorboard=config.tensorboard,
                 wandb_project=config.wandb_project,
             )
+
+    def padding(self, loaders: dict[str, PairLoader | None]) -> None:
+        """Says what the batches of each loader are padded to, and what that costs."""
+        for name, loader in loaders.items():
+            if loader is not None and self._writer is not None:
+                for line in loader.describe_padding():
+                    logger.info("%s data: %s", name, line)
 
     def step(self, done: int, total: int, metrics: Metrics) -> None:
         """Logs the metrics of a finished step; `done` counts from 1."""

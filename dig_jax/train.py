@@ -102,9 +102,7 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
         checkpoint.copy_model_files(checkpoint.hf_files(model_folder), workdir / "model")
         checkpoint.write_json(workdir / "config.json", json.loads(config.to_json()))
     log = RunLog(workdir, config.log, first_step=progress.step, evaluated=progress.evaluated)
-    for name, loader in {"training": train_data, "held-out": eval_data}.items():
-        for line in loader.describe_padding() if loader else ():
-            logger.info("%s data: %s", name, line)
+    log.padding({"training": train_data, "held-out": eval_data})
 
     # Compiled steps.
     if config.algorithm == "grpo":
