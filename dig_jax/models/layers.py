@@ -137,7 +137,11 @@ class Linear(nnx.Module):
         kernel = self.kernel[...].astype(x.dtype)
         y = jnp.tensordot(flat, kernel, axes=self.num_in, precision=precision_for(x))
         y = y.reshape(*tokens, *y.shape[1:])
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        if self.bias is None:
+            return y
+        # Added in float32: the gradient of the bias sums over all tokens in the dtype of the addition.
+        bias = self.bias[...].astype(x.dtype).astype(jnp.float32)
+        return (y + bias).astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):

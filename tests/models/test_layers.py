@@ -1,9 +1,10 @@
-"""Rotation, and the naming of axes."""
+"""Rotation, gradients of biases, and the naming of axes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from flax.linen import logical_axis_rules
 from jax.sharding import AxisType
 
@@ -15,6 +16,21 @@ def test_rotation_turns_each_pair_by_its_angle():
     rotation = layers.Rotation.from_angles(jnp.array([jnp.pi / 2, 0.0]).reshape(1, 1, 1, 2))
     turned = rotation(jnp.array([1.0, 2.0, 0.0, 3.0]).reshape(1, 1, 1, 1, 4))
     np.testing.assert_allclose(turned.ravel(), [0, 2, 1, 3], atol=1e-6)
+
+
+def test_the_gradient_of_a_bias_is_summed_in_float32():
+    """10,000 bfloat16 tokens; summed in bfloat16 it would be off by a hundredth."""
+    linear = layers.Linear((2,), (8,), (None, None), std=1.0, bias=True, rngs=nnx.Rngs(0), dtype=jnp.float32)
+    pull = 0.3 + np.random.default_rng(0).standard_normal((1, 10_000, 8))
+    pull = jnp.asarray(pull, jnp.bfloat16)
+
+    @jax.jit
+    @jax.grad
+    def gradient(linear):
+        return jnp.sum((linear(jnp.zeros((1, 10_000, 2), jnp.bfloat16)) * pull).astype(jnp.float32))
+
+    exact = np.asarray(pull, np.float64).sum(axis=(0, 1))
+    np.testing.assert_allclose(gradient(linear).bias[...], exact, rtol=2**-8)  # one rounding at the end
 
 
 def test_activations_are_constrained_only_under_rules():
