@@ -11,7 +11,7 @@ from data_gen.planning import PairFailed, plan_next
 from data_gen.presets import Preset
 from data_gen.progress import clock
 
-PLANNED = 200  # pairs that are planned to see how it goes; more would tell the same
+PLANNED = 50  # pairs that are planned to see how it goes; more would tell the same
 
 # Measured with bench/generator.py, on one core of a 2.x GHz server; noisy machines take up to twice as long.
 SECONDS_PER_PAIR = 0.25  # identity masks, Blender's own work and the checks, whatever the resolution

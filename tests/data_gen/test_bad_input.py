@@ -158,7 +158,7 @@ def test_pairs_of_two_blender_versions_are_never_mixed(order, fake_blender, tmp_
 def test_objects_that_do_not_fit_are_told_before_anything_is_rendered(order, tmp_path, capsys, monkeypatch):
     huge = dataclasses.replace(PRESETS["tiny"], sizes={"small": 9.0, "large": 12.0})
     monkeypatch.setitem(PRESETS, "tiny", huge)
-    assert main([*order, f"--out={tmp_path / 'set'}"]) == 1
+    assert main([*order, f"--out={tmp_path / 'set'}", "--num_pairs=0", "--test_pairs=1"]) == 1
     message = capsys.readouterr().err
     assert "tiny-11-test-000000 cannot be planned" in message
     assert "objects do not fit 10x" in message and "ask for fewer objects or smaller ones" in message
