@@ -65,6 +65,11 @@ class Measured:
         return self.peak_anon - self.own_bytes
 
 
+def can_measure() -> bool:
+    """Whether this system tells the memory of a process, and lets its high-water mark be set back."""
+    return os.access("/proc/self/clear_refs", os.W_OK)
+
+
 def measure(folder: Path, how: str, devices: int = 1) -> Measured:
     """Loads `folder` in a new process; `how` and `devices` are those of `bench/load_side.py`."""
     command = [sys.executable, "-m", "bench.load_side", str(folder), how, str(devices)]
@@ -144,8 +149,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dir", help="where to write the folder (default: the temporary directory)")
     parser.add_argument("--cold", action="store_true", help="drop the files from the page cache first")
     args = parser.parse_args(argv)
-    if not Path("/proc/self/clear_refs").exists():
-        sys.exit("error: this benchmark reads /proc, which only Linux has")
+    if not can_measure():
+        sys.exit("error: this benchmark needs /proc/PID/status and clear_refs, which only Linux has")
     parent = Path(tempfile.mkdtemp(prefix="load_checkpoint.", dir=args.dir))
     try:
         _run(parent / args.size, args)
