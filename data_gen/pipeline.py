@@ -19,7 +19,7 @@ from data_gen.dataset import METADATA, Dataset, Pair, staged_pair
 from data_gen.interpreter import Blender, NoBlender, find_blender
 from data_gen.options import Order, to_json_values
 from data_gen.plan import pair_id
-from data_gen.planning import PlanAttempt, read_plan, write_plan
+from data_gen.planning import PlanAttempt, cut_to_whole_lines, read_plan, write_plan
 from data_gen.progress import Progress
 from data_gen.provenance import git_revision
 from data_gen.record import features
@@ -129,11 +129,18 @@ def planner(order: Order) -> PlanAttempt:
 
 def plan_stage(order: Order, staging: Staging, plan_attempt: PlanAttempt) -> dict[Job, str]:
     """Writes the shard's plan; returns why pairs could not be planned."""
-    jobs = [job for job in order.jobs(order.shard) if not staging.is_done(job)]
-    failures = write_plan(staging.plan_path, jobs, plan_attempt)
-    for job, reason in list(failures.items())[:5]:
-        print(f"{job_name(order, job)} cannot be planned: {reason}", file=sys.stderr)
-    return failures
+    jobs = order.jobs(order.shard)
+    planned = cut_to_whole_lines(staging.plan_path)
+    missing = [job for job in jobs if not staging.is_done(job) and job not in planned]
+    with (staging.folder / "log.txt").open("a") as log:
+        progress = Progress(len(jobs), len(jobs) - len(missing), log, noun="plans")
+        return write_plan(
+            staging.plan_path,
+            missing,
+            plan_attempt,
+            on_planned=lambda done: progress.add({"rejected": done.rejected}),
+            on_failure=lambda job, why: progress.say(f"{job_name(order, job)} cannot be planned: {why}"),
+        )
 
 
 def render_stage(

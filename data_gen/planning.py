@@ -19,6 +19,7 @@ from data_gen.staging import Job
 
 MAX_ATTEMPTS = 100  # at a pair whose scenes are rejected
 MAX_WITHOUT_ROOM = 10  # of those, attempts in which the objects found no place
+MAX_FIRST_FAILURES = 3  # pairs at the start that cannot be planned, before the rest is not tried
 NO_ROOM = "objects do not fit"
 NO_ROOM_ADVICE = "ask for fewer objects or smaller ones, or give them more ground (the preset's `reach`)"
 
@@ -59,25 +60,32 @@ def plan_next(plan_attempt: PlanAttempt, job: Job, rejected: Sequence[str] = ())
     raise PairFailed(f"all {len(reasons)} attempts rejected ({counts}){advice}")
 
 
-def write_plan(path: Path, jobs: Sequence[Job], plan_attempt: PlanAttempt) -> dict[Job, str]:
-    """Adds the jobs that the file lacks, and says why pairs could not be planned.
+def write_plan(
+    path: Path,
+    jobs: Sequence[Job],
+    plan_attempt: PlanAttempt,
+    on_planned: Callable[[Planned], None],
+    on_failure: Callable[[Job, str], None],
+) -> dict[Job, str]:
+    """Appends the jobs, none of which the file has, and says why pairs could not be planned.
 
-    A line that a killed run left unfinished is cut off and planned again. Gives up after the first pairs when
-    none of them can be planned.
+    Gives up after the first pairs when none of them can be planned. The callbacks are told of every pair.
     """
-    planned = cut_to_whole_lines(path)
+    count = 0
     failures: dict[Job, str] = {}
     with path.open("a") as file:
         for job in jobs:
-            if job in planned:
-                continue
             try:
-                file.write(to_line(plan_next(plan_attempt, job)))
-                planned.add(job)
+                planned = plan_next(plan_attempt, job)
             except PairFailed as error:
                 failures[job] = str(error)
-                if len(failures) >= 3 and not planned:
+                on_failure(job, str(error))
+                if len(failures) >= MAX_FIRST_FAILURES and not count:
                     break
+                continue
+            file.write(to_line(planned))
+            count += 1
+            on_planned(planned)
     return failures
 
 

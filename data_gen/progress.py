@@ -16,14 +16,17 @@ SHOWN_REASONS = 3
 
 
 class Progress:
-    """Counts finished pairs out of `total`, of which `done` existed before this run.
+    """Counts finished pairs, called `noun`, out of `total`, of which `done` existed before this run.
 
     Lines go to `stream` and, as in any log, to the file `log`.
     """
 
-    def __init__(self, total: int, done: int, log: TextIO, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, total: int, done: int, log: TextIO, stream: TextIO | None = None, noun: str = "pairs"
+    ) -> None:
         self.total = total
         self.done = done
+        self.noun = noun
         self.rejected: collections.Counter[str] = collections.Counter()
         self.retries = 0
         self.skipped = 0
@@ -65,8 +68,8 @@ class Progress:
         left = (self.total - self.done - self.skipped) / rate if rate else 0.0
         share = 100 * self.done / self.total if self.total else 100.0
         parts = [
-            f"pairs {self.done}/{self.total} ({share:.0f}%)",
-            f"{rate:.2f} pairs/s",
+            f"{self.noun} {self.done}/{self.total} ({share:.0f}%)",
+            f"{rate:.2f} {self.noun}/s",
             f"{clock(left)} left",
         ]
         parts.append(f"{self.rejected.total()} attempts rejected" + self._reasons())

@@ -94,7 +94,7 @@ def wait_for(process, folder, pattern):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_a_run_killed_three_times_at_random_moments_gives_the_same(
     seed, order, uninterrupted, tmp_path, monkeypatch
 ):
