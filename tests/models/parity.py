@@ -287,13 +287,13 @@ def run_theirs(reference: Reference, examples: Sequence[Example]) -> Outcome:
     """Logits at padding are left out of the loss too: eager and fused attention differ there."""
     torch = reference.torch
     reference.model.zero_grad()
-    logits = reference.forward(*examples)
+    logits = reference.forward(*examples).float()
     rows = [row[-len(example.ids) :] for row, example in zip(logits, examples, strict=True)]
     targets = torch.tensor(np.concatenate([example.ids[1:] for example in examples]), dtype=torch.long)
     loss = torch.nn.functional.cross_entropy(torch.cat([row[:-1] for row in rows]), targets)
     loss.backward()
     gradients = {
-        name: np.zeros(p.shape, np.float32) if p.grad is None else p.grad.numpy()
+        name: np.zeros(p.shape, np.float32) if p.grad is None else p.grad.float().numpy()
         for name, p in reference.model.named_parameters()
     }
     return Outcome([row.detach().numpy() for row in rows], loss.item(), gradients)
