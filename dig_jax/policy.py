@@ -75,7 +75,7 @@ def response_logprobs(
     """
     _, hidden = forward(model, prompts, tokens)
     logprobs, entropy = token_logprobs(
-        model.logits, hidden, tokens, temperature=temperature, allowed=allowed, chunk=chunk
+        model.head_table, hidden, tokens, temperature=temperature, allowed=allowed, chunk=chunk
     )
     response = mask > 0
     return jnp.where(response, logprobs, 0.0), jnp.where(response, entropy, 0.0)

@@ -97,7 +97,7 @@ def sft_loss(
     """
     prompt_hidden, hidden = policy.forward(model, batch.prompts, batch.tokens[:, None])
     hidden = hidden[:, 0]  # [B, R, D]
-    logprobs, _ = token_logprobs(model.logits, hidden, batch.tokens, chunk=chunk)
+    logprobs, _ = token_logprobs(model.head_table, hidden, batch.tokens, chunk=chunk)
     correct = most_probable(model, hidden, chunk=chunk) == batch.tokens
     loss = answer_loss = -_masked_sum(logprobs, batch.mask) / totals.tokens
     metrics = {

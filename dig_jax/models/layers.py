@@ -60,13 +60,23 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*(rules.get(a) for a in axes)))
 
 
-def map_shards(function: Callable[..., Any], in_axes: Sequence[Axes], out_axes: Any) -> Callable[..., Any]:
-    """`function`, run by every device on its own part of the arguments; for kernels that XLA can not split.
+def map_shards(
+    function: Callable[..., Any],
+    in_axes: Sequence[Axes],
+    out_axes: Any,
+    *,
+    others_auto: bool = False,
+) -> Callable[..., Any]:
+    """`function`, run by every device on its own part of the arguments.
+
+    For kernels that XLA can not split, and to say when arguments are gathered and their gradients summed:
+    once, before and after `function`, where a dimension is not named but split outside.
 
     Args:
       function: must be right for any part of the dimensions that are named.
       in_axes: a logical name (or None) per dimension, for all arrays of each argument.
       out_axes: the same for the result, or for each of several.
+      others_auto: leave the mesh axes that no name stands for to XLA; else `function` runs whole on each.
 
     Without rules in force (see `constrain`) this is `function`. A dimension that does not divide over its
     mesh axes stays whole.
@@ -76,27 +86,32 @@ def map_shards(function: Callable[..., Any], in_axes: Sequence[Axes], out_axes: 
     if not rules or mesh.size == 1:
         return function
 
-    def parts(name: str | None) -> int:
+    def mesh_axes(name: str | None) -> tuple[str, ...]:
         axes = rules.get(name) or ()
-        return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
+        axes = (axes,) if isinstance(axes, str) else axes
+        return tuple(axis for axis in axes if mesh.shape[axis] > 1)
 
     def call(*args: Any) -> Any:
-        whole = {
-            name
+        sizes = {
+            (name, size)
             for axes, arg in zip(in_axes, args, strict=True)
             for x in jax.tree.leaves(arg)
             for name, size in zip(axes, x.shape, strict=True)
-            if size % parts(name)
         }
+        whole = {name for name, size in sizes if size % math.prod(mesh.shape[a] for a in mesh_axes(name))}
+        used = {axis for name, _ in sizes if name not in whole for axis in mesh_axes(name)}
+        if others_auto and not used:
+            return function(*args)
 
         def spec(axes: Axes) -> PartitionSpec:
-            return PartitionSpec(*(None if name in whole else rules.get(name) for name in axes))
+            return PartitionSpec(*(None if name in whole else mesh_axes(name) or None for name in axes))
 
         several = not all(name is None or isinstance(name, str) for name in out_axes)
         return jax.shard_map(
             function,
             in_specs=tuple(map(spec, in_axes)),
             out_specs=tuple(map(spec, out_axes)) if several else spec(out_axes),
+            axis_names=used if others_auto else set(mesh.axis_names),
             check_vma=False,
         )(*args)
 

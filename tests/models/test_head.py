@@ -24,7 +24,7 @@ def test_token_logprobs_equal_the_plain_formula(chunk):
     allowed = np.arange(20) != 7
     targets = rng.choice(np.flatnonzero(allowed), (2, 3, 10))
     ours = token_logprobs(
-        lambda h: h @ table, hidden, targets, temperature=0.7, allowed=jnp.asarray(allowed), chunk=chunk
+        table.T, hidden, targets, temperature=0.7, allowed=jnp.asarray(allowed), chunk=chunk
     )
     expected = plain_logprobs(hidden @ table, targets, 0.7, allowed)
     np.testing.assert_allclose(ours[0], expected[0], atol=1e-5)
@@ -38,7 +38,7 @@ def test_token_logprobs_have_the_same_gradient_in_chunks():
     targets = rng.integers(0, 20, (2, 10))
 
     def total(table, chunk):
-        logprobs, entropy = token_logprobs(lambda h: h @ table, hidden, targets, chunk=chunk)
+        logprobs, entropy = token_logprobs(table.T, hidden, targets, chunk=chunk)
         return jnp.sum(logprobs * np.arange(10)) + jnp.sum(entropy**2)
 
     gradient = jax.jit(jax.grad(total), static_argnums=1)
@@ -48,4 +48,4 @@ def test_token_logprobs_have_the_same_gradient_in_chunks():
 @pytest.mark.parametrize(("option", "value"), [("temperature", 0.0), ("chunk", 0)])
 def test_token_logprobs_refuse_settings_that_make_no_sense(option, value):
     with pytest.raises(ValueError, match=f"{option} is {value}, expected"):
-        token_logprobs(lambda h: h, np.zeros((1, 2)), np.zeros(1, int), **{option: value})
+        token_logprobs(np.zeros((3, 2)), np.zeros((1, 2)), np.zeros(1, int), **{option: value})

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from dig_jax.models import head
 from dig_jax.models.attention import PLAIN, Attention
-from dig_jax.models.layers import REMAT, constrain, make_param, precision_for
+from dig_jax.models.layers import REMAT, constrain, make_param
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.text import RESPONSE_CACHE, PromptCache, ResponseCache, TextDecoder
@@ -91,23 +92,26 @@ class Qwen3VL(nnx.Module):
         Returns:
           [B,P,D] and [B,G,R,D] (None without responses).
         """
-        x, positions, deepstack = self._embed_prompts(prompts)
+        tokens = jnp.asarray(prompts.tokens)
         if responses is None:
-            hidden, _ = self.text(x, positions, deepstack)
+            hidden, _ = self.text(*self._with_images(prompts, self.text.embed(tokens, self.dtype)))
             return hidden, None
-        offsets = jnp.asarray(prompts.next_position)[:, None] + jnp.arange(responses.shape[-1])  # [B,R]
+        batch, group, length = responses.shape
+        # One look-up for both: on a mesh the gradient of the table is summed over the devices for each.
+        x = self.text.embed(jnp.concatenate([tokens, responses.reshape(batch, -1)], axis=1), self.dtype)
+        x, y = jnp.split(x, [tokens.shape[1]], axis=1)
+        offsets = jnp.asarray(prompts.next_position)[:, None] + jnp.arange(length)  # [B,R]
         return self.text.with_responses(
-            x,
-            positions,
-            deepstack,
+            *self._with_images(prompts, x),
             jnp.asarray(prompts.length),
-            self.text.embed(responses, self.dtype),
-            jnp.broadcast_to(offsets[..., None], (*offsets.shape, 3)),
+            y.reshape(batch, group, length, -1),
+            jnp.broadcast_to(offsets[..., None], (batch, length, 3)),
         )
 
     def prefill(self, prompts: Prompts) -> tuple[jax.Array, PromptCache]:
         """Hidden states [B,P,D] of the prompts, and what responses need to go on from them."""
-        hidden, (k, v) = self.text(*self._embed_prompts(prompts))
+        x = self.text.embed(jnp.asarray(prompts.tokens), self.dtype)
+        hidden, (k, v) = self.text(*self._with_images(prompts, x))
         return hidden, PromptCache(k, v, jnp.asarray(prompts.length), jnp.asarray(prompts.next_position))
 
     def init_response_cache(self, batch: int, group: int, length: int) -> ResponseCache:
@@ -141,16 +145,13 @@ class Qwen3VL(nnx.Module):
 
     def logits(self, hidden: jax.Array, tokens: jax.Array | None = None) -> jax.Array:
         """float32 logits [...,V] of hidden states [...,D], or [...,n] of only the n given `tokens`."""
-        table = (self.text.embedding if self.head is None else self.head)[...]
-        if tokens is not None:
-            table = jnp.take(table, tokens, axis=0)
-        return jnp.einsum(
-            "...d,vd->...v",
-            hidden,
-            table.astype(hidden.dtype),
-            precision=precision_for(hidden),
-            preferred_element_type=jnp.float32,
-        )
+        table = self.head_table
+        return head.logits(table if tokens is None else jnp.take(table, tokens, axis=0), hidden)
+
+    @property
+    def head_table(self) -> jax.Array:
+        """The output head [V,D], which is the embedding where they are tied."""
+        return (self.text.embedding if self.head is None else self.head)[...]
 
     def in_compute_dtype(self) -> "Qwen3VL":
         """The same function with kernels and embeddings cast to `dtype` once, instead of at every use.
@@ -167,10 +168,9 @@ class Qwen3VL(nnx.Module):
 
         return nnx.merge(graphdef, nnx.map_state(cast, params))
 
-    def _embed_prompts(self, prompts: Prompts) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _with_images(self, prompts: Prompts, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Embeddings [B,P,D] with image features in place, positions [B,P,3], DeepStack [taps,B,P,D]."""
         tokens = jnp.asarray(prompts.tokens)
-        x = self.text.embed(tokens, self.dtype)
         positions = jnp.moveaxis(jnp.asarray(prompts.positions), 1, -1)
         if prompts.patches.shape[1] == 0:  # a batch without room for images
             return x, positions, jnp.zeros((0, *x.shape), x.dtype)
