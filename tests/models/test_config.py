@@ -250,6 +250,12 @@ def test_a_setting_the_model_can_not_do_is_an_error_that_names_it(path, value, m
         ("vision_config.deepstack_visual_indexes", 5, "deepstack_visual_indexes is 5, expected a list of"),
         ("vision_config.num_heads", 10, "hidden_size is 1024, expected num_heads"),
         ("vision_config.out_hidden_size", 99, "out_hidden_size is 99, expected text_config.hidden_size"),
+        (
+            "image_token_id",
+            151936,
+            "image_token_id, .* expected four different words below text_config.vocab",
+        ),
+        ("video_token_id", 151655, "video_token_id, .* is .151655, 151655, 151652, 151653., expected four"),
         ("tie_word_embeddings", None, "config.json: tie_word_embeddings is None, expected true or false"),
         ("vision_config", "none", "vision_config is 'none', expected an object"),
     ],

@@ -158,6 +158,18 @@ class Qwen3VLConfig:
             self.vision.deepstack_visual_indexes,
             f"no more entries than text_config.num_hidden_layers ({self.text.num_hidden_layers})",
         )
+        tokens = (
+            self.image_token_id,
+            self.video_token_id,
+            self.vision_start_token_id,
+            self.vision_end_token_id,
+        )
+        _require(
+            len(set(tokens)) == 4 and all(0 <= token < self.text.vocab_size for token in tokens),
+            "image_token_id, video_token_id, vision_start_token_id, vision_end_token_id",
+            tokens,
+            f"four different words below text_config.vocab_size ({self.text.vocab_size})",
+        )
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Qwen3VLConfig":
