@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from types import FrameType
 
 from data_gen.interpreter import NoBlender
@@ -16,9 +19,12 @@ from data_gen.pipeline import Incomplete, run
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns 0, 1 (pairs missing, disk full, stopped) or 2 (bad arguments, no Blender)."""
     args = parse_arguments(argv)
-    # Batch systems end a job with SIGTERM: stop as tidily as after Ctrl-C. Only a main thread may say so.
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGTERM, stop)
+    with sigterm_as_interrupt():
+        return run_command(args)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Runs the order and tells what went wrong."""
     try:
         order = read_order(args)
         if order.dry_run:
@@ -41,15 +47,28 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            f"\nStopped. Finished pairs are in {order.staging_root}; the same command goes on.",
+            f"\nStopped. Finished pairs are in {args.out}.staging; the same command goes on.",
             file=sys.stderr,
         )
         return 1
     return 0
 
 
-def stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Batch systems end a job with SIGTERM: stop as tidily as after Ctrl-C."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data_gen.pair import decode
+from data_gen.record import DEPTHS
 from data_gen.staging import Job, Staging
 
 NAME = "dig_pairs"
@@ -39,7 +41,8 @@ def pack(
         info, max_examples_per_shard=PAIRS_PER_FILE, overwrite=False, file_format="array_record"
     )
     writer.initialize_splits(list(jobs))
-    pictures = [key for key, feature in info.features.items() if isinstance(feature, tfds.features.Image)]
+    images = [key for key, feature in info.features.items() if isinstance(feature, tfds.features.Image)]
+    pictures = [*images, *(key for key in DEPTHS if key in info.features)]
     for split, pairs in jobs.items():
         for first in range(0, len(pairs), PAIRS_IN_MEMORY):
             some = pairs[first : first + PAIRS_IN_MEMORY]
@@ -53,4 +56,5 @@ def example(staging: Staging, job: Job, pictures: Sequence[str]) -> dict[str, An
     del record["rejected"]  # bookkeeping, not part of the record
     for key in ("bboxes", "bboxes_a", "bboxes_b"):
         record[key] = np.array(record[key], np.float32).reshape(-1, 4)
-    return record | {name: staging.picture(job, name) for name in pictures}
+    record |= {name: staging.picture(job, name) for name in pictures}
+    return record | {name: decode(record[name])[..., None] for name in pictures if name in DEPTHS}

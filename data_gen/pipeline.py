@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_gen.build import Recipe, make_pair
+from data_gen.cost import disk_bytes
 from data_gen.crew import Crew
 from data_gen.dataset import METADATA, Dataset, Pair, staged_pair
 from data_gen.interpreter import Blender, NoBlender, find_blender
@@ -213,8 +214,6 @@ def make_checking_disk(worker: Worker, planned: Any, folder: Path, recipe: Recip
 
 def require_disk(order: Order, pairs: int) -> None:
     """Raises OSError when the disk has no room for so many pairs."""
-    from data_gen.estimate import disk_bytes
-
     needed, free = disk_bytes(order.preset, pairs), shutil.disk_usage(order.staging_root).free
     if needed + DISK_RESERVE > free:
         raise OSError(

@@ -168,3 +168,20 @@ def test_pictures_are_png_files_of_the_ordered_size(whole):
     records = read(whole, "train")
     assert {record["image_a"].shape for record in records} == {(64, 64, 3)}
     assert all(record["image_a"].dtype == np.uint8 for record in records)
+
+
+def test_masks_and_depth_are_read_back_as_they_were_rendered(order, tmp_path):
+    assert main([*order, f"--out={tmp_path / 'set'}", "--masks", "--depth", "--num_pairs=1"]) == 0
+    (record,) = read(tmp_path / "set", "train")
+    for which in "ab":
+        mask, depth = record[f"mask_{which}"], record[f"depth_{which}"]
+        assert mask.shape == depth.shape == (64, 64, 1)
+        assert mask.dtype == np.uint8 and depth.dtype == np.uint16
+        objects = record[f"objects_{which}"]
+        assert set(np.unique(mask)) == {0, *objects["id"]}
+        assert [np.count_nonzero(mask == number) for number in objects["id"]] == list(
+            objects["visible_pixels"]
+        )
+        np.testing.assert_array_equal(
+            depth, mask
+        )  # the stand-in for Blender says an object's id for its depth
