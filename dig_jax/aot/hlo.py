@@ -291,8 +291,7 @@ def _moved(instruction: Instruction, computation: Computation, computations: dic
         return 0
     operands = [computation[name] for name in instruction.operands if name in computation]
     if instruction.opcode == "fusion":
-        called = _callees(instruction)
-        return _fusion_moved(instruction, operands, computations[called[0]])
+        return _fusion_moved(instruction, operands, computations)
     written = instruction.hbm_size
     if instruction.opcode.endswith("-start"):  # its results are the destination, the source again, and flags
         written = instruction.results[0].size if instruction.results[0].in_hbm else 0
@@ -305,35 +304,56 @@ def _moved(instruction: Instruction, computation: Computation, computations: dic
     return written + sum(operand.hbm_size for operand in operands)
 
 
-def _fusion_moved(fusion: Instruction, operands: list[Instruction], body: Computation) -> float:
-    users: dict[str, list[Instruction]] = {}
-    for inner in body.values():
-        for name in inner.operands:
-            users.setdefault(name, []).append(inner)
-    parameters = {
-        int(found[1]): inner
-        for inner in body.values()
-        if inner.opcode == "parameter" and (found := re.match(r"parameter\((\d+)\)", inner.text))
-    }
+def _fusion_moved(
+    fusion: Instruction, operands: list[Instruction], computations: dict[str, Computation]
+) -> float:
+    called = _callees(fusion)[0]
+    read = sum(
+        min(operand.hbm_size, _read_of(_parameter(computations[called], number), called, computations))
+        for number, operand in enumerate(operands)
+    )
+    return read + min(fusion.hbm_size, _written(called, computations))
+
+
+def _read_of(name: str, called: str, computations: dict[str, Computation]) -> float:
+    """Bytes of the value `name` that a fused computation reads: all, or the slices that it takes of it."""
+    body = computations[called]
     read = 0.0
-    for number, operand in enumerate(operands):
-        if not operand.hbm_size or number not in parameters:
+    for user in body.values():
+        if name not in user.operands:
             continue
-        using = users.get(parameters[number].name, [])
-        partial = [_part_read(user, parameters[number].name) for user in using]
-        whole = not using or any(part is None for part in partial)
-        read += operand.hbm_size if whole else min(operand.hbm_size, sum(part or 0 for part in partial))
-    root = next((inner for inner in body.values() if inner.is_root), None)
-    if root is not None and root.opcode == "dynamic-update-slice" and fusion.hbm_size:
-        return read + body[root.operands[1]].size
-    return read + fusion.hbm_size
+        position = user.operands.index(name)
+        if user.opcode in _SLICES and position == 0:
+            read += user.size
+        elif user.opcode == "bitcast":
+            read += _read_of(user.name, called, computations)
+        elif user.opcode == "fusion":
+            inner = _callees(user)[0]
+            read += _read_of(_parameter(computations[inner], position), inner, computations)
+        elif user.opcode != "dynamic-update-slice" or position != 0:
+            return body[name].size
+    return read
 
 
-def _part_read(user: Instruction, name: str) -> float | None:
-    """Bytes that `user` reads of operand `name`; None means all of it."""
-    if user.operands and user.operands[0] == name:
-        if user.opcode in _SLICES:
-            return user.size
-        if user.opcode == "dynamic-update-slice":
-            return 0
-    return None
+def _written(called: str, computations: dict[str, Computation]) -> float:
+    """Bytes that a fused computation writes: its result, or only the part of it that is updated in place."""
+    body = computations[called]
+
+    def written(instruction: Instruction) -> float:
+        if instruction.opcode == "dynamic-update-slice":
+            return body[instruction.operands[1]].size
+        if instruction.opcode == "bitcast":
+            return written(body[instruction.operands[0]])
+        if instruction.opcode == "tuple":
+            return sum(written(body[name]) for name in instruction.operands)
+        if instruction.opcode == "fusion":
+            return _written(_callees(instruction)[0], computations)
+        return instruction.size
+
+    return sum(written(instruction) for instruction in body.values() if instruction.is_root)
+
+
+def _parameter(body: Computation, number: int) -> str:
+    """The name of parameter `number` of a computation."""
+    text = f"parameter({number})"
+    return next(i.name for i in body.values() if i.opcode == "parameter" and i.text.startswith(text))

@@ -16,7 +16,6 @@ R `max_new_tokens`. A completion's number is prompt * G + its place in the group
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -201,10 +200,13 @@ def drain(model: Qwen3VL, pool: Pool, keys: jax.Array, *, sampling: Sampling) ->
         step = partial(_step, model, shard_keys, sampling, windows[number])
         return jax.lax.while_loop(goes_on, step, pool)
 
-    branches: list[Callable[[Pool], Pool]] = [partial(decode, number=i) for i in range(len(windows))]
-
     def go_on(pool: Pool) -> Pool:
-        return jax.lax.switch(window_number(pool), branches, _refill_rows(pool))
+        pool = _refill_rows(pool)
+        # One loop after another, of which those with another window end at once. A switch between them would
+        # have the TPU compiler copy the caches for every token.
+        for number in range(len(windows)):
+            pool = decode(pool, number)
+        return pool
 
     pool = jax.lax.while_loop(_is_running, go_on, pool)
 

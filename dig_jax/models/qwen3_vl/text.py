@@ -23,6 +23,7 @@ from dig_jax.models.layers import (
     Rotation,
     constrain,
     make_param,
+    map_shards,
     remat,
     rope_frequencies,
     stack_layers,
@@ -306,9 +307,15 @@ def _write_slot(cache: jax.Array, new: jax.Array, step: jax.Array) -> jax.Array:
     """Puts `new` [L,B,G,K,1,E] into slot `step` of `cache` [L,B,G,K,R,E]."""
     if jnp.ndim(step) == 0:
         cache = jax.lax.dynamic_update_slice_in_dim(cache, new, step, axis=4)
-    else:
-        batch, group = new.shape[1:3]
-        rows, columns = jnp.arange(batch)[:, None], jnp.arange(group)
-        # Indices apart from each other move their axes [B,G] to the front.
-        cache = cache.at[:, rows, columns, :, step].set(jnp.moveaxis(new[..., 0, :], 0, 2))
-    return constrain(cache, *RESPONSE_CACHE)
+        return constrain(cache, *RESPONSE_CACHE)
+
+    # One update per response, where its slots are. A scatter of all of them wants the cache in another order
+    # in memory than attention does, and a TPU would copy the whole cache there and back for every token.
+    def write(cache: jax.Array, new: jax.Array, step: jax.Array) -> jax.Array:
+        for row, column in np.ndindex(step.shape):
+            one = new[:, row : row + 1, column : column + 1]
+            cache = jax.lax.dynamic_update_slice(cache, one, (0, row, column, 0, step[row, column], 0))
+        return cache
+
+    caches, steps = RESPONSE_CACHE, ("activation_batch", None)
+    return map_shards(write, [caches, caches, steps], caches)(cache, new, step)
