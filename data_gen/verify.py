@@ -21,7 +21,7 @@ import numpy as np
 from scipy import ndimage
 
 from data_gen.dataset import Dataset, NoDataset, Pair
-from data_gen.statistics import Statistics
+from data_gen.statistics import GRID, Statistics
 from data_gen.truth import delta_e
 
 SHOWN = 50  # failed pairs that are listed
@@ -177,7 +177,8 @@ class Report:
                     f" {distances.min():7.1f} {np.median(distances):7.1f}"
                 )
             lines += ["", "box centres, percent of all, by thirds of the picture:"]
-            grid = counted.positions.reshape(3, 4, 3, 4).sum(axis=(1, 3)) / max(1, counted.positions.sum())
+            third = GRID // 3
+            grid = counted.positions.reshape(3, third, 3, third).sum(axis=(1, 3)) / counted.positions.sum()
             lines += ["  " + "  ".join(f"{100 * cell:3.0f}" for cell in row) for row in grid]
         if self.outside:
             shares = 100 * np.array(self.outside)
