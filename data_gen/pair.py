@@ -19,8 +19,18 @@ from data_gen.record import make_record
 from data_gen.render import Worker
 from data_gen.scene import Scene
 from data_gen.shapes import shape
-from data_gen.truth import Areas, Contrast, Difference, Spill, check_masks, check_pictures, silhouette_areas
+from data_gen.truth import (
+    Areas,
+    Contrast,
+    Difference,
+    Spill,
+    check_masks,
+    check_pictures,
+    measure_boxes,
+    silhouette_areas,
+)
 
+DRAFT_SLACK = 1.3  # by which a draft may miss a limit
 MARGIN = 2  # pixels around a silhouette's planned box: bevels and the outline's few points
 
 
@@ -114,18 +124,43 @@ def render_pictures(
     Where the camera or the light of B differs from A's as well, the changes are judged on B as seen with A's:
     one mask and one picture more. The invariant of the masks holds there, whatever the jitter.
     """
-    if not plan.has_distractors:
-        files = (renderer.render("picture", plan.scene_a), renderer.render("picture", plan.scene_b))
-        measured = check_pictures(plan, differences, masks, (decode(files[0]), decode(files[1])), accept)
-        return files, *measured
-    still = plan.scene_b_undistracted
-    judged = dataclasses.replace(plan, scene_b=still)
-    judged_masks = (masks[0], decode(renderer.render("mask", still)))
-    judged_areas = (areas_a, renderer.areas(still, known=(plan.scene_a, areas_a)))
-    judged_differences = check_masks(judged, judged_masks, judged_areas, accept)
-    a, b = renderer.render("picture", plan.scene_a), renderer.render("picture", still)
-    measured = check_pictures(judged, judged_differences, judged_masks, (decode(a), decode(b)), accept)
-    return (a, renderer.render("picture", plan.scene_b)), *measured
+    judged = dataclasses.replace(plan, scene_b=plan.scene_b_undistracted)
+    if plan.has_distractors:
+        masks = (masks[0], decode(renderer.render("mask", judged.scene_b)))
+        areas = (areas_a, renderer.areas(judged.scene_b, known=(plan.scene_a, areas_a)))
+        differences = check_masks(judged, masks, areas, accept)
+    if plan.changes and plan.scene_a.denoise:  # without a denoiser, pictures cost little more than drafts
+        check_draft(renderer, judged, masks, accept)
+    a, b = renderer.render("picture", judged.scene_a), renderer.render("picture", judged.scene_b)
+    boxes = [difference.box for difference in differences]
+    measured = check_pictures(judged, boxes, masks, (decode(a), decode(b)), accept)
+    if plan.has_distractors:
+        b = renderer.render("picture", plan.scene_b)
+    return (a, b), *measured
+
+
+def check_draft(
+    renderer: Renderer, plan: PairPlan, masks: tuple[np.ndarray, np.ndarray], accept: Acceptance
+) -> None:
+    """Raises Rejected when pictures at a sixteenth of the cost are clearly not good enough."""
+    small = tuple(mask[::2, ::2] for mask in masks)
+    pictures = []
+    for shown in (plan.scene_a, plan.scene_b):
+        height, width = small[0].shape
+        draft = dataclasses.replace(shown, width=width, height=height, samples=max(2, shown.samples // 4))
+        pictures.append(decode(renderer.render("picture", draft)))
+    loose = dataclasses.replace(
+        accept,
+        min_changed_fraction=accept.min_changed_fraction / DRAFT_SLACK,
+        min_changed_pixels=int(accept.min_changed_pixels / 4 / DRAFT_SLACK),
+        min_changed=accept.min_changed / DRAFT_SLACK,
+        min_delta_e=accept.min_delta_e / DRAFT_SLACK,
+        max_delta_e=accept.max_delta_e * DRAFT_SLACK,
+        max_outside=accept.max_outside * DRAFT_SLACK,
+        max_outside_ratio=accept.max_outside_ratio * DRAFT_SLACK,
+    )
+    boxes = [measure_boxes(change.object_id, (small[0], small[1])) for change in plan.changes]
+    check_pictures(plan, boxes, (small[0], small[1]), (pictures[0], pictures[1]), loose)
 
 
 def frame_box(box: tuple[float, float, float, float], scene: Scene) -> tuple[int, int, int, int] | None:

@@ -64,7 +64,8 @@ class Acceptance:
       max_occlusion: share of its silhouette a changed object may hide, where it shows.
       changed_delta_e: colour distance from which a pixel counts as changed.
       min_changed_fraction: share of a changed object's pixels that must be changed.
-      min_changed_pixels: number of them.
+      min_changed: the same, as a share of the picture.
+      min_changed_pixels: the same, as a number.
       min_delta_e, max_delta_e: mean colour distance over a changed object's pixels; a low maximum makes a
         set of hard pairs.
       max_box_iou: boxes of two differences must overlap by less.
@@ -77,7 +78,8 @@ class Acceptance:
     max_occlusion: float = 1.0
     changed_delta_e: float = 10.0
     min_changed_fraction: float = 0.15
-    min_changed_pixels: int = 64
+    min_changed: float = 0.0003  # 64 pixels of 448 x 448
+    min_changed_pixels: int = 0
     min_delta_e: float = 8.0
     max_delta_e: float = 1000.0
     max_box_iou: float = 0.3
@@ -191,7 +193,7 @@ TINY = Preset(
         min_visible=0.012,
         min_visible_fraction=0.7,
         min_changed_fraction=0.3,
-        min_changed_pixels=0,
+        min_changed=0.0,
         min_delta_e=10.0,
         max_outside=0.04,
         max_outside_ratio=0.6,

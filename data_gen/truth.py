@@ -95,6 +95,11 @@ def measure_masks(
     return Difference(union(box_a, box_b), box_a, box_b, visible[0], visible[1], hidden)
 
 
+def measure_boxes(number: int, masks: tuple[np.ndarray, np.ndarray]) -> PixelBox:
+    """The box around object `number` in both masks."""
+    return union(mask_box(masks[0] == number), mask_box(masks[1] == number))
+
+
 def require_equal_outside(differences: Sequence[Difference], masks: tuple[np.ndarray, np.ndarray]) -> None:
     """The invariant of every pair: outside the boxes in A and in B, both masks agree in every pixel.
 
@@ -107,12 +112,12 @@ def require_equal_outside(differences: Sequence[Difference], masks: tuple[np.nda
 
 def check_pictures(
     plan: PairPlan,
-    differences: Sequence[Difference],
+    boxes: Sequence[PixelBox],
     masks: tuple[np.ndarray, np.ndarray],
     pictures: tuple[np.ndarray, np.ndarray],
     accept: Acceptance,
 ) -> tuple[tuple[Contrast, ...], Spill]:
-    """How visible every difference is, and what else changed.
+    """How visible every difference is, and what else changed; `boxes` are those of the differences.
 
     Raises Rejected when a difference is too faint, or shadows and reflections alter too much elsewhere.
     """
@@ -122,11 +127,10 @@ def check_pictures(
     for change in plan.changes:
         area = (masks[0] == change.object_id) | (masks[1] == change.object_id)
         contrast = Contrast(int(np.count_nonzero(changed & area)), float(distance[area].mean()))
-        require_contrast(change.kind, contrast, int(np.count_nonzero(area)), accept)
+        require_contrast(change.kind, contrast, area, accept)
         contrasts.append(contrast)
     # One pixel around a box still sees the object through the picture's reconstruction filter.
-    boxes = [grow(difference.box, 1) for difference in differences]
-    spill = measure_spill(changed & ~inside(boxes, changed.shape))
+    spill = measure_spill(changed & ~inside([grow(box, 1) for box in boxes], changed.shape))
     if spill.share > accept.max_outside:
         raise Rejected("much changed outside")
     smallest = min((contrast.changed_pixels for contrast in contrasts), default=changed.size)
@@ -135,9 +139,13 @@ def check_pictures(
     return tuple(contrasts), spill
 
 
-def require_contrast(kind: str, contrast: Contrast, pixels: int, accept: Acceptance) -> None:
-    """Raises Rejected when a difference of so many pixels is too faint, or plainer than is wanted."""
-    needed = max(accept.min_changed_fraction * pixels, accept.min_changed_pixels)
+def require_contrast(kind: str, contrast: Contrast, area: np.ndarray, accept: Acceptance) -> None:
+    """Raises Rejected when a difference in this area is too faint, or plainer than is wanted."""
+    needed = max(
+        accept.min_changed_fraction * np.count_nonzero(area),
+        accept.min_changed * area.size,
+        accept.min_changed_pixels,
+    )
     if contrast.changed_pixels < needed or contrast.mean_delta_e < accept.min_delta_e:
         raise Rejected(f"faint {kind}")
     if contrast.mean_delta_e > accept.max_delta_e:

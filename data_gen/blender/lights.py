@@ -23,8 +23,8 @@ EXPOSURE = {
     "sunrise": 1.55,
     "sunset": 1.07,
 }
-# The same for the sky: it gives such a ground 0.98 sin(elevation) at a node strength of 0.11.
-SKY_EXPOSURE = 0.11 * 0.42 / 0.98
+# The same for the sky, whose light on such a ground goes with the sine of the sun's elevation (measured).
+SKY_EXPOSURE = 0.06
 
 
 def simple_lamp(lamp: dict[str, Any]) -> Any:
@@ -109,11 +109,11 @@ def sky(tree: Tree, lighting: dict[str, Any]) -> Any:
     """A clear sky with its sun; Blender 5 renamed the model."""
     node = tree.add("TexSky")
     names = {entry.identifier for entry in node.bl_rna.properties["sky_type"].enum_items}
-    node.sky_type = "NISHITA" if "NISHITA" in names else "MULTIPLE_SCATTERING"
+    node.sky_type = "NISHITA" if "NISHITA" in names else "SINGLE_SCATTERING"
     node.sun_elevation = math.radians(lighting["elevation"])
     node.sun_rotation = math.radians(lighting["rotation"])
-    node.sun_size = math.radians(4.0)  # larger than the real one: shadows with a soft edge
-    node.sun_intensity = 0.35
+    node.sun_size = math.radians(8.0)  # larger than the real one: shadows with a soft edge
+    node.sun_intensity = 0.25
     return node.outputs[0]
 
 

@@ -18,7 +18,7 @@ SMALL = dataclasses.replace(
     samples=4,
     objects=(4, 6),
     weights=(0.0, 0.5, 0.5),
-    accept=dataclasses.replace(RICH.accept, min_changed_pixels=16, max_outside=0.05, max_outside_ratio=2.0),
+    accept=dataclasses.replace(RICH.accept, max_outside=0.05, max_outside_ratio=2.0),
 )
 
 
