@@ -24,7 +24,7 @@ TEXTURES = (
 ENVIRONMENTS = ("city", "courtyard", "forest", "interior", "night", "studio", "sunrise", "sunset")
 LIGHTING = ("simple", "studio", "hdri", "sky")
 
-MAX_PIXELS = 4096  # of a side
+MAX_PIXELS = 8192  # of a side
 MAX_SAMPLES = 4096
 MAX_OBJECTS = 64
 MAX_LAMPS = 16
