@@ -166,10 +166,21 @@ def attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
     Returns:
       [B,G,T,H,E] in the dtype of q.
     """
-    num_queries = q.shape[2]
-    if num_queries <= QUERY_CHUNK:
-        return _attend(q, segments)
+    kv_heads = segments[0].k.shape[-3]
+    grouped = q.reshape(*q.shape[:3], kv_heads, -1, q.shape[-1])
+    # Queries in the order of the scores: the products then need no transpose of anything large.
+    mixed = _attend_chunks(jnp.moveaxis(grouped, 2, 4), segments)  # [B,G,K,H/K,T,E]
+    return jnp.moveaxis(mixed, 4, 2).reshape(q.shape)
+
+
+def _attend_chunks(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
+    """`_attend` for at most `QUERY_CHUNK` queries at a time. q and the result: [B,G,K,H/K,T,E]."""
+    num_queries = q.shape[4]
     num_chunks = -(-num_queries // QUERY_CHUNK)
+    if num_chunks == 1:
+        return _attend(q, segments)
+    # Chunks of one size, with as little padding as whole vector registers allow.
+    size = 8 * -(-num_queries // (8 * num_chunks))
 
     # A mask with a query axis is cut along it with the queries; any other is the same for every chunk.
     follows_queries = [s.mask is not None and s.mask.shape[-2] == num_queries for s in segments]
@@ -184,58 +195,71 @@ def attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
         )
 
     chunked_masks = [
-        _split_queries(s.mask, -2, num_chunks)
+        _split_queries(s.mask, -2, num_chunks, size)
         for s, f in zip(segments, follows_queries, strict=True)
         if f and s.mask is not None
     ]
-    out = jax.lax.map(attend_chunk, (_split_queries(q, 2, num_chunks), chunked_masks))
-    out = jnp.moveaxis(out, 0, 2)  # [B,G,chunks,QUERY_CHUNK,H,E]
-    return out.reshape(*q.shape[:2], -1, *q.shape[3:])[:, :, :num_queries]
+    out = jax.lax.map(attend_chunk, (_split_queries(q, 4, num_chunks, size), chunked_masks))
+    out = jnp.moveaxis(out, 0, 4)  # [B,G,K,H/K,chunks,size,E]
+    return out.reshape(*q.shape[:4], -1, q.shape[5])[..., :num_queries, :]
 
 
-def _split_queries(x: jax.Array, axis: int, num_chunks: int) -> jax.Array:
-    """Pads `axis` to a multiple of QUERY_CHUNK and moves the chunks to the front."""
+def _split_queries(x: jax.Array, axis: int, num_chunks: int, size: int) -> jax.Array:
+    """Pads `axis` to `num_chunks` * `size` and moves the chunks to the front."""
     axis %= x.ndim
     pad = [(0, 0)] * x.ndim
-    pad[axis] = (0, num_chunks * QUERY_CHUNK - x.shape[axis])
+    pad[axis] = (0, num_chunks * size - x.shape[axis])
     x = jnp.pad(x, pad)
-    return jnp.moveaxis(x.reshape(*x.shape[:axis], num_chunks, QUERY_CHUNK, *x.shape[axis + 1 :]), axis, 0)
+    return jnp.moveaxis(x.reshape(*x.shape[:axis], num_chunks, size, *x.shape[axis + 1 :]), axis, 0)
 
 
 def _attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
-    grouped = q.reshape(*q.shape[:3], segments[0].k.shape[-3], -1, q.shape[-1])  # [B,G,T,K,H/K,E]
-    scores = [_scores(grouped, segment) for segment in segments]
+    """Attention of queries [B,G,K,H/K,T,E], to the same shape."""
+    q = q * q.shape[-1] ** -0.5
+    scores = [_scores(q, segment) for segment in segments]
     # The shift cancels in the quotient, so it carries no gradient.
     peak = jax.lax.stop_gradient(jnp.stack([jnp.max(s, axis=-1, keepdims=True) for s in scores]).max(axis=0))
     weights = [jnp.exp(s - peak) for s in scores]
-    total = sum(jnp.sum(w, axis=-1) for w in weights)  # [B,G,K,H/K,T]
+    total = sum(jnp.sum(w, axis=-1, keepdims=True) for w in weights)  # [B,G,K,H/K,T,1]
     mixed = sum(_mix(w, segment) for w, segment in zip(weights, segments, strict=True))
-    return (mixed / jnp.moveaxis(total, -1, 2)[..., None]).astype(q.dtype).reshape(q.shape)
+    return jnp.divide(mixed, total).astype(q.dtype)
 
 
 def _scores(q: jax.Array, segment: KeyValues) -> jax.Array:
-    """Scaled and masked scores, float32 [B,G,K,H/K,T,S]."""
-    keys = "bkse" if segment.k.ndim == 4 else "bgkse"
-    scores = jnp.einsum(
-        f"bgtkhe,{keys}->bgkhts",
-        q,
-        segment.k,
-        precision=precision_for(q),
-        preferred_element_type=jnp.float32,
-    )
-    scores *= q.shape[-1] ** -0.5
+    """Masked scores, float32 [B,G,K,H/K,T,S]."""
+    scores = _product(q, "qe,se->qs", segment.k)
     if segment.mask is None:
         return scores
     return jnp.where(segment.mask[:, :, None, None], scores, MASKED)
 
 
 def _mix(weights: jax.Array, segment: KeyValues) -> jax.Array:
-    """Sum of values under unnormalised weights [B,G,K,H/K,T,S]: float32 [B,G,T,K,H/K,E]."""
-    values = "bkse" if segment.v.ndim == 4 else "bgkse"
-    return jnp.einsum(
-        f"bgkhts,{values}->bgtkhe",
-        weights.astype(segment.v.dtype),
-        segment.v,
-        precision=precision_for(segment.v),
+    """Sum of values under unnormalised weights [B,G,K,H/K,T,S]: float32 [B,G,K,H/K,T,E]."""
+    return _product(weights.astype(segment.v.dtype), "qs,se->qe", segment.v)
+
+
+def _product(x: jax.Array, rows: str, y: jax.Array) -> jax.Array:
+    """float32 einsum of x [B,G,K,H/K,T,...] with keys or values y, for all rows of a key head at once.
+
+    Stated as one plain batched matrix product: other orders of the same einsum take XLA's CPU backend two
+    to three times as long, which transposes the scores for them.
+
+    Args:
+      rows: subscripts of the last two dimensions, such as "qe,se->qs", where q counts the rows.
+    """
+    batch, group, kv_heads, per_head, num_queries, size = x.shape
+    left, right, out = rows.replace("->", ",").split(",")
+    if y.ndim == 4:  # shared by the group, whose queries then are rows like the others
+        x, head = x.swapaxes(1, 2).reshape(batch, kv_heads, -1, size), "bk"
+    else:
+        x, head = x.reshape(batch, group, kv_heads, -1, size), "bgk"
+    product = jnp.einsum(
+        f"{head}{left},{head}{right}->{head}{out}",
+        x,
+        y,
+        precision=precision_for(x),
         preferred_element_type=jnp.float32,
     )
+    if y.ndim == 4:
+        return product.reshape(batch, kv_heads, group, per_head, num_queries, -1).swapaxes(1, 2)
+    return product.reshape(batch, group, kv_heads, per_head, num_queries, -1)
