@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
     # smallest that holds all its pairs; each compiles once. () = one per halving of max_pixels, where needed.
     config.data.buckets = ()
     config.data.group_sizes = False  # batches of pairs of one bucket: less padding, but sizes are not mixed
+    config.data.max_bad_records = 0  # unreadable pairs to leave out, with a warning each; one more: stop
     config.data.prefetch = 2  # batches prepared ahead by a background thread
 
     config.data.augment = ConfigDict()  # each applied to a training pair with probability one half

@@ -57,8 +57,12 @@ class _NewestAndBest(PreservationPolicy):
     best: int | None = None
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        first_kept = len(checkpoints) - self.count
-        return [i >= first_kept or info.step == self.best for i, info in enumerate(checkpoints)]
+        kept = self.kept([info.step for info in checkpoints])
+        return [info.step in kept for info in checkpoints]
+
+    def kept(self, steps: list[int]) -> set[int]:
+        """Those of `steps`, in order, that stay."""
+        return {*steps[-self.count :], *(step for step in steps if step == self.best)}
 
 
 class Checkpoints:
@@ -107,7 +111,12 @@ class Checkpoints:
         """
         self._policy.best = best_step
         checksums = {"state": fingerprint(state), "params": fingerprint(state.params)}
-        written = {"meta": meta, "checksums": checksums, "dtypes": _dtypes(state.params)}
+        written = {
+            "meta": meta,
+            "best_step": best_step,
+            "checksums": checksums,
+            "dtypes": _dtypes(state.params),
+        }
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(_sealed(written))
         )
@@ -139,7 +148,9 @@ class Checkpoints:
             # Damage may lie in the part of one process; all must take the same checkpoint.
             if parallel.gather_rows(np.array([restored is not None])).all():
                 self._set_aside(problems)
-                return restored
+                state, written = restored
+                self._prune(written["best_step"])
+                return state, written["meta"]
             problems[step] = problem or "another process could not read it"
         if problems:
             raise Damaged(
@@ -185,10 +196,10 @@ class Checkpoints:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
         state = self._manager.restore(step, args=items)["state"]
         self._compare(step, "state", state, written["checksums"])
-        return state, written["meta"]
+        return state, written
 
     def _written(self, step: int) -> dict[str, Any]:
-        """What `save` wrote beside the arrays: `meta`, `checksums`, and the `dtypes` of the parameters."""
+        """What `save` wrote beside the arrays."""
         items = ocp.args.Composite(meta=ocp.args.JsonRestore())
         return _unsealed(self._manager.restore(step, args=items)["meta"])
 
@@ -207,6 +218,12 @@ class Checkpoints:
                 (self._manager.directory / str(step)).rename(_unused(target / f"step{step}"))
         parallel.gather_rows(np.zeros(1))  # nobody looks before the first process has moved them
         self._manager.reload()
+
+    def _prune(self, best_step: int | None) -> None:
+        """Removes what a killed run had no time to."""
+        self._policy.best = best_step
+        for step in set(self.steps) - self._policy.kept(self.steps):
+            self._manager.delete(step)
 
     @contextlib.contextmanager
     def _write_errors(self) -> Iterator[None]:

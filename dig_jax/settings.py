@@ -79,7 +79,8 @@ def check(config: ConfigDict) -> None:
 FREE_ON_RESUME = (
     *("rollout.slots", "rollout.rows", "rollout.mesh"),
     *("mesh", "model.remat", "model.attention", "eval", "checkpoint", "log"),
-    *("data.prefetch", "data.eval", "data.eval_split", "batch.micro_prompts", "batch.rollout_prompts"),
+    *("data.prefetch", "data.eval", "data.eval_split", "data.max_bad_records"),
+    *("batch.micro_prompts", "batch.rollout_prompts"),
 )
 
 

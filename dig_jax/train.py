@@ -146,10 +146,10 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
     except Stopped:
         if progress.step not in (0, *checkpoints.steps):
             save()
-        checkpoints.close()
         logger.info("stopped after step %d of %d: the same command goes on", progress.step, config.num_steps)
         raise
-    checkpoints.close()
+    finally:
+        checkpoints.close()  # completes the write under way
     log.close()
 
 

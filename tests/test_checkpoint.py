@@ -42,7 +42,7 @@ def write(workdir: pathlib.Path, *steps: int, keep: int = 5, best_step: int | No
 
 
 def restore(workdir: pathlib.Path) -> tuple[State, dict] | None:
-    checkpoints = Checkpoints(epath.Path(workdir))
+    checkpoints = Checkpoints(epath.Path(workdir), 5)
     try:
         return checkpoints.restore_newest(LIKE)
     finally:
@@ -67,6 +67,14 @@ def test_a_new_run_has_none(tmp_path: pathlib.Path) -> None:
 def test_the_newest_and_the_best_stay(tmp_path: pathlib.Path) -> None:
     write(tmp_path, 1, 2, 3, 4, 5, keep=2, best_step=2)
     assert steps(tmp_path) == [2, 4, 5]
+
+
+def test_what_a_killed_run_had_no_time_to_remove_goes_when_it_continues(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, 1, 2, 3, 4, keep=4, best_step=1)
+    checkpoints = Checkpoints(epath.Path(tmp_path), 2)
+    checkpoints.restore_newest(LIKE)
+    checkpoints.close()
+    assert steps(tmp_path) == [1, 3, 4]
 
 
 def test_an_old_checkpoint_stays_until_the_new_one_is_complete(

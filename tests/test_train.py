@@ -1,19 +1,25 @@
 """The trainer on a very small model and drawn pairs: it learns, resumes, logs, and refuses wrong settings."""
 
+import dataclasses
+import itertools
 import json
 import pathlib
 import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import checkpoint, export, loading, parallel, settings, train
+from dig_jax import checkpoint, export, loading, parallel, settings, sft, train
+from dig_jax.checkpoint import Checkpoints
+from dig_jax.rewards import reward
 from dig_jax.scratch import ScratchConfig, make_scratch_folder
+from dig_jax.stopping import Stop, Stopped
 from tests.data.drawn_pairs import draw_pair, write_pairs
 
 
@@ -198,6 +204,94 @@ def test_only_a_run_with_a_constant_learning_rate_may_be_lengthened(
         settings.check_resume(
             small_config(inputs, "sft", num_steps=3, **decaying), epath.Path(tmp_path / "config.json")
         )
+
+
+def test_a_stop_while_sampling_saves_and_the_run_goes_on_exactly(
+    inputs: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(
+        inputs, "grpo", num_steps=3, **{"data.eval": str(inputs / "pairs"), "checkpoint.every": 3}
+    )
+    straight = run(config, tmp_path / "straight")
+
+    checks = 0
+    check = Stop.check
+
+    def stop_at_the_twelfth(self: Stop) -> None:
+        nonlocal checks
+        checks += 1
+        if checks in (12, 13):  # in the second step; then in the evaluation that follows it
+            self.request("a test")
+        check(self)
+
+    monkeypatch.setattr(Stop, "check", stop_at_the_twelfth)
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            run(config, tmp_path / "stopped")
+    run(config, tmp_path / "stopped")
+
+    for name in ("metrics.jsonl", "evals.jsonl", "samples/samples.jsonl"):
+        expected, actual = (
+            [without_times(line) for line in lines(workdir, name)]
+            for workdir in (straight, epath.Path(tmp_path / "stopped"))
+        )
+        assert actual == expected
+    stopped = final_params(config, epath.Path(tmp_path / "stopped"))
+    assert checkpoint.fingerprint(stopped) == checkpoint.fingerprint(final_params(config, straight))
+
+
+def test_an_update_that_is_not_finite_is_skipped_named_and_in_the_end_fatal(
+    inputs: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(
+        inputs, "sft", num_steps=4, **{"batch.update_prompts": 8, "optimizer.max_skipped_updates": 1}
+    )
+    put = parallel.put_batch
+
+    def spoiled(batch: object, mesh: jax.sharding.Mesh) -> object:
+        if isinstance(batch, sft.Supervised) and next(updates) >= 1:
+            patches = np.full_like(batch.prompts.patches, np.nan)
+            batch = dataclasses.replace(batch, prompts=batch.prompts.replace(patches=patches))
+        return put(batch, mesh)
+
+    updates = itertools.count()
+    monkeypatch.setattr(parallel, "put_batch", spoiled)
+    with pytest.raises(FloatingPointError, match=r"2 updates in a row .* up to step 3; .* skipped.jsonl"):
+        run(config, tmp_path / "run")
+
+    workdir = epath.Path(tmp_path / "run")
+    assert [line["sft/skipped_updates"] for line in lines(workdir, "metrics.jsonl")] == [0, 1, 1]
+    skipped = lines(workdir, "skipped.jsonl")
+    assert [(line["step"], len(set(line["ids"]))) for line in skipped] == [(2, 8), (3, 8)]
+    assert all(name.startswith("drawn-") for line in skipped for name in line["ids"])
+    kept = Checkpoints(workdir, read_only=True)
+    assert kept.steps == [1, 2]
+    kept.close()
+
+
+def test_a_reward_that_fails_names_the_answer_it_failed_on(
+    inputs: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = reward.parse_answer
+    seen = []
+
+    def fails_on_the_third(text: str, **settings: object) -> object:
+        seen.append(text)
+        if text == seen[min(2, len(seen) - 1)] and len(seen) > 2:
+            raise ZeroDivisionError("a bug in a reward")
+        return parse(text, **settings)
+
+    monkeypatch.setattr(reward, "parse_answer", fails_on_the_third)
+    config = small_config(inputs, "grpo", num_steps=1)
+    with pytest.raises(RuntimeError, match=r"failed on the answer .* to pair drawn-.*: a bug in a reward"):
+        run(config, tmp_path / "run")
+
+
+def test_harmless_changes_are_told_and_allowed(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json").write_text(small_config(inputs, "sft").to_json())
+    changed = small_config(inputs, "sft", **{"checkpoint.keep": 9, "batch.micro_prompts": 4})
+    changes = settings.check_resume(changed, epath.Path(tmp_path / "config.json"))
+    assert changes == ["batch.micro_prompts: 2 -> 4", "checkpoint.keep: 3 -> 9"]
 
 
 @pytest.mark.parametrize(

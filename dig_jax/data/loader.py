@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -13,7 +14,9 @@ from etils import epath
 from dig_jax.data.augment import Augment
 from dig_jax.data.buckets import Bucket, Padding, derive_buckets, smallest_bucket
 from dig_jax.data.encode import Batch, PairEncoder
-from dig_jax.data.records import Pair, PairSource, open_pairs
+from dig_jax.data.records import BadRecord, Pair, PairSource, open_pairs
+
+logger = logging.getLogger("dig_jax")
 
 _ORDER_STREAM, _AUGMENT_STREAM = 0, 1  # keep the random numbers of order and augmentation apart
 
@@ -25,6 +28,7 @@ class PairDataset:
       folders: dataset folders; pairs of all of them are equally likely.
       split: the split read from each.
       num_differences: only pairs with these numbers of differences; empty for all.
+      max_bad_records: how many unreadable pairs are left out, with a warning each; one more is an error.
       cache_bytes: decoded pairs are kept up to this much memory. No pair is evicted for another: in shuffled
         epochs the pair that was used last is the one needed latest, so eviction would never pay.
 
@@ -41,19 +45,23 @@ class PairDataset:
         split: str,
         *,
         num_differences: Collection[int],
+        max_bad_records: int,
         cache_bytes: int,
     ):
+        self._max_bad_records = max_bad_records
+        self._bad: set[tuple[str, int]] = set()
         self._items: list[tuple[PairSource, int]] = []
         sizes = []
         for folder in folders:
             source = open_pairs(folder, split)
-            wanted = (
-                np.isin(source.num_differences(), list(num_differences))
-                if num_differences
-                else np.ones(len(source), bool)
-            )
+            wanted = np.ones(len(source), bool)
+            if num_differences:
+                counts = source.num_differences()
+                for index in np.flatnonzero(counts < 0):
+                    self._leave_out(source, int(index), _why_unreadable(source, int(index)))
+                wanted = np.isin(counts, list(num_differences))
             self._items += [(source, int(index)) for index in np.flatnonzero(wanted)]
-            sizes.append(source.image_sizes()[wanted])
+            sizes.append(_known_sizes(source)[wanted])
         if not self._items:
             allowed = f" with {sorted(num_differences)} differences" if num_differences else ""
             raise ValueError(
@@ -66,8 +74,27 @@ class PairDataset:
     def __len__(self) -> int:
         return len(self._items)
 
+    def leave_out(self, index: int, error: BadRecord) -> None:
+        """Counts pair number `index`, which could not be read.
+
+        Raises:
+          BadRecord: it is one too many.
+        """
+        self._leave_out(*self._items[index], error)
+
+    def _leave_out(self, source: PairSource, record: int, error: BadRecord) -> None:
+        if (source.name, record) in self._bad:
+            return
+        self._bad.add((source.name, record))
+        if len(self._bad) > self._max_bad_records:
+            raise BadRecord(
+                f"{error}. That is unreadable pair number {len(self._bad)}, and config.data.max_bad_records"
+                f" is {self._max_bad_records}: restore the dataset, or allow more"
+            ) from error
+        logger.warning("%s. Left out (%d of at most %d)", error, len(self._bad), self._max_bad_records)
+
     def __getitem__(self, index: int) -> Pair:
-        """Pair number `index`, in the order of the folders and of their records."""
+        """Pair number `index`, in the order of the folders and of their records. Raises BadRecord."""
         if index in self._cache:
             return self._cache[index]
         source, record = self._items[index]
@@ -77,6 +104,24 @@ class PairDataset:
             self._cache_left -= size
             self._cache[index] = pair
         return pair
+
+
+def _known_sizes(source: PairSource) -> np.ndarray:
+    """Image sizes; an unreadable pair counts as large as the first readable one. What uses it will notice."""
+    sizes = source.image_sizes()
+    unknown = sizes.min(axis=1, initial=1) == 0
+    if unknown.all() and len(source):
+        raise _why_unreadable(source, 0)
+    sizes[unknown] = sizes[~unknown][:1]
+    return sizes
+
+
+def _why_unreadable(source: PairSource, index: int) -> BadRecord:
+    try:
+        source[index]
+    except BadRecord as error:
+        return error
+    return BadRecord(f"{source.name}, pair {index}: it could not be read a moment ago")
 
 
 class PairLoader:
@@ -183,8 +228,18 @@ class PairLoader:
         return self._encoder(pairs, self.bucket(step))
 
     def _pair(self, position: int) -> Pair:
-        pair = self._dataset[self._index(position)]
+        pair = self._readable(self._index(position))
         return self._augment(pair, np.random.default_rng([self._seed, _AUGMENT_STREAM, position]))
+
+    def _readable(self, index: int) -> Pair:
+        """Pair number `index`, or in the place of an unreadable one, the next that takes the same bucket."""
+        alike = np.flatnonzero(self._padding.smallest == self._padding.smallest[index])
+        for candidate in np.roll(alike, -int(np.searchsorted(alike, index))):
+            try:
+                return self._dataset[int(candidate)]
+            except BadRecord as error:
+                self._dataset.leave_out(int(candidate), error)
+        raise BadRecord("no pair of the dataset can be read")
 
     def _rows(self, step: int) -> np.ndarray:
         """Which pairs batch number `step` holds, on all processes: int [global_batch_size]."""

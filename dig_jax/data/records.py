@@ -16,6 +16,10 @@ _IMAGES = ("image_a", "image_b")
 _FEATURES = ("id", *_IMAGES, *_BOXES, *_TEXTS)
 
 
+class BadRecord(ValueError):
+    """A pair that cannot be used: its bytes are damaged, or its file is gone."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Pair:
     """Two renderings of a scene and the differences between them. M, their number, may be 0.
@@ -73,8 +77,14 @@ class PairSource:
         """Pair number `index`, decoded.
 
         Raises:
-          ValueError: an image is damaged or too large, or the two differ in size.
+          BadRecord: it cannot be read, an image is damaged or too large, or the two differ in size.
         """
+        try:
+            return self._read(index)
+        except Exception as error:  # damaged bytes can make any of the readers raise anything
+            raise BadRecord(f"{self.name}, pair {index}: {error}") from error
+
+    def _read(self, index: int) -> Pair:
         record = self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
         id = record["id"].decode()
         image_a, image_b = (images.decode_image(record[key], f"{self.name}, {id}, {key}") for key in _IMAGES)
@@ -87,13 +97,10 @@ class PairSource:
         return Pair(id, image_a, image_b, boxes, boxes_a, boxes_b, kinds, descriptions)
 
     def image_sizes(self) -> np.ndarray:
-        """int [len, 2]: (height, width) in pixels of every pair.
+        """int [len, 2]: (height, width) in pixels of every pair; zeros where it cannot be read.
 
         A dataset that declares one size for all its images, as the generator's do, says it at once. Otherwise
         every record is read once and the header of its first image is looked at (0.3 ms per pair on a disk).
-
-        Raises:
-          ValueError: an image is damaged.
         """
         declared = self._features[_IMAGES[0]].shape[:2]
         if None not in declared:
@@ -101,13 +108,24 @@ class PairSource:
         return np.array([self._image_size(index) for index in range(len(self))]).reshape(-1, 2)
 
     def _image_size(self, index: int) -> tuple[int, int]:
-        record = self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
-        return images.image_size(record["image_a"], f"{self.name}, pair {index}")
+        try:
+            record = self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
+            return images.image_size(record["image_a"], f"{self.name}, pair {index}")
+        except Exception:  # as in `__getitem__`, which says what it was
+            return 0, 0
 
     def num_differences(self) -> np.ndarray:
-        """int [len]: how many differences each pair has. Reads every record once, without decoding images."""
-        records = (self._count.deserialize_example_np(self._records[i]) for i in range(len(self)))
-        return np.array([record["num_differences"] for record in records], int)
+        """int [len]: how many differences each pair has; -1 where it cannot be read.
+
+        Reads every record once, without decoding images.
+        """
+        return np.array([self._num_differences(index) for index in range(len(self))], int)
+
+    def _num_differences(self, index: int) -> int:
+        try:
+            return self._count.deserialize_example_np(self._records[index])["num_differences"]
+        except Exception:  # as in `__getitem__`, which says what it was
+            return -1
 
 
 def open_pairs(folder: epath.PathLike, split: str) -> PairSource:

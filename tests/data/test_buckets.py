@@ -26,7 +26,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> PairDataset:
     """Twenty pairs of five sizes, in turn."""
     folder = tmp_path_factory.mktemp("mixed")
     write_pairs(folder, {"train": [draw_pair(i, size=SIZES[i % 5]) for i in range(20)]})
-    return PairDataset([folder], "train", num_differences=(), cache_bytes=1 << 24)
+    return PairDataset([folder], "train", num_differences=(), max_bad_records=0, cache_bytes=1 << 24)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_grouped_epochs_show_every_pair_once_in_batches_of_one_bucket(
 def test_grouping_changes_nothing_where_all_pairs_are_of_one_size(
     pairs_folder: pathlib.Path, encoder: PairEncoder
 ):
-    dataset = PairDataset([pairs_folder], "train", num_differences=(), cache_bytes=0)
+    dataset = PairDataset([pairs_folder], "train", num_differences=(), max_bad_records=0, cache_bytes=0)
     plain, grouped = (make_loader(dataset, encoder, group_sizes=group) for group in (False, True))
     assert [plain.batch(step).ids for step in range(8)] == [grouped.batch(step).ids for step in range(8)]
 

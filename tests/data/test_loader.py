@@ -22,7 +22,7 @@ ROOM = Bucket(prompt_length=48, num_patches=128)  # holds a pair of 128x128 pixe
 
 @pytest.fixture(scope="module")
 def dataset(pairs_folder) -> PairDataset:
-    return PairDataset([pairs_folder], "train", num_differences=(), cache_bytes=1 << 20)
+    return PairDataset([pairs_folder], "train", num_differences=(), max_bad_records=0, cache_bytes=1 << 20)
 
 
 @pytest.fixture(scope="module")
@@ -148,16 +148,18 @@ def test_a_batch_must_divide_among_the_processes(make_loader):
 
 
 def test_only_pairs_with_the_wanted_number_of_differences_are_kept(pairs_folder, make_loader):
-    kept = PairDataset([pairs_folder], "train", num_differences=(0, 2), cache_bytes=0)
+    kept = PairDataset([pairs_folder], "train", num_differences=(0, 2), max_bad_records=0, cache_bytes=0)
     assert len(kept) == 7
     assert set(make_loader(dataset=kept, global_batch_size=7).batch(0).num_boxes) == {0, 2}
     with pytest.raises(ValueError, match=r"no pairs with \[4\] differences in split 'train'"):
-        PairDataset([pairs_folder], "train", num_differences=(4,), cache_bytes=0)
+        PairDataset([pairs_folder], "train", num_differences=(4,), max_bad_records=0, cache_bytes=0)
 
 
 def test_several_folders_are_mixed(pairs_folder, tmp_path, make_loader):
     write_pairs(tmp_path / "more", {"train": [draw_pair(i, seed=5) for i in range(4)]})
-    mixed = PairDataset([pairs_folder, tmp_path / "more"], "train", num_differences=(), cache_bytes=0)
+    mixed = PairDataset(
+        [pairs_folder, tmp_path / "more"], "train", num_differences=(), max_bad_records=0, cache_bytes=0
+    )
     ids = make_loader(dataset=mixed, global_batch_size=14).batch(0).ids
     assert len(set(ids)) == 14
     assert sum(id.startswith("drawn-5") for id in ids) == 4
@@ -165,7 +167,9 @@ def test_several_folders_are_mixed(pairs_folder, tmp_path, make_loader):
 
 def test_the_cache_keeps_pairs_up_to_its_size(pairs_folder):
     pair_bytes = 2 * 128 * 128 * 3
-    cached = PairDataset([pairs_folder], "train", num_differences=(), cache_bytes=2 * pair_bytes)
+    cached = PairDataset(
+        [pairs_folder], "train", num_differences=(), max_bad_records=0, cache_bytes=2 * pair_bytes
+    )
     first = [cached[i] for i in range(4)]
     assert [cached[i] is first[i] for i in range(4)] == [True, True, False, False]
 
