@@ -1,7 +1,7 @@
 """How fast the generator makes pairs, against the plain way with Blender, on one machine in one run.
 
     python -m bench.generator            # about ten minutes on four cores
-    python -m bench.generator --quick    # two minutes: small pictures only
+    python -m bench.generator --quick    # three minutes: small pictures only
 
 The plain way renders the same scenes as a simple script would: each picture's scene built from nothing,
 Blender's default denoiser, light tree and bounces, two full renders per pair, no identity masks first. Both
@@ -100,14 +100,14 @@ class Case:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns 0, or 1 when a case is not WANTED_SPEEDUP times as fast as plain."""
     parser = argparse.ArgumentParser(prog="python -m bench.generator", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="256 pixels and fewer pairs")
-    parser.add_argument("--pairs", type=int, help="pairs per case (default: 4, quick: 2)")
+    parser.add_argument("--quick", action="store_true", help="256 pixels and two pairs per case")
+    parser.add_argument("--sides", type=int, nargs="+", default=[256, 448], help="pixels (default: 256 448)")
+    parser.add_argument("--pairs", type=int, default=4, help="pairs per case (default: 4)")
     parser.add_argument("--threads", type=int, default=2, help="render threads of a process (default: 2)")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args(argv)
     blender = find_blender()
-    pairs = args.pairs or (2 if args.quick else 4)
-    sides = (256,) if args.quick else (256, 448)
+    sides, pairs = ([256], 2) if args.quick else (args.sides, args.pairs)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with start(blender, args.threads) as ours, start(blender, args.threads, plain=True) as plain:
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 measure(ours, plain, side, samples, pairs, folder) for side in sides for samples in SAMPLES
             ]
             budget = measure_budget(ours, folder)
-        quality = {side: measure_quality(blender, side, folder) for side in sides}
+        quality = {side: measure_quality(blender, args.threads, side, folder) for side in sides}
         scaling = measure_scaling(6 if args.quick else 12, folder)
     report(cases, budget, quality, scaling, blender)
     if args.out:
@@ -221,11 +221,12 @@ def measure_budget(worker: TimedWorker, folder: Path, pairs: int = 3) -> dict[st
     return {name: 1000 * seconds / pairs for name, seconds in spent.items()}
 
 
-def measure_quality(blender: Blender, side: int, folder: Path) -> dict[int, tuple[float, float]]:
+def measure_quality(
+    blender: Blender, threads: int, side: int, folder: Path
+) -> dict[int, tuple[float, float]]:
     """PSNR in dB to the reference, by number of samples: (ours, plain)."""
     preset = clevr(side, 16)
     scene = plan_next(planner(preset), ("train", 1)).plan.scene_a
-    threads = os.cpu_count() or 1
     with start(blender, threads) as ours, start(blender, threads, plain=True) as plain:
         best = dataclasses.replace(scene, samples=REFERENCE_SAMPLES, denoise=False)
         reference = render(plain, best, folder)
