@@ -15,12 +15,13 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import experience, learner, loading, sampler, settings, sft, train
+from dig_jax import experience, learner, loading, settings, sft, train
 from dig_jax.data.buckets import Bucket
 from dig_jax.learner import Learner
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.inputs import Prompts, widen
 from dig_jax.policy import Experience
+from dig_jax.rollout import pool
 from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from tests.data.drawn_pairs import draw_pair, write_pairs
 from tests.models.conftest import NUM_PATCHES, PROMPT_LENGTH, PromptMaker
@@ -143,7 +144,7 @@ def test_a_run_traces_every_program_once_per_bucket_and_tells_what_padding_costs
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    rollouts = count_traces(monkeypatch, sampler, "rollout")
+    rollouts = count_traces(monkeypatch, pool, "fill")
     losses = count_traces(monkeypatch, learner, "grpo_loss")
     scores = count_traces(monkeypatch, learner, "response_logprobs")
     with caplog.at_level(logging.INFO, logger="dig_jax"):
@@ -193,8 +194,9 @@ def test_dynamic_sampling_takes_prompts_from_a_batch_in_another_bucket(tiny_qwen
     one, two, three, four = (make.example([(2, 2)], text=n) for n in (3, 4, 5, 6))
     kept = drawn(make.pad(one, two), [[0, 0], [1, -1]])
     fresh = drawn(widen(make.pad(three, four), prompt_length=64, num_patches=128), [[0, 0], [2, -2]])
+    ids = np.array(["first", "second"])
     for first, second in ((kept, fresh), (fresh, kept)):
-        merged = experience._replace_uninformative(first, second)
+        merged, _ = experience._replace_uninformative((first, ids), (second, ids))
         assert merged.prompts.tokens.shape == (2, 64) and merged.prompts.patches.shape[1] == 128
         taken, own = second.prompts.length[1], first.prompts.length[1]
         assert merged.prompts.length.tolist() == [taken, own]
