@@ -159,6 +159,24 @@ class Linear(nnx.Module):
         return (y + bias).astype(x.dtype)
 
 
+@jax.custom_vjp
+def look_up(table: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Rows `tokens`, int [...], of `table` [V,D].
+
+    Gradients are summed in float32 even where the table is bfloat16: some words come hundreds of times.
+    """
+    return jnp.take(table, tokens, axis=0)
+
+
+def _look_up_backward(inputs: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, None]:
+    table, tokens = inputs
+    total = jnp.zeros(table.shape, jnp.float32).at[tokens].add(cotangent.astype(jnp.float32))
+    return total.astype(table.dtype), None
+
+
+look_up.defvjp(lambda table, tokens: (look_up(table, tokens), (table, tokens)), _look_up_backward)
+
+
 class RMSNorm(nnx.Module):
     """Root-mean-square norm over the last axis, computed in float32."""
 

@@ -47,3 +47,11 @@ def test_a_parameter_needs_a_name_for_every_dimension():
         ValueError, match=r"shape \(2, 3\) needs one axis name per dimension, got \('embed',\)"
     ):
         layers.make_constant((2, 3), ("embed",), 0.0, jnp.float32)
+
+
+def test_the_gradient_of_a_word_is_summed_in_float32():
+    """A word that comes 1,000 times: in bfloat16 the sum of ones would stop at 256."""
+    table = jnp.zeros((3, 2), jnp.bfloat16)
+    tokens = jnp.full(1000, 1)
+    gradient = jax.grad(lambda table: jnp.sum(layers.look_up(table, tokens).astype(jnp.float32)))(table)
+    np.testing.assert_array_equal(gradient, [[0, 0], [1000, 1000], [0, 0]])

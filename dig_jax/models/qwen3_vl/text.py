@@ -22,6 +22,7 @@ from dig_jax.models.layers import (
     RMSNorm,
     Rotation,
     constrain,
+    look_up,
     make_param,
     map_shards,
     remat,
@@ -153,8 +154,9 @@ class TextDecoder(nnx.Module):
         """int [...] to [...,D]."""
         # Gathering whole rows lets the result be split like the tokens, whatever axis splits D.
         table = constrain(self.embedding[...].astype(dtype), "activation_vocab", None)
-        x = jnp.take(table, tokens, axis=0)
-        return constrain(x, "activation_batch", *[None] * (tokens.ndim - 1), "activation_embed")
+        rows = ("activation_batch", *[None] * (tokens.ndim - 1))
+        x = map_shards(look_up, [(None, None), rows], (*rows, None), others_auto=True)(table, tokens)
+        return constrain(x, *rows, "activation_embed")
 
     def __call__(
         self, prompt: jax.Array, positions: jax.Array, deepstack: jax.Array
