@@ -6,7 +6,7 @@ A folder of random bfloat16 weights is written, and both sides load it, one afte
 one float32 model at a time (10 GB for 2B). The batch is a prompt with two images and one with one image, of
 424 and 178 tokens. Printed are differences of logits and of log-probabilities over all tokens and words, and
 how often both find the same word the likeliest. What bfloat16 does to transformers is printed on request: a
-CPU without instructions for bfloat16 takes a quarter of an hour for it at 2B. The tests compare small models,
+CPU without instructions for bfloat16 takes many minutes for it at 2B. The tests compare small models,
 and more of each.
 """
 
