@@ -215,7 +215,6 @@ def _split_queries(x: jax.Array, axis: int, num_chunks: int, size: int) -> jax.A
 
 def _attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
     """Attention of queries [B,G,K,H/K,T,E], to the same shape."""
-    q = q * q.shape[-1] ** -0.5
     scores = [_scores(q, segment) for segment in segments]
     # The shift cancels in the quotient, so it carries no gradient.
     peak = jax.lax.stop_gradient(jnp.stack([jnp.max(s, axis=-1, keepdims=True) for s in scores]).max(axis=0))
@@ -226,8 +225,9 @@ def _attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
 
 
 def _scores(q: jax.Array, segment: KeyValues) -> jax.Array:
-    """Masked scores, float32 [B,G,K,H/K,T,S]."""
-    scores = _product(q, "qe,se->qs", segment.k)
+    """Scaled and masked scores, float32 [B,G,K,H/K,T,S]."""
+    # Not q is scaled: in bfloat16 that would round it once more.
+    scores = q.shape[-1] ** -0.5 * _product(q, "qe,se->qs", segment.k)
     if segment.mask is None:
         return scores
     return jnp.where(segment.mask[:, :, None, None], scores, MASKED)
