@@ -260,7 +260,13 @@ RICH = Preset(
     gap=0.06,
     lighting=("studio", "hdri", "sky"),
     grounds=RICH_GROUNDS,
-    accept=Acceptance(min_visible=0.001, min_visible_fraction=0.3, max_occlusion=0.6, max_outside=0.02),
+    accept=Acceptance(
+        min_visible=0.001,
+        min_visible_fraction=0.3,
+        max_occlusion=0.6,
+        max_outside=0.02,
+        max_outside_ratio=1.0,
+    ),
 )
 
 PRESETS = {preset.name: preset for preset in (TINY, CLEVR, RICH, STAGE1, STAGE2, STAGE3)}

@@ -91,7 +91,7 @@ def complete_scene(data: Any, preset: Preset) -> Scene:
         denoise=preset.denoise,
         seed=0,
         camera=middle_camera(preset),
-        lighting=rig.sample_lighting(rng, preset),
+        lighting=rig.sample_lighting(rng, dataclasses.replace(preset, lighting=preset.lighting[:1])),
         ground=preset.grounds[0],
         objects=(),
     )
