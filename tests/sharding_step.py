@@ -1,0 +1,160 @@
+"""A rollout and an update of a small model on a mesh and on one device, for test_sharding.py; prints JSON."""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import nnx
+
+from configs import base
+from dig_jax import freeze, loading, parallel, settings, sft
+from dig_jax.data.buckets import Bucket
+from dig_jax.learner import Learner, TrainState, make_optimizer
+from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
+from dig_jax.policy import Experience, forward
+from dig_jax.programs import train_programs
+from dig_jax.rollout.engine import Rollout, sample_keys
+from dig_jax.rollout.pool import Pool
+from dig_jax.rollout.programs import Limits, rollout_programs
+from dig_jax.rollout.sampling import Sampling
+
+PROMPTS, GROUP, LENGTH = 16, 2, 8
+GRID = (4, 4)  # patches of an image
+
+
+class Side:
+    """The programs of a run on a mesh."""
+
+    def __init__(self, folder: epath.Path, devices: list[jax.Device], sizes: tuple[int, int, int]):
+        config = base.get_config()
+        config.model.dtype = "float32"
+        config.grpo.kl_coef = 0.0
+        config.mesh.data, config.mesh.fsdp, config.mesh.tensor = sizes
+        config.rollout.mesh.tensor = sizes[2]
+        self.mesh = parallel.make_mesh(config.mesh, devices)
+        self.model_config = hf.load_config(folder)
+        self.graphdef, self.params = loading.load_params(config, folder, folder, self.mesh)
+        self.learner = Learner(
+            graphdef=self.graphdef,
+            optimizer=make_optimizer(config.optimizer, 1)[0],
+            grpo=settings.grpo_config(config),
+            sft=sft.SFTConfig(aux_weight=0.0, token_yes=1, token_no=0),
+            temperature=1.0,
+            allowed=np.ones(self.model_config.text.vocab_size, bool),
+            chunk=4,
+            micro_prompts=8,
+            frozen=freeze.frozen_parts(config),
+        )
+        self.rollout_mesh = parallel.rollout_mesh(config.rollout.mesh, self.mesh)
+        self.programs = rollout_programs(self.graphdef, self.params, self.rollout_mesh)
+
+    def draw(self) -> tuple[Pool, Rollout, nnx.State]:
+        """The filled pool as it lies on the devices, the completions, and the weights that drew them."""
+        sampling = Sampling(
+            temperature=1.0, top_p=1.0, top_k=0, eos_ids=(5,), suppressed=(), vocab_size=300, pad_id=0
+        )
+        limits = Limits(sampling, LENGTH, slots=1, rows=8)
+        prompts = parallel.put_batch(self.prompts(), self.rollout_mesh)
+        keys = sample_keys(jax.random.key(0), 0, np.arange(PROMPTS * GROUP).reshape(PROMPTS, GROUP))
+        keys = jax.random.wrap_key_data(parallel.put_batch(jax.random.key_data(keys), self.rollout_mesh))
+        weights = self.programs.weights(self.params)
+        shown, pool = (self.programs.fill(weights, prompts, keys, limits) for _ in range(2))
+        drawn = self.programs.drain(weights, pool, keys, limits)  # the pool is donated to it
+        return shown, jax.device_get(drawn), weights
+
+    def update(self, drawn: Rollout) -> tuple[TrainState, float]:
+        """The state after one update on the completions, under made-up advantages, and the loss."""
+        programs = train_programs(self.learner, self.params, self.mesh)
+        advantages = np.cos(np.arange(PROMPTS * GROUP, dtype=np.float32)).reshape(PROMPTS, GROUP)
+        batch = Experience(self.prompts(), drawn.tokens, drawn.mask, drawn.logprobs, advantages)
+        state = programs.init(jax.tree.map(jnp.copy, self.params))
+        state, metrics = programs.update_grpo(state, parallel.put_batch(batch, self.mesh))
+        return jax.block_until_ready(state), float(metrics["loss"])
+
+    def hidden(self, drawn: Rollout) -> jax.Array:
+        """The hidden states [B,G,R,D] of the completions, laid out as the model left them."""
+
+        def states(params: nnx.State, prompts: Prompts, tokens: jax.Array) -> jax.Array:
+            return forward(nnx.merge(self.graphdef, params), prompts, tokens)[1]
+
+        run = parallel.jit(states, self.mesh)
+        prompts, tokens = parallel.put_batch((self.prompts(), drawn.tokens), self.mesh)
+        return jax.block_until_ready(run(self.params, prompts, tokens))
+
+    def prompts(self) -> Prompts:
+        """Prompts of two images and some text."""
+        rng = np.random.default_rng(0)
+        merged = GRID[0] * GRID[1] // self.model_config.vision.merge_unit
+        image = np.full(merged, self.model_config.image_token_id)
+        bucket = Bucket(32, 32)
+        ids, images = [], []
+        for _ in range(PROMPTS):
+            text = rng.integers(10, 200, size=rng.integers(3, 12))
+            ids.append(np.concatenate([[7], image, [8], image, text]))
+            size = (GRID[0] * GRID[1], self.model_config.vision.patch_dim)
+            images.append([(rng.normal(size=size).astype(np.float32), GRID) for _ in range(2)])
+        return make_prompts(
+            ids, images, self.model_config, prompt_length=bucket.prompt_length, num_patches=bucket.num_patches
+        )
+
+
+def shard(x: jax.Array) -> list[int]:
+    """The shape of the part that the last device really holds."""
+    return list(x.addressable_shards[-1].data.shape)
+
+
+def distance(a: nnx.State, b: nnx.State) -> float:
+    """The largest relative distance |a - b| / |b| of any tensor."""
+
+    def relative(x: jax.Array, y: jax.Array) -> float:
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        return float(np.linalg.norm(x - y) / max(np.linalg.norm(y), 1e-12))
+
+    return max(jax.tree.leaves(jax.tree.map(relative, jax.device_get(a), jax.device_get(b))))
+
+
+def main() -> None:
+    folder = epath.Path(sys.argv[1])
+    sizes = tuple(map(int, sys.argv[2].split(",")))
+    one = Side(folder, jax.devices()[:1], (1, 1, 1))
+    many = Side(folder, jax.devices(), sizes)  # type: ignore[arg-type]
+    _, expected, _ = one.draw()
+    pool, drawn, weights = many.draw()
+    state, loss = many.update(expected)
+    state_of_one, loss_of_one = one.update(expected)
+    moments, moments_of_one = state.opt_state[1][0], state_of_one.opt_state[1][0]
+
+    def layer(tree: nnx.State, part: str, name: str) -> jax.Array:
+        return tree["text"]["layers"][part][name]["kernel"].get_value()
+
+    trees = {"params": state.params, "mu": moments.mu, "nu": moments.nu, "weights": weights}
+    print(
+        json.dumps(
+            {
+                "same_tokens": bool(np.array_equal(drawn.tokens, expected.tokens)),
+                "logprob_distance": float(np.abs(drawn.logprobs - expected.logprobs).max()),
+                "loss": [loss, loss_of_one],
+                # The first moment after one update is a multiple of the gradient.
+                "gradient_distance": distance(moments.mu, moments_of_one.mu),
+                "gate_proj": {name: shard(layer(tree, "mlp", "gate_proj")) for name, tree in trees.items()},
+                "k_proj": {name: shard(layer(tree, "attn", "k_proj")) for name, tree in trees.items()},
+                "embedding": {
+                    name: shard(tree["text"]["embedding"].get_value()) for name, tree in trees.items()
+                },
+                "hidden": shard(many.hidden(expected)),
+                "prompt_cache": shard(pool.rows.k),
+                "response_cache": shard(pool.cache.v),
+                "slots": shard(pool.slots.completion),
+                "vocab": many.model_config.text.vocab_size,
+                "moved_bytes": many.programs.moved_bytes,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
