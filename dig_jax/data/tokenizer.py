@@ -107,7 +107,7 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
         )
     try:
         with local_copy(path, ("*.json", "*.txt", "*.jinja")) as local:
-            hf = AutoTokenizer.from_pretrained(str(local), local_files_only=True)
+            hf = AutoTokenizer.from_pretrained(str(local), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a damaged file raises whatever its reader raises, a bare Exception included
         raise ValueError(f"{path}: its tokenizer cannot be loaded ({error})") from error
     legacy = path / "chat_template.json"  # where hub repositories keep the template with images
