@@ -95,7 +95,7 @@ class DigJaxSide:
     def step(self, index: int) -> dict[str, float]:
         """Runs a step; seconds in all and in sampling, and the tokens of the longest completion."""
         start = time.perf_counter()
-        self._state, metrics = self._step(self._state, index)
+        self._state, metrics, _ = self._step(self._state, index)
         jax.block_until_ready(self._state)
         return {
             "step_s": time.perf_counter() - start,

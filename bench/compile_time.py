@@ -1,0 +1,271 @@
+"""Compile time against depth, and the peak memory of a training update, from the compiler alone.
+
+    make bench BENCH=compile_time
+    python -m bench.compile_time
+
+Layers are stacked and run under scan, so a program is as long for 36 layers as for 4. The first table shows
+what that does to the seconds it takes to trace, lower and compile prefill, decode and update, with the same
+widths at both depths. The second shows the compiler's plan for the memory of one update on this platform:
+with log-probs in chunks of the response or with all logits at once, and with each policy of
+rematerialisation.
+
+Nothing is run and no weights are made: programs are compiled for shapes.
+"""
+
+import argparse
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from configs import base
+from dig_jax import settings, sft
+from dig_jax.learner import Learner, make_optimizer
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, TextConfig, VisionConfig
+from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.policy import Experience
+from dig_jax.rollout.engine import Decoding, advance, start
+from dig_jax.rollout.sampling import Sampling
+
+DEPTHS = (4, 36)
+PROGRAMS = ("prefill", "decode", "update")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Sizes of what is compiled.
+
+    Attributes:
+      depth: layers of the decoder, and blocks of the vision tower.
+      width: of the decoder.
+      vocab: rows of the head.
+      prompts, group, prompt_length, response_length: B, G, P and R.
+      patches: N, per prompt.
+    """
+
+    depth: int
+    width: int = 128
+    vocab: int = 1024
+    prompts: int = 2
+    group: int = 4
+    prompt_length: int = 96
+    response_length: int = 64
+    patches: int = 128
+
+
+def model_config(shapes: Shapes) -> Qwen3VLConfig:
+    """A Qwen3-VL of these shapes, with three DeepStack taps as in the released ones."""
+    heads = shapes.width // 64
+    text = TextConfig(
+        vocab_size=shapes.vocab,
+        hidden_size=shapes.width,
+        intermediate_size=3 * shapes.width,
+        num_hidden_layers=shapes.depth,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 2),
+        head_dim=64,
+        rms_norm_eps=1e-6,
+        rope_theta=5e6,
+        mrope_section=(12, 10, 10),
+        max_position_embeddings=4096,
+        initializer_range=0.02,
+    )
+    vision = VisionConfig(
+        depth=shapes.depth,
+        hidden_size=128,
+        intermediate_size=256,
+        num_heads=2,
+        in_channels=3,
+        patch_size=16,
+        temporal_patch_size=2,
+        spatial_merge_size=2,
+        out_hidden_size=shapes.width,
+        num_position_embeddings=256,
+        deepstack_visual_indexes=(0, 1, 2),
+        initializer_range=0.02,
+    )
+    end = shapes.vocab
+    return Qwen3VLConfig(
+        text=text,
+        vision=vision,
+        image_token_id=end - 2,
+        video_token_id=end - 1,
+        vision_start_token_id=end - 4,
+        vision_end_token_id=end - 3,
+        tie_word_embeddings=True,
+    )
+
+
+def lower(program: str, shapes: Shapes, *, remat: str = "none", chunk: int = 64) -> jax.stages.Lowered:
+    """Traces and lowers one of `PROGRAMS`.
+
+    Args:
+      program: which.
+      shapes: of model and inputs; float32.
+      remat: policy of rematerialisation, `config.model.remat`.
+      chunk: response positions per slice of the head in an update, `config.model.head_chunk`.
+    """
+    model = nnx.eval_shape(lambda: Qwen3VL(model_config(shapes), rngs=nnx.Rngs(0), remat=remat))
+    graphdef, params = nnx.split(model, nnx.Param)
+    prompts = _prompts(shapes, model.config)
+    if program == "prefill":
+        return jax.jit(lambda params, prompts: nnx.merge(graphdef, params).prefill(prompts)).lower(
+            params, prompts
+        )
+    if program == "decode":
+        return _lower_decode(graphdef, params, prompts, shapes)
+    learner = _learner(graphdef, shapes, chunk)
+    state = jax.eval_shape(learner.init, params)
+    return jax.jit(learner.update_grpo, donate_argnums=0).lower(state, _experience(prompts, shapes))
+
+
+def _lower_decode(
+    graphdef: nnx.GraphDef, params: nnx.State, prompts: Prompts, shapes: Shapes
+) -> jax.stages.Lowered:
+    sampling = Sampling(
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        eos_ids=(0,),
+        suppressed=(),
+        vocab_size=shapes.vocab,
+        pad_id=1,
+    )
+
+    def begin(params: nnx.State, prompts: Prompts, keys: jax.Array) -> Decoding:
+        model = nnx.merge(graphdef, params)
+        return start(model, prompts, keys, sampling=sampling, max_new_tokens=shapes.response_length)
+
+    def decode(params: nnx.State, decoding: Decoding, keys: jax.Array) -> Decoding:
+        model = nnx.merge(graphdef, params)
+        return advance(model, decoding, keys, shapes.response_length, sampling=sampling)
+
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (shapes.prompts, shapes.group)))
+    return jax.jit(decode).lower(params, jax.eval_shape(begin, params, prompts, keys), keys)
+
+
+def _learner(graphdef: nnx.GraphDef, shapes: Shapes, chunk: int) -> Learner:
+    config = base.get_config()
+    return Learner(
+        graphdef=graphdef,
+        optimizer=make_optimizer(config.optimizer, 1)[0],
+        grpo=settings.grpo_config(config),
+        sft=sft.SFTConfig(aux_weight=0.0, token_yes=0, token_no=1),
+        temperature=1.0,
+        allowed=np.ones(shapes.vocab, bool),
+        chunk=chunk,
+        micro_prompts=shapes.prompts,
+        frozen=frozenset(),
+    )
+
+
+def _prompts(shapes: Shapes, config: Qwen3VLConfig) -> Prompts:
+    batch, length, patches = shapes.prompts, shapes.prompt_length, shapes.patches
+
+    def ints(*size: int) -> Any:
+        return jax.ShapeDtypeStruct((batch, *size), jnp.int32)
+
+    return Prompts(
+        tokens=ints(length),
+        length=ints(),
+        positions=ints(3, length),
+        next_position=ints(),
+        patches=jax.ShapeDtypeStruct((batch, patches, config.vision.patch_dim), jnp.float32),  # type: ignore[arg-type]
+        patch_image=ints(patches),
+        patch_coords=ints(patches, 2),
+        patch_grid=ints(patches, 2),
+    )
+
+
+def _experience(prompts: Prompts, shapes: Shapes) -> Experience:
+    size = (shapes.prompts, shapes.group, shapes.response_length)
+    floats = jax.ShapeDtypeStruct(size, jnp.float32)
+    return Experience(
+        prompts=prompts,
+        tokens=jax.ShapeDtypeStruct(size, jnp.int32),
+        mask=floats,
+        behaviour_logprobs=floats,
+        advantages=jax.ShapeDtypeStruct(size[:2], jnp.float32),
+        ref_logprobs=floats,
+    )
+
+
+def print_compile_times() -> None:
+    """Seconds per program and depth."""
+    few, many = DEPTHS
+    print("Seconds to trace and lower + to compile (decoder layers and vision blocks)\n")
+    print(f"| program | {few} layers | {many} layers | ratio | length of the HLO text, ratio |")
+    print("|---|---|---|---|---|")
+    lower("prefill", Shapes(depth=2)).compile()  # what only the first program of a process costs
+    for program in PROGRAMS:
+        seconds, lengths = [], []
+        for depth in DEPTHS:
+            begin = time.perf_counter()
+            lowered = lower(program, Shapes(depth=depth))
+            middle = time.perf_counter()
+            lowered.compile()
+            seconds.append((middle - begin, time.perf_counter() - middle))
+            lengths.append(len(lowered.as_text()))
+        (low_a, comp_a), (low_b, comp_b) = seconds
+        ratio = (low_b + comp_b) / (low_a + comp_a)
+        print(
+            f"| {program} | {low_a:.1f} + {comp_a:.1f} | {low_b:.1f} + {comp_b:.1f} | {ratio:.2f} |"
+            f" {lengths[1] / lengths[0]:.3f} |",
+            flush=True,
+        )
+
+
+def print_update_memory() -> None:
+    """Planned memory of an update, per way to take log-probs and per policy."""
+    shapes = Shapes(
+        depth=12,
+        width=256,
+        vocab=151_936,
+        prompts=1,
+        group=8,
+        prompt_length=512,
+        response_length=512,
+        patches=1024,
+    )
+    tokens = shapes.prompts * shapes.group * shapes.response_length
+    logits = tokens * shapes.vocab * 4 / 2**20
+    print(
+        f"\nMiB of working memory of one GRPO update, as planned for {jax.default_backend()}:"
+        f" {shapes.depth} layers, width {shapes.width},\n{tokens:,} response tokens, float32, the released"
+        f" models' vocabulary of {shapes.vocab:,} (all logits: {logits:,.0f} MiB per copy)\n"
+    )
+    print("| log-probs | remat none | remat dots | remat full |")
+    print("|---|---|---|---|")
+    rows = {"chunks of 16": 16, "chunks of 64": 64, "all logits at once": shapes.response_length}
+    for name, chunk in rows.items():
+        sizes = [_working_memory(shapes, remat, chunk) / 2**20 for remat in ("none", "dots", "full")]
+        print(f"| {name} | " + " | ".join(f"{size:,.0f}" for size in sizes) + " |", flush=True)
+
+
+def _working_memory(shapes: Shapes, remat: str, chunk: int) -> int:
+    """Bytes beside arguments and results: activations, gradients and logits."""
+    plan = lower("update", shapes, remat=remat, chunk=chunk).compile().memory_analysis()
+    if plan is None:
+        raise RuntimeError(f"the compiler for {jax.default_backend()} tells nothing about memory")
+    return plan.temp_size_in_bytes
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.compile_time",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args()
+    print_compile_times()
+    print_update_memory()
+
+
+if __name__ == "__main__":
+    main()
