@@ -1,0 +1,193 @@
+"""The ahead-of-time compile: reading compiled programs, FLOPs, errors, and (slow) the real compiler."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+from flax import nnx
+
+from configs import base
+from dig_jax import compile as command
+from dig_jax.aot import flops, hlo
+from dig_jax.aot.inputs import Workload, pair_bucket
+from dig_jax.models.qwen3_vl import published
+from dig_jax.models.qwen3_vl.model import Qwen3VL
+
+# In the compiler's own words, cut down: a loop of 3 turns that gathers over 4 chips, a fusion that reads one
+# of 3 layers, a decoding loop whose end depends on data, and values in on-chip memory (S(1)).
+PROGRAM = """\
+HloModule jit_step, is_scheduled=true
+
+%slice_layer (p0: f32[3,64,8], p1: s32[]) -> f32[64,8] {
+  %p0 = f32[3,64,8]{2,1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %cut = f32[1,64,8]{2,1,0} dynamic-slice(%p0, %p1, %zero, %zero), dynamic_slice_sizes={1,64,8}
+  ROOT %whole = f32[64,8]{1,0} bitcast(%cut)
+}
+
+%layers_condition (c: (s32[], f32[16,8])) -> pred[] {
+  %c = (s32[], f32[16,8]{1,0}) parameter(0)
+  %count = s32[]{:S(6)} constant(3)
+  %turn = s32[]{:S(6)} get-tuple-element(%c), index=0
+  ROOT %less = pred[]{:S(6)} compare(%turn, %count), direction=LT
+}
+
+%layers_body (b: (s32[], f32[16,8])) -> (s32[], f32[16,8]) {
+  %b = (s32[], f32[16,8]{1,0}) parameter(0)
+  %shard = f32[16,8]{1,0:T(8,128)S(1)} get-tuple-element(%b), index=1
+  %gathered = f32[64,8]{1,0:T(8,128)S(1)} all-gather(%shard), replica_groups=mesh['a'=1,'b'=4] {'b'}
+  %index = s32[] get-tuple-element(%b), index=0
+  ROOT %next = (s32[], f32[16,8]{1,0}) tuple(%index, %shard)
+}
+
+%until_done (d: (pred[], f32[3,64,8])) -> pred[] {
+  %d = (pred[], f32[3,64,8]{2,1,0}) parameter(0)
+  ROOT %going = pred[] get-tuple-element(%d), index=0
+}
+
+%decode (e: (pred[], f32[3,64,8])) -> (pred[], f32[3,64,8]) {
+  %e = (pred[], f32[3,64,8]{2,1,0}) parameter(0)
+  %weights = f32[3,64,8]{2,1,0} get-tuple-element(%e), index=1
+  %number = s32[]{:T(128)S(6)} constant(1)
+  %layer = f32[64,8]{1,0:T(8,128)S(1)} fusion(%weights, %number), kind=kLoop, calls=%slice_layer
+  %flag = pred[] get-tuple-element(%e), index=0
+  ROOT %again = (pred[], f32[3,64,8]{2,1,0}) tuple(%flag, %weights)
+}
+
+ENTRY %main (x: f32[16,8], w: f32[3,64,8]) -> f32[16,8] {
+  %x = f32[16,8]{1,0} parameter(0)
+  %w = f32[3,64,8]{2,1,0} parameter(1)
+  %start = s32[] constant(0)
+  %yes = pred[] constant(true)
+  %carry = (s32[], f32[16,8]{1,0}) tuple(%start, %x)
+  %scan = (s32[], f32[16,8]{1,0}) while(%carry), condition=%layers_condition, body=%layers_body
+  %state = (pred[], f32[3,64,8]{2,1,0}) tuple(%yes, %w)
+  %loop = (pred[], f32[3,64,8]{2,1,0}) while(%state), condition=%until_done, body=%decode
+  %y = f32[16,8]{1,0} get-tuple-element(%scan), index=1
+  ROOT %sum = f32[16,8]{1,0} all-reduce(%y), replica_groups={{0,1},{2,3}}, to_apply=%layers_condition
+}
+"""
+SHARD, LAYER = 16 * 8 * 4, 64 * 8 * 4  # bytes
+
+
+def test_collectives_count_once_per_turn_of_their_loop():
+    traffic = hlo.read_traffic(PROGRAM)
+    assert traffic.collectives == {
+        "all-gather": 3 * 3 * SHARD,  # 3 turns, to 3 other chips
+        "all-reduce": 2 * SHARD / 2,  # there and back, in groups of 2
+    }
+
+
+def test_a_fusion_that_slices_reads_the_slice_and_on_chip_memory_is_no_traffic():
+    one_turn = hlo.read_traffic(PROGRAM, one_turn=True)
+    assert one_turn.hbm == LAYER  # of the decoding loop: one layer in, the result stays on the chip
+    assert one_turn.collectives == {}
+    assert hlo.read_traffic(PROGRAM).hbm == LAYER + 2 * SHARD  # and the all-reduce: in and out
+
+
+def test_an_update_in_place_moves_what_is_updated():
+    text = """\
+ENTRY %main (c: f32[100,8], n: f32[1,8], i: s32[]) -> f32[100,8] {
+  %c = f32[100,8]{1,0} parameter(0)
+  %n = f32[1,8]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %u = f32[100,8]{1,0} dynamic-update-slice(%c, %n, %i, %i)
+}
+"""
+    assert hlo.read_traffic(text).hbm == 2 * 8 * 4
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"),
+    [("2B", 2_127_532_032), ("4B", 4_437_815_808), ("8B", 8_767_123_696), ("32B", 33_357_390_064)],
+)
+def test_published_architectures_have_the_published_number_of_parameters(size, parameters):
+    config = published.architecture(size)
+    model = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model))) == parameters
+
+
+def test_flops_are_those_of_the_arithmetic_on_paper():
+    model = published.architecture("4B")
+    # 36 layers of 2560 x (4096 + 2 x 1024 + 4096) and 3 x 2560 x 9728 weights; a head of 2560 x 151936.
+    weights = 36 * (2560 * (2 * 4096 + 2 * 1024) + 3 * 2560 * 9728)
+    assert flops.decode(model, context=0) == 2 * (weights + 2560 * 151936)
+    # Every visible token costs a product with its key and one with its value, in 32 heads of 128.
+    assert flops.decode(model, context=1) - flops.decode(model, context=0) == 36 * 2 * 2 * 32 * 128
+    assert flops.vision_forward(model, patches=1568, images=2) == pytest.approx(1.2e12, rel=0.1)
+    work = Workload(pair_bucket(model, 448, 448, 150), images=2, group=8, response=2048)
+    per_token = flops.forward(model, work) / (8 * 2048 + work.bucket.prompt_length)
+    assert per_token == pytest.approx(8.03e9 + 0.78e9, rel=0.05)
+
+
+def test_448_pixel_pairs_take_576_tokens():
+    bucket = pair_bucket(published.architecture("4B"), 448, 448, text_tokens=150)
+    assert (bucket.prompt_length, bucket.num_patches) == (576, 1600)  # 546 and 1568, rounded up
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: command.topology("v9:2x2", 1), "--topology=v9:2x2: expected a kind of v5e, v5p, v6e"),
+        (lambda: command.topology("v5e", 1), "a shape, as in v5e:4x4"),
+        (lambda: command.size_of("448"), "--image_size=448: expected HEIGHTxWIDTH"),
+        (lambda: command.architecture_of("5B", base.get_config()), "no published Qwen3-VL .* '5B'"),
+        (lambda: command.with_layers(published.architecture("4B"), 2), "--layers=2: expected at least 3"),
+        (lambda: pair_bucket(published.architecture("4B"), 450, 448, 1), "450x448 pixels.*multiples of 32"),
+    ],
+)
+def test_a_wrong_flag_is_an_error_that_names_it(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_the_size_is_read_from_the_name_of_a_model_that_is_not_there():
+    config = base.get_config()
+    config.model_path = "Qwen/Qwen3-VL-8B-Thinking"
+    assert command.architecture_of("", config) == published.architecture("8B")
+
+
+RECORDED = pathlib.Path(__file__).parent / "compile_memory.json"
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu (the TPU compiler) exists for Linux x86-64 only",
+)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_full_width_step_of_few_layers_needs_no_more_memory_than_recorded():
+    """After a change that is meant to cost more: DIG_JAX_RECORD=1 pytest -m slow tests/test_compile.py"""
+    repository = RECORDED.parents[1]
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "dig_jax.compile", "--config=configs/stage3.py", "--model=4B", "--json"),
+            *("--topology=v5e:2x2", "--layers=3", "--phases=decode,update", "--image_size=224x224"),
+            *(
+                "--config.batch.prompts=8",
+                "--config.batch.update_prompts=8",
+                "--config.batch.micro_prompts=4",
+            ),
+            *("--config.batch.rollout_prompts=8", "--config.rollout.rows=4", "--config.rollout.slots=2"),
+            *("--config.rollout.max_new_tokens=512", "--config.rollout.mesh.tensor=2"),
+            *("--config.mesh.data=1", "--config.mesh.fsdp=4", "--config.eval.batch_prompts=8"),
+        ],
+        cwd=repository,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    phases = json.loads(run.stdout)["phases"]
+    found = {phase["name"]: sum(phase["memory"].values()) for phase in phases}
+    if os.environ.get("DIG_JAX_RECORD"):
+        RECORDED.write_text(json.dumps(found, indent=2) + "\n")
+    for name, recorded in json.loads(RECORDED.read_text()).items():
+        assert found[name] <= 1.05 * recorded, f"{name}: {found[name]} bytes per chip, {recorded} recorded"
