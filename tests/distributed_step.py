@@ -65,7 +65,7 @@ def main() -> None:
     programs = train_programs(learner, params, mesh)
     step = train.grpo_step(config, programs, FixedCollector(experience), programs.reference(params), mesh)
     state = programs.init(jax.tree.map(jax.numpy.copy, params))
-    _, metrics = step(state, 0)
+    _, metrics, _ = step(state, 0)
     gate = params["text"]["layers"]["mlp"]["gate_proj"]["kernel"].get_value()
     printed = {
         "tokens": experience.tokens.tolist(),
@@ -83,7 +83,8 @@ class FixedCollector:
         self._experience = experience
 
     def collect(self, params: object, step: int) -> Collected:
-        return Collected(self._experience, {}, {"rollout": 1.0, "reward": 1.0}, 1)
+        ids = np.array([f"pair-{row}" for row in range(len(self._experience.tokens))])
+        return Collected(self._experience, ids, {}, {"rollout": 1.0, "reward": 1.0}, 1)
 
 
 if __name__ == "__main__":
