@@ -133,8 +133,18 @@ format: setup-dev  ## let ruff mend what it can
 types: setup-dev  ## mypy
 	$(PY) -m mypy
 
-bench: setup $(TRL)/.stamp  ## one GRPO step, dig_jax against TRL, alternating on this machine
+# A benchmark is a module of bench/; what it needs beyond .venv is said here.
+BENCH ?= grpo_step
+bench: bench-$(BENCH)  ## a benchmark: BENCH=grpo_step, inference, compile_time, generator ... (bench/README.md)
+
+bench-grpo_step: setup $(TRL)/.stamp
 	$(PY) -m bench.grpo_step --trl-python=$(TRL)/bin/python $(BENCH_ARGS)
+
+bench-inference bench-parity: bench-%: setup-dev
+	$(PY) -m bench.$* $(BENCH_ARGS)
 
 bench-generator: setup setup-render  ## pairs per minute, the generator against plain Blender, alternating
 	$(PY) -m bench.generator $(BENCH_ARGS)
+
+bench-%: setup
+	$(PY) -m bench.$* $(BENCH_ARGS)

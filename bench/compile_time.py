@@ -201,7 +201,7 @@ def print_compile_times() -> None:
     print("Seconds to trace and lower + to compile (decoder layers and vision blocks)\n")
     print(f"| program | {few} layers | {many} layers | ratio | length of the HLO text, ratio |")
     print("|---|---|---|---|---|")
-    lower("prefill", Shapes(depth=2)).compile()  # what only the first program of a process costs
+    lower("prefill", Shapes(depth=few)).compile()  # what only the first program of a process costs
     for program in PROGRAMS:
         seconds, lengths = [], []
         for depth in DEPTHS:
