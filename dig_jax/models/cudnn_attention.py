@@ -40,6 +40,10 @@ class CudnnAttention:
         return None
 
     def packed(self, x: QKV, segment: jax.Array) -> jax.Array:
+        """See `Attention.packed`. The mask is kept as a bias [B,1,N,N] in bfloat16: 5 MB for two images of
+        448x448 pixels. cuDNN's own packing of sequences is not in JAX's public interface.
+        """
+
         def run(x: QKV, segment: jax.Array) -> jax.Array:
             same = segment[:, None, :, None] == segment[:, None, None, :]  # [B,1,N,N]
             return self._attend(x, mask=same)

@@ -1,6 +1,7 @@
 """Attention by the splash kernel of `jax.experimental.pallas` for TPUs: blocks that a mask hides are skipped.
 
-Shape letters as in `attention`.
+The package tokamax carries the same kernel; taken from JAX itself it needs no further packages. Shape letters
+as in `attention`.
 """
 
 import dataclasses
