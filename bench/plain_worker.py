@@ -39,6 +39,7 @@ class PlainStudio(worker.Studio):
     def render_picture(self, scene: dict[str, Any], path: str) -> None:
         self.scene.world = self.world
         self.scene.view_settings.view_transform = "Standard"
+        self.scene.render.image_settings.color_mode = "RGB"
         cycles = self.scene.cycles
         for name in SETTINGS:
             setattr(cycles, name, cycles.bl_rna.properties[name].default)
