@@ -4,9 +4,9 @@ Pictures of simple lighting are raw Cycles: fixed sample count, seed from the sc
 bit-identical from process to process and for any number of threads. Others are cleaned by OpenImageDenoise,
 which is so up to 1/255.
 
-What stays the same from one request to the next is kept: meshes, materials, surroundings, and the objects and
-lamps that both scenes of a pair share. Cycles' own `use_persistent_data` stays off: measured no faster here, and
-pictures differ by up to 10/255 from those of a fresh session.
+What stays the same from one request to the next is kept: meshes, materials, surroundings, and the objects
+and lamps that both scenes of a pair share. Cycles' own `use_persistent_data` stays off: measured no faster
+here, and pictures differ by up to 10/255 from those of a fresh session.
 """
 
 from __future__ import annotations
