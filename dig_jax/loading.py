@@ -122,8 +122,11 @@ def train_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) ->
 def eval_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> PairLoader:
     """Held-out pairs in the order of the split, unchanged."""
     dataset = PairDataset(
-        [config.data.eval], config.data.eval_split, num_differences=(), max_bad_records=config.data.max_bad_records,
-        cache_bytes=CACHE_BYTES
+        [config.data.eval],
+        config.data.eval_split,
+        num_differences=(),
+        max_bad_records=config.data.max_bad_records,
+        cache_bytes=CACHE_BYTES,
     )
     return PairLoader(
         dataset,
