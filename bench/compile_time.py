@@ -1,12 +1,12 @@
 """Compile time against depth, and the peak memory of a training update, from the compiler alone.
 
     make bench BENCH=compile_time
-    python -m bench.compile_time
+    python -m bench.compile_time [--repeats=3]
 
 Layers are stacked and run under scan, so a program is as long for 36 layers as for 4. The first table shows
-what that does to the seconds it takes to trace, lower and compile prefill, decode and update, with the same
-widths at both depths. The second shows the compiler's plan for the memory of one update on this platform:
-with log-probs in chunks of the response or with all logits at once, and with each policy of
+what that does to the CPU seconds that it takes to trace, lower and compile prefill, decode and update, with
+the same widths at both depths. The second shows the compiler's plan for the memory of one update on this
+platform: with log-probs in chunks of the response or with all logits at once, and with each policy of
 rematerialisation.
 
 Nothing is run and no weights are made: programs are compiled for shapes.
@@ -14,6 +14,7 @@ Nothing is run and no weights are made: programs are compiled for shapes.
 
 import argparse
 import dataclasses
+import statistics
 import time
 from typing import Any
 
@@ -195,29 +196,32 @@ def _experience(prompts: Prompts, shapes: Shapes) -> Experience:
     )
 
 
-def print_compile_times() -> None:
-    """Seconds per program and depth."""
+def print_compile_times(repeats: int) -> None:
+    """CPU seconds per program and depth: medians over `repeats`, the depths in turn."""
     few, many = DEPTHS
-    print("Seconds to trace and lower + to compile (decoder layers and vision blocks)\n")
+    print("CPU seconds to trace and lower + to compile (decoder layers, and as many vision blocks)\n")
     print(f"| program | {few} layers | {many} layers | ratio | length of the HLO text, ratio |")
     print("|---|---|---|---|---|")
     lower("prefill", Shapes(depth=few)).compile()  # what only the first program of a process costs
     for program in PROGRAMS:
-        seconds, lengths = [], []
-        for depth in DEPTHS:
-            begin = time.perf_counter()
-            lowered = lower(program, Shapes(depth=depth))
-            middle = time.perf_counter()
-            lowered.compile()
-            seconds.append((middle - begin, time.perf_counter() - middle))
-            lengths.append(len(lowered.as_text()))
-        (low_a, comp_a), (low_b, comp_b) = seconds
-        ratio = (low_b + comp_b) / (low_a + comp_a)
+        turns = [[_compile(program, Shapes(depth=depth)) for depth in DEPTHS] for _ in range(repeats)]
+        small, large = np.median(turns, axis=0)  # [lowering, compiling, HLO length] each
+        ratio = statistics.median(sum(b[:2]) / sum(a[:2]) for a, b in turns)
         print(
-            f"| {program} | {low_a:.1f} + {comp_a:.1f} | {low_b:.1f} + {comp_b:.1f} | {ratio:.2f} |"
-            f" {lengths[1] / lengths[0]:.3f} |",
+            f"| {program} | {small[0]:.1f} + {small[1]:.1f} | {large[0]:.1f} + {large[1]:.1f} | {ratio:.2f} |"
+            f" {large[2] / small[2]:.3f} |",
             flush=True,
         )
+
+
+def _compile(program: str, shapes: Shapes) -> tuple[float, float, int]:
+    """CPU seconds to lower and to compile, and characters of the HLO text."""
+    begin = time.process_time()
+    lowered = lower(program, shapes)
+    middle = time.process_time()
+    lowered.compile()
+    end = time.process_time()
+    return middle - begin, end - middle, len(lowered.as_text())
 
 
 def print_update_memory() -> None:
@@ -262,8 +266,11 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.parse_args()
-    print_compile_times()
+    parser.add_argument("--repeats", type=int, default=3, help="compilations of each program (default 3)")
+    args = parser.parse_args()
+    if args.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    print_compile_times(args.repeats)
     print_update_memory()
 
 
