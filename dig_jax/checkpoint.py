@@ -136,22 +136,19 @@ class Checkpoints:
         """
         problems: dict[int, str] = {}
         for step in reversed(self.steps):
-            restored, problem = None, ""
+            problem, restored = "another process could not read it", None
             try:
                 restored = self._restore(step, like)
             except Exception as error:  # a damaged file can make the readers raise anything
-                problem = (
-                    f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-                    if str(error)
-                    else repr(error)
-                )
+                problem = f"{type(error).__name__}: {error}".splitlines()[0]
             # Damage may lie in the part of one process; all must take the same checkpoint.
-            if parallel.gather_rows(np.array([restored is not None])).all():
-                self._set_aside(problems)
+            everywhere = parallel.gather_rows(np.array([restored is not None])).all()
+            if restored is not None and everywhere:
                 state, written = restored
+                self._set_aside(problems)
                 self._prune(written["best_step"])
                 return state, written["meta"]
-            problems[step] = problem or "another process could not read it"
+            problems[step] = problem
         if problems:
             raise Damaged(
                 f"no checkpoint in {self._manager.directory} can be used; nothing was changed there. Start"

@@ -12,10 +12,10 @@ import sys
 
 import jax
 from absl import app, flags
-from etils import epath
 from ml_collections import config_flags
 
 from dig_jax import cli, train
+from dig_jax.folder import to_path
 from dig_jax.stopping import Stopped
 
 
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
         jax.distributed.initialize()
     try:
         with cli.user_errors(flags.FLAGS.traceback):
-            train.run(flags.FLAGS.config, epath.Path(flags.FLAGS.workdir))
+            train.run(flags.FLAGS.config, to_path(flags.FLAGS.workdir))
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
 

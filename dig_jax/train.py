@@ -317,7 +317,7 @@ def _skipped(parts: list[dict[str, np.ndarray]], ids: np.ndarray) -> list[Skippe
     """The skipped ones of a step's updates; every process sees the same metrics, and its own ids."""
     return [
         SkippedUpdate(
-            number, parallel.gather_texts(own), {key: float(part[key]) for key in ("loss", "grad_norm")}
+            number, parallel.gather_texts(own.tolist()), {key: float(part[key]) for key in ("loss", "grad_norm")}
         )
         for number, (part, own) in enumerate(zip(parts, np.split(ids, len(parts)), strict=True))
         if part["skipped_updates"]
