@@ -1,16 +1,18 @@
-"""What pairs cost in time and disk, from the figures of docs/data_gen.md."""
+"""What pairs cost in time and disk: the figures of docs/data_gen.md, from bench/generator.py."""
 
 from __future__ import annotations
 
 from data_gen.presets import Preset
 
-# Measured with bench/generator.py, on one core of a 2.x GHz server; noisy machines take up to twice as long.
-SECONDS_PER_PAIR = 0.25  # identity masks, Blender's own work and the checks, whatever the resolution
-SECONDS_PER_MEGASAMPLE = 1.6  # a sample is one path through one pixel of one picture
-REJECTED_AFTER_MASKS = 1.3  # attempts per pair, most of which end at the identity masks
+# Seconds of one core of an AMD EPYC server.
+SECONDS_PER_PAIR = 0.16  # planning, Blender's own work, checks
+SECONDS_PER_MEGAPIXEL = 6.0  # of both pictures, where they are denoised: denoiser, drafts, masks
+SECONDS_PER_MEGASAMPLE = 1.2  # a sample is one path through one pixel of one picture
+SURROUNDED = 2.0  # times as long where light comes from all around, on glass and on hollow objects
+ATTEMPTS = 1.1  # pairs that are rendered for one that is kept
 
-BYTES_PER_PIXEL = 1.0  # PNG files of pictures with the renderer's noise
-BYTES_PER_RECORD = 12_000  # scenes, objects and boxes
+BYTES_PER_PIXEL = 1.0  # PNG files
+BYTES_PER_RECORD = 20_000  # scenes, objects and boxes
 
 
 def disk_bytes(preset: Preset, pairs: int) -> int:
@@ -20,5 +22,10 @@ def disk_bytes(preset: Preset, pairs: int) -> int:
 
 def core_seconds(preset: Preset, pairs: int) -> float:
     """Seconds of one CPU core for so many pairs."""
-    megasamples = 2 * preset.width * preset.height * preset.samples / 1e6
-    return pairs * (REJECTED_AFTER_MASKS * SECONDS_PER_PAIR + SECONDS_PER_MEGASAMPLE * megasamples)
+    megapixels = 2 * preset.width * preset.height / 1e6
+    seconds = SECONDS_PER_PAIR + SECONDS_PER_MEGASAMPLE * megapixels * preset.samples
+    if preset.denoise:
+        seconds += SECONDS_PER_MEGAPIXEL * megapixels
+    if {"hdri", "sky"} & set(preset.lighting):
+        seconds *= SURROUNDED
+    return ATTEMPTS * pairs * seconds

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +17,7 @@ from data_gen.gallery import MAX_PAIRS, color_of, write_gallery
 
 GAP = 8  # pixels around every picture
 LINE = 16  # height of a line of text
+LETTER = 7  # width of a letter of it
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,7 +65,11 @@ def draw_pair(pair: Pair) -> Image.Image:
     """Both pictures side by side, every difference boxed in both and described below."""
     pictures = pair.decoded()
     height, width = pictures[0].shape[:2]
-    lines = pair.descriptions or ("no difference",)
+    lines = [
+        (part, color_of(kind))
+        for kind, sentence in zip(pair.kinds, pair.descriptions, strict=True)
+        for part in textwrap.wrap(sentence, max(20, 2 * width // LETTER))
+    ] or [("no difference", "black")]
     canvas = Image.new("RGB", (2 * width + 3 * GAP, height + 2 * GAP + LINE * len(lines)), "white")
     draw = ImageDraw.Draw(canvas)
     for left, picture in zip((GAP, width + 2 * GAP), pictures, strict=True):
@@ -73,8 +79,7 @@ def draw_pair(pair: Pair) -> Image.Image:
             corners = (left + x0 * width, GAP + y0 * height, left + x1 * width - 1, GAP + y1 * height - 1)
             draw.rectangle(corners, outline=color_of(kind), width=2)
     font = ImageFont.load_default(size=12)
-    for number, line in enumerate(lines):
-        color = color_of(pair.kinds[number]) if pair.kinds else "black"
+    for number, (line, color) in enumerate(lines):
         draw.text((GAP, height + GAP + 2 + LINE * number), line, fill=color, font=font)
     return canvas
 
