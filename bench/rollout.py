@@ -30,7 +30,7 @@ from dig_jax.rollout import engine, pool
 from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.rollout.sampling import Sampling, sample
 
-GROUP, LONGEST, MEDIAN = 8, 512, 64  # completions per prompt; their lengths in tokens
+GROUP, LONGEST, MEDIAN = 8, 256, 32  # completions per prompt; their lengths in tokens
 PROMPT = 32  # tokens
 FIXED_PROMPTS, ROWS, SLOTS = 4, 16, 2  # 32 slots on both sides
 END, OTHER = 5, 6
@@ -55,14 +55,14 @@ def scheduled(
 
 
 def small_model() -> Qwen3VL:
-    """A decoder of 7 million parameters; the prompts have no images."""
+    """A decoder of 4 million parameters; the prompts have no images."""
     published = architecture("2B")
     text = dataclasses.replace(
         published.text,
         vocab_size=2048,
         hidden_size=256,
         intermediate_size=768,
-        num_hidden_layers=6,
+        num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,
