@@ -61,8 +61,18 @@ def make_mesh(sizes: ConfigDict, devices: Sequence[jax.Device] | None = None) ->
 
 
 def rollout_mesh(sizes: ConfigDict, mesh: Mesh) -> Mesh:
-    """The devices of `mesh`, in its order, with the axis sizes of `config.rollout.mesh` (see `make_mesh`)."""
-    return _mesh(mesh.devices.reshape(_axis_sizes(sizes, mesh.size, "rollout.mesh")))
+    """The devices of `mesh`, in its order, with the axis sizes of `config.rollout.mesh` (see `make_mesh`).
+
+    Raises:
+        ValueError: also when it leaves processes without prompts of their own.
+    """
+    sampling = _mesh(mesh.devices.reshape(_axis_sizes(sizes, mesh.size, "rollout.mesh")))
+    if data_shards(sampling) % jax.process_count():
+        raise ValueError(
+            f"rollout.mesh.data * rollout.mesh.fsdp = {data_shards(sampling)} is no multiple of the"
+            f" {jax.process_count()} processes, each of which samples prompts of its own"
+        )
+    return sampling
 
 
 def _axis_sizes(sizes: ConfigDict, count: int, name: str) -> list[int]:
