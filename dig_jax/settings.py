@@ -48,6 +48,15 @@ def check(config: ConfigDict) -> None:
             f"config.rollout.rows={config.rollout.rows}: expected 0 (all) to config.batch.rollout_prompts"
             f"={config.batch.rollout_prompts}"
         )
+    for name, size in (
+        ("batch.rollout_prompts", config.batch.rollout_prompts),
+        ("eval.batch_prompts", config.eval.batch_prompts),
+    ):
+        if config.rollout.rows and size % min(config.rollout.rows, size):
+            raise ValueError(
+                f"config.{name}={size} is not a multiple of config.rollout.rows={config.rollout.rows}: prompts"
+                " are read as many at a time as there are rows"
+            )
     _positive(config.eval, "every", "eval.")
     _positive(config.eval, "batch_prompts", "eval.")
     _positive(config.checkpoint, "every", "checkpoint.")
