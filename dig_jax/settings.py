@@ -54,8 +54,8 @@ def check(config: ConfigDict) -> None:
     ):
         if config.rollout.rows and size % min(config.rollout.rows, size):
             raise ValueError(
-                f"config.{name}={size} is not a multiple of config.rollout.rows={config.rollout.rows}: prompts"
-                " are read as many at a time as there are rows"
+                f"config.{name}={size} is not a multiple of config.rollout.rows={config.rollout.rows}:"
+                " prompts are read as many at a time as there are rows"
             )
     _positive(config.eval, "every", "eval.")
     _positive(config.eval, "batch_prompts", "eval.")
