@@ -6,6 +6,7 @@ A frozen part stays in the policy's parameters, so sampling, checkpoints and exp
 has no gradient and no optimizer state, and weight decay does not touch it.
 """
 
+import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -46,3 +47,10 @@ def split(params: nnx.State, frozen: frozenset[str]) -> tuple[nnx.State, nnx.Sta
     """Cuts parameters into those that are trained and the frozen ones; `nnx.merge_state` joins them again."""
     trained, held = nnx.split_state(params, lambda path, _: part_of(path) not in frozen, ...)
     return trained, held
+
+
+def describe(params: nnx.State, frozen: frozenset[str]) -> str:
+    """One line: how many parameters are trained, and what is frozen."""
+    trained, held = (sum(leaf.size for leaf in jax.tree.leaves(part)) for part in split(params, frozen))
+    names = ", ".join(sorted(frozen)) or "none"
+    return f"training {trained:,} of {trained + held:,} parameters; frozen: {names}"

@@ -84,6 +84,7 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
         micro_prompts=config.batch.micro_prompts,
         frozen=freeze.frozen_parts(config),
     )
+    logger.info("%s", freeze.describe(params, learner.frozen))
     programs = train_programs(learner, params, mesh)
 
     # Resume. The reference is the model the run started from, never a later one: its fingerprint is kept.
@@ -317,7 +318,9 @@ def _skipped(parts: list[dict[str, np.ndarray]], ids: np.ndarray) -> list[Skippe
     """The skipped ones of a step's updates; every process sees the same metrics, and its own ids."""
     return [
         SkippedUpdate(
-            number, parallel.gather_texts(own.tolist()), {key: float(part[key]) for key in ("loss", "grad_norm")}
+            number,
+            parallel.gather_texts(own.tolist()),
+            {key: float(part[key]) for key in ("loss", "grad_norm")},
         )
         for number, (part, own) in enumerate(zip(parts, np.split(ids, len(parts)), strict=True))
         if part["skipped_updates"]

@@ -124,6 +124,15 @@ def test_a_parameter_moves_exactly_when_its_part_is_trained(update, algorithm, f
     assert {freeze.part_of(path) for path in changes} == ALL
 
 
+def test_what_is_trained_is_said_in_one_line(model):
+    params = nnx.state(model, nnx.Param)
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert freeze.describe(params, frozenset()) == f"training {total:,} of {total:,} parameters; frozen: none"
+    line = freeze.describe(params, frozenset({"vision", "projector"}))
+    trained = sum(leaf.size for leaf in jax.tree.leaves([params["text"], params["head"]]))
+    assert line == f"training {trained:,} of {total:,} parameters; frozen: projector, vision"
+
+
 @pytest.mark.parametrize("frozen", ONE_FROZEN, ids="+".join)
 def test_the_optimizer_state_holds_two_moments_of_each_trained_parameter_and_nothing_else(
     model, batches, frozen
