@@ -23,7 +23,9 @@ TERMS = {"reward": 0.55, "f1": 0.5, "iou": 0.5, "format": 1.0}
 
 
 def writer(workdir, first_step: int = 0) -> MetricsWriter:
-    return MetricsWriter(workdir, first_step=first_step, evaluated=first_step, tensorboard=False, wandb_project="")
+    return MetricsWriter(
+        workdir, first_step=first_step, evaluated=first_step, tensorboard=False, wandb_project=""
+    )
 
 
 def answer(index: int = 0, text: str = "[]") -> Answer:
