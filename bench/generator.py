@@ -289,9 +289,7 @@ def report(
         )
     rejected = sum(case.attempts for case in cases)
     made = sum(len(case.ours) for case in cases)
-    print(
     print(f"\nPairs per minute include {rejected} rejected attempts for {made} pairs; how many times as")
-    )
     print("fast is the median over pairs, without those.")
     print("\nMilliseconds of CPU per pair at 448 pixels and 16 samples:\n")
     for name, value in budget.items():
