@@ -56,11 +56,11 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
 def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
     # Settings: what can be refused is refused here, before anything compiles.
     changes = settings.check_resume(config, workdir / "config.json")
+    model_folder = checkpoint.find_model(config.model_path)
+    init_folder = checkpoint.find_workdir(config.init_from) if config.init_from else model_folder
     mesh = parallel.make_mesh(config.mesh)
     sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
     settings.check_batches(config, parallel.data_shards(mesh), parallel.data_shards(sampling_mesh))
-    model_folder = checkpoint.find_model(config.model_path)
-    init_folder = checkpoint.find_workdir(config.init_from) if config.init_from else model_folder
 
     # Data.
     tokenizer = load_tokenizer(checkpoint.hf_files(model_folder))

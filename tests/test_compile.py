@@ -175,7 +175,7 @@ def test_a_full_width_step_of_few_layers_needs_no_more_memory_than_recorded():
                 "--config.batch.micro_prompts=4",
             ),
             *("--config.batch.rollout_prompts=8", "--config.rollout.rows=4", "--config.rollout.slots=2"),
-            *("--config.rollout.max_new_tokens=512", "--config.rollout.mesh.tensor=2"),
+            *("--config.rollout.max_new_tokens=256", "--config.rollout.mesh.tensor=2"),
             *("--config.mesh.data=1", "--config.mesh.fsdp=4", "--config.eval.batch_prompts=8"),
         ],
         cwd=repository,
