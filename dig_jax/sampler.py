@@ -123,7 +123,8 @@ class Sampler:
         prompts = parallel.put_batch(prompts, programs.mesh)
         keys = jax.random.wrap_key_data(parallel.put_batch(jax.random.key_data(keys), programs.mesh))
         pool = programs.fill(weights, prompts, keys, limits)
-        return parallel.local_rows(programs.drain(weights, pool, keys, limits))
+        drawn, _ = programs.drain(weights, pool, keys, limits)
+        return parallel.local_rows(drawn)
 
     def _score(self, texts: list[str], rows: np.ndarray, batch: Batch) -> Scores:
         """Scores texts, each an answer to a row of the batch."""

@@ -63,7 +63,7 @@ class Side:
         keys = jax.random.wrap_key_data(parallel.put_batch(jax.random.key_data(keys), self.rollout_mesh))
         weights = self.programs.weights(self.params)
         shown, pool = (self.programs.fill(weights, prompts, keys, limits) for _ in range(2))
-        drawn = self.programs.drain(weights, pool, keys, limits)  # the pool is donated to it
+        drawn, _ = self.programs.drain(weights, pool, keys, limits)  # the pool is donated to it
         return shown, jax.device_get(drawn), weights
 
     def update(self, drawn: Rollout) -> tuple[TrainState, float]:

@@ -171,16 +171,18 @@ def _prefill(model: Qwen3VL, prompts: Prompts, rows: int, shards: int) -> tuple[
 
 
 def drain(model: Qwen3VL, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Rollout:
-    """Decodes all completions to their ends. Traceable; donate `pool` to update its caches in place.
+    """Decodes all completions to their ends: `run`, and `to_rollout` of what it gives."""
+    return to_rollout(run(model, pool, keys, sampling=sampling), keys.shape[1])
+
+
+def run(model: Qwen3VL, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Pool:
+    """Decodes until all completions have ended. Traceable; a donated `pool` is updated in place.
 
     Args:
       model: as for `fill`.
       pool: from `fill`.
       keys: as for `fill`.
       sampling: as for `fill`.
-
-    Returns:
-      Completions [D*B,G,...].
     """
     shards, completions, longest = pool.tokens.shape
     windows = [longest]
@@ -208,10 +210,14 @@ def drain(model: Qwen3VL, pool: Pool, keys: jax.Array, *, sampling: Sampling) ->
             pool = decode(pool, number)
         return pool
 
-    pool = jax.lax.while_loop(_is_running, go_on, pool)
+    return jax.lax.while_loop(_is_running, go_on, pool)
+
+
+def to_rollout(pool: Pool, group: int) -> Rollout:
+    """What was drawn so far, [D*B,G,...] for G = `group`."""
 
     def by_prompt(x: jax.Array) -> jax.Array:
-        return x.reshape(keys.shape + x.shape[2:])
+        return x.reshape(-1, group, *x.shape[2:])
 
     return Rollout(
         tokens=by_prompt(pool.tokens),

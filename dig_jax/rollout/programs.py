@@ -49,7 +49,7 @@ class RolloutPrograms:
         mesh: they run on.
         weights: parameters as training has them -> a copy in the dtype of computation, as `mesh` splits it.
         fill: weights, Prompts, keys [B,G], Limits -> Pool.
-        drain: weights, Pool, keys, Limits -> Rollout; the pool is donated.
+        drain: weights, Pool, keys, Limits -> Rollout, Pool; the pool is donated to the one that comes back.
         moved_bytes: bytes that travel between devices in `weights`, over all devices.
     """
 
@@ -80,9 +80,10 @@ def rollout_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> R
         )
         return jax.lax.with_sharding_constraint(filled, pool_shardings(filled, mesh))
 
-    def drain(weights: nnx.State, filled: Pool, keys: jax.Array, limits: Limits) -> Rollout:
-        drawn = pool.drain(nnx.merge(graphdef, weights), filled, keys, sampling=limits.sampling)
-        return parallel.split_rows(drawn, mesh)
+    def drain(weights: nnx.State, filled: Pool, keys: jax.Array, limits: Limits) -> tuple[Rollout, Pool]:
+        ended = pool.run(nnx.merge(graphdef, weights), filled, keys, sampling=limits.sampling)
+        drawn = parallel.split_rows(pool.to_rollout(ended, keys.shape[1]), mesh)
+        return drawn, jax.lax.with_sharding_constraint(ended, pool_shardings(ended, mesh))
 
     copied = jax.eval_shape(weights, params)
     placed = parallel.shardings(copied, mesh)
