@@ -17,12 +17,12 @@ from tests.test_train import inputs, lines, small_config, without_times  # noqa:
 
 KILLS = 28
 KILLS_PER_RUN = 7
-STEPS = 8
+STEPS = 5
 
 
 def settings(inputs: pathlib.Path, algorithm: str) -> ConfigDict:  # noqa: F811
     """A checkpoint after every step, so that many kills hit one that is being written."""
-    changes = {"data.eval": str(inputs / "pairs"), "eval.every": 3, "checkpoint.every": 1}
+    changes = {"data.eval": str(inputs / "pairs"), "eval.every": 2, "checkpoint.every": 1}
     return small_config(inputs, algorithm, num_steps=STEPS, **changes)
 
 
