@@ -1,6 +1,7 @@
 """A folder of the user's meshes and pictures: what is listed, what is refused, and that Blender shows it."""
 
 import dataclasses
+import subprocess
 
 import numpy as np
 import pytest
@@ -27,6 +28,22 @@ PLY = (
     + "".join(f"{x} {y} {z}\n" for x, y, z in CORNERS)
     + "".join(f"4 {' '.join(str(corner - 1) for corner in face)}\n" for face in FACES)
 )
+
+# Has Blender write the box in its own formats, and a white picture as OpenEXR: SOURCE.obj FOLDER.
+CONVERT = """
+import sys
+import bpy
+source, folder = sys.argv[-2:]
+bpy.ops.wm.read_factory_settings(use_empty=True)
+bpy.ops.wm.obj_import(filepath=source)
+bpy.ops.wm.save_as_mainfile(filepath=f"{folder}/box.blend")
+bpy.ops.preferences.addon_enable(module="io_scene_gltf2")
+bpy.ops.export_scene.gltf(filepath=f"{folder}/box.glb")
+room = bpy.data.images.new("room", 2, 1, float_buffer=True)
+room.pixels = [1.0] * 8
+room.file_format, room.filepath_raw = "OPEN_EXR", f"{folder}/bright.exr"
+room.save()
+"""
 
 
 @pytest.fixture
@@ -77,8 +94,11 @@ def test_a_folder_without_assets_is_an_error(tmp_path):
 
 
 def test_blender_shows_the_users_files(folder, blender, tmp_path):
+    source = str(folder / "toys" / "Brick-box_1.obj")
+    subprocess.run([blender.executable, "-c", CONVERT, source, str(folder)], check=True, capture_output=True)
     (folder / "broken.glb").write_text("no glTF")
     found = assets.scan(folder)
+    assert {name.rpartition(".")[2] for name in found.shapes} == {"obj", "ply", "glb", "blend"}
     camera = scene.Camera((1.0, -8.0, 6.0), (0.0, 0.0, 0.0), 60.0)
     good = dataclasses.replace(found, shapes=tuple(n for n in found.shapes if "broken" not in n))
     try:
@@ -90,7 +110,8 @@ def test_blender_shows_the_users_files(folder, blender, tmp_path):
                 item = scene.Object(
                     5, name, "rubber", "red", (200, 0, 0), "large", 1.2, texture="asset:skin.png"
                 )
-                lighting = scene.Lighting("hdri", image="asset:room.hdr")
+                room = "asset:bright.exr" if name.endswith(".blend") else "asset:room.hdr"
+                lighting = scene.Lighting("hdri", image=room)
                 shown = scene.Scene(120, 90, 2, 0, camera, lighting, (item.at(0.2, 0.1),))
                 assert scene.from_json(scene.to_json(shown)) == shown
                 mask = decode(renderer.render("mask", shown))
@@ -103,7 +124,7 @@ def test_blender_shows_the_users_files(folder, blender, tmp_path):
                 distance = truth.delta_e(picture, decode(renderer.render("picture", plain)))
                 assert distance[mask == 5].mean() > 10
                 assert picture[mask == 0].mean() > 60  # the room gives light
-            assert shown.objects[0].name.endswith("rubber brick box 1")
+            assert shown.objects[0].name.endswith("rubber brick box 1")  # the last: of toys/Brick-box_1.obj
             with pytest.raises(WorkerError, match=r"measure.:\s*asset:broken\.glb: .*Bad glTF"):
                 assets.register(worker, dataclasses.replace(found, shapes=("asset:broken.glb",)))
             with pytest.raises(WorkerError, match="no such file in the asset folder"):
