@@ -115,8 +115,9 @@ warmup: setup setup-render  ## remake the checkpoint the quickstart starts from,
 	  $(PY) -m dig_jax.export --workdir=runs/warmup --out=runs/quickstart_warmup --dtype=bfloat16
 
 .PHONY: test test-slow lint format types bench bench-generator
+# Two processes: one spends most of its time compiling on one core. A file's tests share what is costly to make.
 test: setup-dev setup-render  ## run the tests (PYTEST_ARGS="..." passes options on)
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)
 
 test-slow: setup-dev setup-render setup-beam  ## run the tests marked slow: they render, train and compile for minutes
 	@$(PY) -m pytest -m slow $(PYTEST_ARGS) || { code=$$?; [ $$code = 5 ] && echo "no test is marked slow" || exit $$code; }
