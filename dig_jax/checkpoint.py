@@ -341,15 +341,15 @@ def fingerprint(tree: Any) -> str:
     Each element's bits are multiplied by an odd number that depends on its position, so that permuted or
     changed elements change the sum; only one number per tensor travels to the host.
     """
-
-    @jax.jit
-    def checksums(leaves: list[jax.Array]) -> list[jax.Array]:
-        return [_checksum(leaf) for leaf in leaves]
-
     digest = hashlib.sha256()
-    for value in checksums(jax.tree.leaves(tree)):
+    for value in _checksums(jax.tree.leaves(tree)):
         digest.update(np.asarray(value).tobytes())
     return digest.hexdigest()[:16]
+
+
+@jax.jit
+def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [_checksum(leaf) for leaf in leaves]
 
 
 def _checksum(array: jax.Array) -> jax.Array:
