@@ -26,9 +26,10 @@ from flax import nnx
 from configs import base
 from dig_jax import settings, sft
 from dig_jax.learner import Learner, make_optimizer
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, TextConfig, VisionConfig
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.qwen3_vl.published import architecture
 from dig_jax.policy import Experience
 from dig_jax.rollout.engine import Decoding, advance, start
 from dig_jax.rollout.sampling import Sampling
@@ -62,43 +63,25 @@ class Shapes:
 def model_config(shapes: Shapes) -> Qwen3VLConfig:
     """A Qwen3-VL of these shapes, with three DeepStack taps as in the released ones."""
     heads = shapes.width // 64
-    text = TextConfig(
-        vocab_size=shapes.vocab,
-        hidden_size=shapes.width,
-        intermediate_size=3 * shapes.width,
-        num_hidden_layers=shapes.depth,
-        num_attention_heads=heads,
-        num_key_value_heads=max(1, heads // 2),
-        head_dim=64,
-        rms_norm_eps=1e-6,
-        rope_theta=5e6,
-        mrope_section=(12, 10, 10),
-        max_position_embeddings=4096,
-        initializer_range=0.02,
-    )
-    vision = VisionConfig(
-        depth=shapes.depth,
-        hidden_size=128,
-        intermediate_size=256,
-        num_heads=2,
-        in_channels=3,
-        patch_size=16,
-        temporal_patch_size=2,
-        spatial_merge_size=2,
-        out_hidden_size=shapes.width,
-        num_position_embeddings=256,
-        deepstack_visual_indexes=(0, 1, 2),
-        initializer_range=0.02,
-    )
-    end = shapes.vocab
-    return Qwen3VLConfig(
-        text=text,
-        vision=vision,
-        image_token_id=end - 2,
-        video_token_id=end - 1,
-        vision_start_token_id=end - 4,
-        vision_end_token_id=end - 3,
-        tie_word_embeddings=True,
+    return architecture("2B").resized(
+        text={
+            "vocab_size": shapes.vocab,
+            "hidden_size": shapes.width,
+            "intermediate_size": 3 * shapes.width,
+            "num_hidden_layers": shapes.depth,
+            "num_attention_heads": heads,
+            "num_key_value_heads": max(1, heads // 2),
+            "head_dim": 64,
+            "mrope_section": (12, 10, 10),
+        },
+        vision={
+            "depth": shapes.depth,
+            "hidden_size": 128,
+            "intermediate_size": 256,
+            "num_heads": 2,
+            "num_position_embeddings": 256,
+            "deepstack_visual_indexes": (0, 1, 2),
+        },
     )
 
 

@@ -173,8 +173,9 @@ def _print_head(name: str, size: "Size", ours: Any) -> None:
     from flax import nnx
 
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(ours.model, nnx.Param)))
+    text, vision = size.config.text, size.config.vision
     print(
-        f"\n{name}: {parameters:,} parameters, {size.text.num_hidden_layers} + {size.vision.depth} layers;"
+        f"\n{name}: {parameters:,} parameters, {text.num_hidden_layers} + {vision.depth} layers;"
         f" prefill {size.prompts} prompts of {size.prompt_length} tokens ({size.num_patches} patches each),"
         f" decode {GROUP} x {size.new_tokens} tokens"
     )

@@ -12,9 +12,10 @@ import numpy as np
 from flax import nnx
 
 from dig_jax.models.qwen3_vl import hf
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, TextConfig, VisionConfig
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Image
 from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.qwen3_vl.published import architecture
 
 IMAGES = 2
 Prompt = tuple[np.ndarray, list[Image]]  # token ids with placeholders expanded, and the images
@@ -25,37 +26,23 @@ class Size:
     """A model and its prompts.
 
     Attributes:
-      text, vision: the architecture.
+      config: the architecture.
       grid: patches per side of an image; an image token covers 2x2 of them.
       words: text tokens of a prompt.
       prompts: rows of the batch whose prefill is timed.
       new_tokens: tokens of each completion.
     """
 
-    text: TextConfig
-    vision: VisionConfig
+    config: Qwen3VLConfig
     grid: int
     words: int
     prompts: int
     new_tokens: int
 
-    def config(self) -> Qwen3VLConfig:
-        """The architecture; the last words of the vocabulary mark images."""
-        start, end, image, video = range(self.text.vocab_size - 4, self.text.vocab_size)
-        return Qwen3VLConfig(
-            text=self.text,
-            vision=self.vision,
-            image_token_id=image,
-            video_token_id=video,
-            vision_start_token_id=start,
-            vision_end_token_id=end,
-            tie_word_embeddings=False,
-        )
-
     @property
     def prompt_length(self) -> int:
         """Tokens of a prompt: images with their marks, then text."""
-        return IMAGES * (self.grid**2 // self.vision.merge_unit + 2) + self.words
+        return IMAGES * (self.grid**2 // self.config.vision.merge_unit + 2) + self.words
 
     @property
     def num_patches(self) -> int:
@@ -66,33 +53,28 @@ class Size:
 SIZES = {
     # The quickstart's model and pictures of 128x128 pixels.
     "small": Size(
-        TextConfig(
-            vocab_size=512,
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=32,
-            rms_norm_eps=1e-6,
-            rope_theta=5e6,
-            mrope_section=(6, 5, 5),
-            max_position_embeddings=4096,
-            initializer_range=0.05,
-        ),
-        VisionConfig(
-            depth=2,
-            hidden_size=96,
-            intermediate_size=256,
-            num_heads=3,
-            in_channels=3,
-            patch_size=16,
-            temporal_patch_size=2,
-            spatial_merge_size=2,
-            out_hidden_size=128,
-            num_position_embeddings=256,
-            deepstack_visual_indexes=(0,),
-            initializer_range=0.05,
+        architecture("2B").resized(
+            text={
+                "vocab_size": 512,
+                "hidden_size": 128,
+                "intermediate_size": 256,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "head_dim": 32,
+                "mrope_section": (6, 5, 5),
+                "initializer_range": 0.05,
+            },
+            vision={
+                "depth": 2,
+                "hidden_size": 96,
+                "intermediate_size": 256,
+                "num_heads": 3,
+                "num_position_embeddings": 256,
+                "deepstack_visual_indexes": (0,),
+                "initializer_range": 0.05,
+            },
+            tied=False,
         ),
         grid=8,
         words=60,
@@ -101,33 +83,17 @@ SIZES = {
     ),
     # The depth, head size and DeepStack taps of Qwen3-VL-2B, a quarter of its width; pictures of 256x256.
     "mid": Size(
-        TextConfig(
-            vocab_size=8192,
-            hidden_size=512,
-            intermediate_size=1280,
-            num_hidden_layers=28,
-            num_attention_heads=8,
-            num_key_value_heads=4,
-            head_dim=128,
-            rms_norm_eps=1e-6,
-            rope_theta=5e6,
-            mrope_section=(24, 20, 20),
-            max_position_embeddings=4096,
-            initializer_range=0.05,
-        ),
-        VisionConfig(
-            depth=24,
-            hidden_size=320,
-            intermediate_size=1024,
-            num_heads=8,
-            in_channels=3,
-            patch_size=16,
-            temporal_patch_size=2,
-            spatial_merge_size=2,
-            out_hidden_size=512,
-            num_position_embeddings=2304,
-            deepstack_visual_indexes=(5, 11, 17),
-            initializer_range=0.02,
+        architecture("2B").resized(
+            text={
+                "vocab_size": 8192,
+                "hidden_size": 512,
+                "intermediate_size": 1280,
+                "num_attention_heads": 8,
+                "num_key_value_heads": 4,
+                "initializer_range": 0.05,
+            },
+            vision={"hidden_size": 320, "intermediate_size": 1024, "num_heads": 8},
+            tied=False,
         ),
         grid=16,
         words=150,
@@ -141,7 +107,7 @@ def write_model(folder: Path, size: Size) -> None:
     """Writes a Hugging Face folder (config and weights) with random float32 weights."""
     # Compiling the random number generators takes longer optimised than running them once otherwise.
     quick = {"xla_backend_optimization_level": 0}
-    make = jax.jit(lambda: Qwen3VL(size.config(), rngs=nnx.Rngs(0)), compiler_options=quick)
+    make = jax.jit(lambda: Qwen3VL(size.config, rngs=nnx.Rngs(0)), compiler_options=quick)
     hf.save_model(folder, make())
 
 
@@ -152,10 +118,10 @@ def make_prompts(size: Size) -> list[Prompt]:
 
 
 def _prompt(size: Size, rng: np.random.Generator) -> Prompt:
-    config = size.config()
-    placeholders = [config.image_token_id] * (size.grid**2 // size.vision.merge_unit)
+    config = size.config
+    placeholders = [config.image_token_id] * (size.grid**2 // size.config.vision.merge_unit)
     image = [config.vision_start_token_id, *placeholders, config.vision_end_token_id]
     words = rng.integers(0, config.vision_start_token_id, size.words)
-    pixels = rng.uniform(-1, 1, (IMAGES, size.grid**2, size.vision.patch_dim)).astype(np.float32)
+    pixels = rng.uniform(-1, 1, (IMAGES, size.grid**2, size.config.vision.patch_dim)).astype(np.float32)
     ids = np.array([*image * IMAGES, *words], np.int32)
     return ids, [(patches, (size.grid, size.grid)) for patches in pixels]

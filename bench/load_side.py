@@ -41,7 +41,8 @@ def _dig_jax(folder: Path, devices: int) -> Side:
 
     from bench.random_model import param_shapes
     from configs import base
-    from dig_jax import checkpoint, parallel
+    from dig_jax import parallel
+    from dig_jax.fingerprint import fingerprint
     from dig_jax.models.qwen3_vl import hf
 
     config = hf.load_config(folder)
@@ -50,7 +51,7 @@ def _dig_jax(folder: Path, devices: int) -> Side:
     shardings = parallel.shardings(param_shapes(config), parallel.make_mesh(sizes))
     load = functools.partial(hf.load_params, folder, config, shardings=shardings)
     jax.block_until_ready(jax.numpy.zeros(8) + 1)  # the backend is up
-    return load, _own_bytes, checkpoint.fingerprint
+    return load, _own_bytes, fingerprint
 
 
 def _save(folder: Path, devices: int) -> Side:
@@ -82,7 +83,7 @@ def _load_file(folder: Path, devices: int) -> Side:
     from safetensors.numpy import load_file
 
     from bench.random_model import param_shapes
-    from dig_jax import checkpoint
+    from dig_jax.fingerprint import fingerprint
     from dig_jax.models.qwen3_vl import hf
     from dig_jax.models.qwen3_vl.weights import layouts
 
@@ -102,7 +103,7 @@ def _load_file(folder: Path, devices: int) -> Side:
         return nnx.from_flat_state(params)
 
     jax.block_until_ready(jnp.zeros(8) + 1)
-    return load, _own_bytes, checkpoint.fingerprint
+    return load, _own_bytes, fingerprint
 
 
 def _own_bytes(params: Any) -> int:

@@ -1,6 +1,5 @@
 """Model folders of real sizes with random weights, written one tensor at a time."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -23,33 +22,21 @@ def config_of(size: str) -> Qwen3VLConfig:
     """The configuration of a published size, or of "215M": the 2B model with everything smaller."""
     if size != "215M":
         return architecture(size)
-    model = architecture("2B")
-    text = dataclasses.replace(
-        model.text,
-        vocab_size=65_536,
-        hidden_size=768,
-        intermediate_size=2304,
-        num_hidden_layers=12,
-        num_attention_heads=8,
-    )
-    vision = dataclasses.replace(
-        model.vision,
-        depth=12,
-        hidden_size=512,
-        intermediate_size=2048,
-        num_heads=8,
-        out_hidden_size=768,
-        deepstack_visual_indexes=(2, 5, 8),
-    )
-    # Ids of the full vocabulary would be beyond the end of this one.
-    return dataclasses.replace(
-        model,
-        text=text,
-        vision=vision,
-        image_token_id=0,
-        video_token_id=1,
-        vision_start_token_id=2,
-        vision_end_token_id=3,
+    return architecture("2B").resized(
+        text={
+            "vocab_size": 65_536,
+            "hidden_size": 768,
+            "intermediate_size": 2304,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 8,
+        },
+        vision={
+            "depth": 12,
+            "hidden_size": 512,
+            "intermediate_size": 2048,
+            "num_heads": 8,
+            "deepstack_visual_indexes": (2, 5, 8),
+        },
     )
 
 

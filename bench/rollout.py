@@ -11,7 +11,6 @@ costs.
 """
 
 import argparse
-import dataclasses
 import json
 import statistics
 import time
@@ -56,35 +55,24 @@ def scheduled(
 
 def small_model() -> Qwen3VL:
     """A decoder of 4 million parameters; the prompts have no images."""
-    published = architecture("2B")
-    text = dataclasses.replace(
-        published.text,
-        vocab_size=2048,
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
-        mrope_section=(12, 10, 10),
-    )
-    vision = dataclasses.replace(
-        published.vision,
-        hidden_size=64,
-        intermediate_size=64,
-        depth=1,
-        num_heads=1,
-        out_hidden_size=256,
-        deepstack_visual_indexes=(),
-    )
-    config = dataclasses.replace(
-        published,
-        text=text,
-        vision=vision,
-        image_token_id=1,
-        video_token_id=2,
-        vision_start_token_id=3,
-        vision_end_token_id=4,
+    config = architecture("2B").resized(
+        text={
+            "vocab_size": 2048,
+            "hidden_size": 256,
+            "intermediate_size": 768,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 64,
+            "mrope_section": (12, 10, 10),
+        },
+        vision={
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "depth": 1,
+            "num_heads": 1,
+            "deepstack_visual_indexes": (),
+        },
     )
     return Qwen3VL(config, rngs=nnx.Rngs(0))
 

@@ -12,7 +12,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import checkpoint
+from dig_jax import model_folder
 
 
 @contextlib.contextmanager
@@ -49,6 +49,6 @@ def config_of(model: epath.Path, config_file: str | None = None) -> ConfigDict:
         spec.loader.exec_module(module)
         return module.get_config()
     config = base.get_config()
-    if checkpoint.is_workdir(model):
+    if model_folder.is_workdir(model):
         config.update(json.loads((model / "config.json").read_text()))
     return config

@@ -25,7 +25,7 @@ from absl import app, flags
 from jax.experimental import topologies
 from ml_collections import ConfigDict, config_flags
 
-from dig_jax import checkpoint, cli
+from dig_jax import cli, model_folder
 from dig_jax.aot import report
 from dig_jax.aot.chips import CHIPS, Chip
 from dig_jax.aot.inputs import Workload, pair_bucket
@@ -99,7 +99,7 @@ def architecture_of(model: str, config: ConfigDict) -> Qwen3VLConfig:
     sizes = [size for size in published.SIZES if f"-{size}-" in config.model_path.rpartition("/")[2]]
     if sizes and not os.path.isdir(config.model_path):
         return published.architecture(sizes[0])
-    return hf.load_config(checkpoint.hf_files(checkpoint.find_model(config.model_path)))
+    return hf.load_config(model_folder.hf_files(model_folder.find_model(config.model_path)))
 
 
 def with_layers(architecture: Qwen3VLConfig, layers: int) -> Qwen3VLConfig:

@@ -15,10 +15,11 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
-from dig_jax import checkpoint, cli, loading, parallel, settings
+from dig_jax import cli, loading, model_folder, parallel, settings
 from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import load_tokenizer
+from dig_jax.folder import write_json
 from dig_jax.rewards.reward import METRICS, Scores
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.rollout.programs import rollout_programs
@@ -148,12 +149,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", help="JSON file for the figures and every greedy answer")
     args = parser.parse_args(argv)
     with cli.user_errors():
-        model = checkpoint.find_model(args.model)
+        model = model_folder.find_model(args.model)
         config = cli.config_of(model, args.config)
         config.data.train, config.data.eval, config.data.eval_split = (args.data,), args.data, args.split
         settings.check(config)
         mesh = parallel.make_mesh(config.mesh)
-        tokenizer = load_tokenizer(checkpoint.hf_files(model))
+        tokenizer = load_tokenizer(model_folder.hf_files(model))
         loader = loading.eval_loader(config, model, tokenizer)
         graphdef, params = loading.load_params(config, model, model, mesh)
         programs = rollout_programs(graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh))
@@ -173,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             answers = [
                 {"id": answer.pair.id, "text": answer.text, **answer.terms} for answer in result.answers
             ]
-            checkpoint.write_json(epath.Path(args.out), {"metrics": result.metrics, "answers": answers})
+            write_json(epath.Path(args.out), {"metrics": result.metrics, "answers": answers})
     print(json.dumps(result.metrics))
 
 

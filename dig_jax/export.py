@@ -20,8 +20,8 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax import checkpoint, cli, loading, parallel
-from dig_jax.folder import check_free, to_path
+from dig_jax import cli, loading, model_folder, parallel
+from dig_jax.folder import check_free, to_path, write_json
 from dig_jax.models.qwen3_vl import hf
 
 
@@ -49,20 +49,20 @@ def export(
         FileNotFoundError: there is no such workdir or checkpoint.
         FileExistsError: `out` has something in it, or another process is writing it.
     """
-    if not checkpoint.is_workdir(workdir):
+    if not model_folder.is_workdir(workdir):
         raise FileNotFoundError(f"--workdir={workdir} is not the workdir of a run with a checkpoint")
     check_free(out)  # before the time that loading takes
     config = cli.config_of(workdir)
     _, params = loading.load_params(config, workdir, workdir, mesh, step=step)
-    source = checkpoint.hf_files(workdir)
+    source = model_folder.hf_files(workdir)
     with hf.writer(out) as folder:
         written_dtype = hf.write_weights(
             folder, params, hf.load_config(source), jnp.dtype(dtype) if dtype else None, max_shard_bytes
         )
         if folder is not None:
-            checkpoint.copy_model_files(source, folder)
+            model_folder.copy_model_files(source, folder)
             settings = _with_dtype(json.loads((source / "config.json").read_text()), written_dtype)
-            checkpoint.write_json(folder / "config.json", settings)
+            write_json(folder / "config.json", settings)
 
 
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from etils import epath
 
@@ -74,6 +76,13 @@ def local_copy(folder: epath.Path, patterns: Sequence[str]) -> Iterator[epath.Pa
             for path in folder.glob(pattern):
                 (folder / path.name).copy(epath.Path(temporary) / path.name)
         yield epath.Path(temporary)
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never a part."""
+    temporary = path.parent / f".{path.name}.tmp"
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.replace(path)
 
 
 def check_free(out: epath.Path) -> None:

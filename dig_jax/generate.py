@@ -29,7 +29,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax import checkpoint, cli, loading, parallel
+from dig_jax import cli, loading, model_folder, parallel
 from dig_jax.data.buckets import round_up_coarsely
 from dig_jax.data.images import ImageConfig, load_image, preprocess
 from dig_jax.data.prompts import QUESTION, prompt_ids
@@ -214,7 +214,7 @@ def _settings(model: epath.Path, dtype: str | None) -> ConfigDict:
     config = cli.config_of(model)
     if dtype:
         config.model.dtype = dtype
-    if not checkpoint.is_workdir(model):
+    if not model_folder.is_workdir(model):
         config.model.param_dtype = config.model.dtype  # nothing is trained: no master copy is needed
     return config
 
@@ -276,8 +276,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     args = parse_arguments(argv)
     with cli.user_errors():
-        folder = checkpoint.find_model(args.model)
-        files = checkpoint.hf_files(folder)
+        folder = model_folder.find_model(args.model)
+        files = model_folder.hf_files(folder)
         config = _settings(folder, args.dtype)
         architecture = hf.load_config(files)
         tokenizer = load_tokenizer(files)

@@ -9,12 +9,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax import checkpoint, parallel
+from dig_jax import model_folder, parallel
 from dig_jax.checkpoint import Checkpoints
 from dig_jax.data.augment import NO_AUGMENT, Augment
 from dig_jax.data.encode import PairEncoder
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
+from dig_jax.data.noise import CountNoise
 from dig_jax.data.prompts import QUESTION
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.models import attention
@@ -65,9 +66,9 @@ def load_params(
         mesh: where the parameters go, as `parallel.RULES` say.
         step: which checkpoint of a workdir; None takes the newest.
     """
-    architecture = hf.load_config(checkpoint.hf_files(model))
+    architecture = hf.load_config(model_folder.hf_files(model))
     graphdef, like = abstract_model(config, architecture, mesh)
-    if checkpoint.is_workdir(init):
+    if model_folder.is_workdir(init):
         return graphdef, restore_params(init, like, step)
     shardings = jax.tree.map(lambda x: x.sharding, like)
     param_dtype = jnp.dtype(config.model.param_dtype)
@@ -92,7 +93,7 @@ def restore_params(workdir: epath.Path, like: nnx.State, step: int | None) -> nn
 
 def vocab_rows(model: epath.Path) -> int:
     """Rows of the output head: the tokenizer's vocabulary and its padding."""
-    return hf.load_config(checkpoint.hf_files(model)).text.vocab_size
+    return hf.load_config(model_folder.hf_files(model)).text.vocab_size
 
 
 def train_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> PairLoader:
@@ -111,6 +112,7 @@ def train_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) ->
         global_batch_size=config.batch.prompts,
         seed=config.seed,
         augment=Augment(**config.data.augment.to_dict()),
+        count_noise=CountNoise(config.sft.count_noise, config.sft.count_noise_boxes),
         shuffle=True,
         group_sizes=config.data.group_sizes,
         readahead=config.data.prefetch,
@@ -144,7 +146,7 @@ def eval_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> 
 
 
 def _encoder(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, supervised: bool) -> PairEncoder:
-    files = checkpoint.hf_files(model)
+    files = model_folder.hf_files(model)
     return PairEncoder(
         tokenizer,
         image_config(config, files),

@@ -18,13 +18,16 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import checkpoint, freeze, loading, parallel, settings, sft
+from dig_jax import freeze, loading, parallel, settings, sft
 from dig_jax.checkpoint import Checkpoints
 from dig_jax.data.loader import PairLoader
 from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
 from dig_jax.evaluate import Evaluation, evaluate
 from dig_jax.experience import Collector
+from dig_jax.fingerprint import fingerprint
+from dig_jax.folder import write_json
 from dig_jax.learner import Learner, TrainState, make_optimizer
+from dig_jax.model_folder import copy_model_files, find_model, find_workdir, hf_files
 from dig_jax.policy import Experience
 from dig_jax.programs import TrainPrograms, train_programs
 from dig_jax.rollout.programs import rollout_programs
@@ -56,14 +59,14 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
 def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
     # Settings: what can be refused is refused here, before anything compiles.
     changes = settings.check_resume(config, workdir / "config.json")
-    model_folder = checkpoint.find_model(config.model_path)
-    init_folder = checkpoint.find_workdir(config.init_from) if config.init_from else model_folder
+    model_folder = find_model(config.model_path)
+    init_folder = find_workdir(config.init_from) if config.init_from else model_folder
     mesh = parallel.make_mesh(config.mesh)
     sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
     settings.check_batches(config, parallel.data_shards(mesh), parallel.data_shards(sampling_mesh))
 
     # Data.
-    tokenizer = load_tokenizer(checkpoint.hf_files(model_folder))
+    tokenizer = load_tokenizer(hf_files(model_folder))
     train_data = loading.train_loader(config, model_folder, tokenizer)
     eval_data = loading.eval_loader(config, model_folder, tokenizer) if config.data.eval else None
 
@@ -89,7 +92,7 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
 
     # Resume. The reference is the model the run started from, never a later one: its fingerprint is kept.
     reference = programs.reference(params) if config.algorithm == "grpo" and config.grpo.kl_coef else None
-    progress = Progress(reference=checkpoint.fingerprint(params))
+    progress = Progress(reference=fingerprint(params))
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
     restored = checkpoints.restore_newest(parallel.abstract(jax.eval_shape(learner.init, params), mesh))
     state = programs.init(params) if restored is None else restored[0]
@@ -100,8 +103,8 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
         for change in changes:
             logger.info("with another setting: %s", change)
     if jax.process_index() == 0:
-        checkpoint.copy_model_files(checkpoint.hf_files(model_folder), workdir / "model")
-        checkpoint.write_json(workdir / "config.json", json.loads(config.to_json()))
+        copy_model_files(hf_files(model_folder), workdir / "model")
+        write_json(workdir / "config.json", json.loads(config.to_json()))
     log = RunLog(workdir, config.log, first_step=progress.step, evaluated=progress.evaluated)
     log.padding({"training": train_data, "held-out": eval_data})
 

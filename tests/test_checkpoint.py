@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import pytest
 from etils import epath
 
-from dig_jax.checkpoint import Checkpoints, Damaged, fingerprint
+from dig_jax.checkpoint import Checkpoints, Damaged
+from dig_jax.fingerprint import fingerprint
 
 
 @flax.struct.dataclass

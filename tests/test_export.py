@@ -16,9 +16,10 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from configs import base
-from dig_jax import checkpoint, export
+from dig_jax import checkpoint, export, model_folder
 from dig_jax.data.images import ImageConfig, preprocess
 from dig_jax.data.tokenizer import load_tokenizer
+from dig_jax.folder import write_json
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.inputs import make_prompts
 
@@ -34,9 +35,9 @@ class State(NamedTuple):
 def make_workdir(model: Path, workdir: Path, steps: tuple[int, ...] = (3,)) -> Path:
     """The workdir of a run that started from `model`. Step 1 doubled its parameters, later ones did not."""
     folder = epath.Path(workdir)
-    checkpoint.copy_model_files(epath.Path(model), folder / "model")
+    model_folder.copy_model_files(epath.Path(model), folder / "model")
     config = base.get_config()
-    checkpoint.write_json(folder / "config.json", config.to_dict())
+    write_json(folder / "config.json", config.to_dict())
     params = hf.load_params(model, hf.load_config(model))
     checkpoints = checkpoint.Checkpoints(folder, keep=len(steps))
     for step in steps:
@@ -173,7 +174,7 @@ def test_mistakes_end_with_code_2_and_the_reason(workdir, tmp_path, capsys, flag
 
 KILLED_IN_THE_SECOND_FILE = """
 import os, signal, sys
-from dig_jax import export
+from dig_jax import export, model_folder
 from dig_jax.models import safetensors_io
 write_file = safetensors_io.write_file
 
@@ -204,7 +205,7 @@ def test_a_killed_export_leaves_nothing_that_looks_whole_and_the_next_one_tidies
 def test_an_export_to_a_bucket_is_a_model_that_loads(workdir, tiny_qwen3vl, bucket, tmp_path):
     run(workdir, f"{bucket}/models/out", "--max_shard_bytes=100000")
     assert_same_bits(tensors(tmp_path / "bucket" / "models" / "out"), tensors(tiny_qwen3vl))
-    found = checkpoint.find_model(f"{bucket}/models/out")
+    found = model_folder.find_model(f"{bucket}/models/out")
     assert load_tokenizer(found).decode(load_tokenizer(tiny_qwen3vl).encode("two images")) == "two images"
     ours = hf.load_model(found)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(hf.load_model(tiny_qwen3vl)), strict=True):

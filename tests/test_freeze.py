@@ -13,7 +13,8 @@ from etils import epath
 from flax import nnx
 
 from configs import base
-from dig_jax import checkpoint, export, freeze, parallel, settings, sft
+from dig_jax import export, freeze, parallel, settings, sft
+from dig_jax.fingerprint import fingerprint
 from dig_jax.learner import Learner, TrainState, make_optimizer
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.policy import Experience
@@ -194,7 +195,7 @@ def test_a_run_with_frozen_parts_resumes_and_exports_the_whole_model(
 
     out = epath.Path(tmp_path / "exported")
     export.export(workdir, out, parallel.make_mesh(config.mesh))
-    assert checkpoint.fingerprint(final_params(config, out)) == checkpoint.fingerprint(end)
+    assert fingerprint(final_params(config, out)) == fingerprint(end)
 
     thawed = small_config(inputs, "sft", **freezing | {"model.freeze_vision": False})
     with pytest.raises(ValueError, match="model.freeze_vision: True -> False"):

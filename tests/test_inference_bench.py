@@ -47,16 +47,16 @@ def test_prompts_have_the_length_that_tokens_per_second_are_counted_with(name):
     for ids, images in prompts:
         assert len(ids) == size.prompt_length
         assert sum(len(patches) for patches, _ in images) == size.num_patches
-        image_tokens = np.sum(ids == size.config().image_token_id)
-        assert image_tokens == size.num_patches // size.vision.merge_unit
+        image_tokens = np.sum(ids == size.config.image_token_id)
+        assert image_tokens == size.num_patches // size.config.vision.merge_unit
 
 
 def test_the_mid_size_has_about_140_million_parameters_and_full_depth():
     size = SIZES["mid"]
-    model = nnx.eval_shape(lambda: Qwen3VL(size.config(), rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: Qwen3VL(size.config, rngs=nnx.Rngs(0)))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     assert parameters == pytest.approx(140e6, rel=0.05)
-    assert (size.text.num_hidden_layers, size.vision.depth) == (28, 24)
+    assert (size.config.text.num_hidden_layers, size.config.vision.depth) == (28, 24)
 
 
 # Bandwidth
@@ -64,7 +64,7 @@ def test_the_mid_size_has_about_140_million_parameters_and_full_depth():
 
 @pytest.fixture(scope="module")
 def abstract_model() -> Qwen3VL:
-    return nnx.eval_shape(lambda: Qwen3VL(SIZES["small"].config(), rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: Qwen3VL(SIZES["small"].config, rngs=nnx.Rngs(0)))
 
 
 def test_a_step_reads_the_decoder_and_the_head_but_neither_the_tower_nor_the_embedding(abstract_model):

@@ -15,8 +15,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import checkpoint, export, loading, parallel, settings, sft, train
+from dig_jax import export, loading, parallel, settings, sft, train
 from dig_jax.checkpoint import Checkpoints
+from dig_jax.fingerprint import fingerprint
 from dig_jax.rewards import reward
 from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from dig_jax.stopping import Stop, Stopped
@@ -98,7 +99,7 @@ def test_a_stopped_run_continues_exactly(
         assert actual == expected
     assert json.loads((stopped / "config.json").read_text())["num_steps"] == 2
     expected_params, actual_params = final_params(whole, straight), final_params(whole, stopped)
-    assert checkpoint.fingerprint(actual_params) == checkpoint.fingerprint(expected_params)
+    assert fingerprint(actual_params) == fingerprint(expected_params)
 
 
 def test_grpo_logs_every_promised_metric_and_moves_the_model(
@@ -127,7 +128,7 @@ def test_grpo_logs_every_promised_metric_and_moves_the_model(
     start = loading.load_params(
         config, epath.Path(inputs / "model"), epath.Path(inputs / "model"), parallel.make_mesh(config.mesh)
     )[1]
-    assert checkpoint.fingerprint(final_params(config, workdir)) != checkpoint.fingerprint(start)
+    assert fingerprint(final_params(config, workdir)) != fingerprint(start)
     assert (workdir / "report.html").exists()
     assert len(list((workdir / "samples").glob("*.png"))) == 2 * config.log.samples
 
@@ -170,9 +171,7 @@ def test_a_later_stage_starts_from_the_parameters_of_an_earlier_one(
     first = run(earlier, tmp_path / "first")
     later = small_config(inputs, "sft", num_steps=1, init_from=str(first), **{"optimizer.learning_rate": 0.0})
     second = run(later, tmp_path / "second")
-    assert checkpoint.fingerprint(final_params(later, second)) == checkpoint.fingerprint(
-        final_params(earlier, first)
-    )
+    assert fingerprint(final_params(later, second)) == fingerprint(final_params(earlier, first))
 
 
 def test_an_exported_run_is_the_same_model(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -182,7 +181,7 @@ def test_an_exported_run_is_the_same_model(inputs: pathlib.Path, tmp_path: pathl
     out = epath.Path(tmp_path / "exported")
     export.export(workdir, out, mesh)
     _, params = loading.load_params(config, out, out, mesh)
-    assert checkpoint.fingerprint(params) == checkpoint.fingerprint(final_params(config, workdir))
+    assert fingerprint(params) == fingerprint(final_params(config, workdir))
     assert (out / "tokenizer.json").exists()
     with pytest.raises(FileExistsError, match="not empty"):
         export.export(workdir, out, mesh)
@@ -237,7 +236,7 @@ def test_a_stop_while_sampling_saves_and_the_run_goes_on_exactly(
         )
         assert actual == expected
     stopped = final_params(config, epath.Path(tmp_path / "stopped"))
-    assert checkpoint.fingerprint(stopped) == checkpoint.fingerprint(final_params(config, straight))
+    assert fingerprint(stopped) == fingerprint(final_params(config, straight))
 
 
 def test_an_update_that_is_not_finite_is_skipped_named_and_in_the_end_fatal(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import importlib.util
 import random
@@ -39,7 +40,7 @@ def unchanged(item: Object) -> Change:
     return Change(UNCHANGED, item, item)
 
 
-class Kind:
+class Kind(abc.ABC):
     """A kind of difference; subclasses have a `name` and say what happens to an object."""
 
     name: ClassVar[str]
@@ -48,21 +49,21 @@ class Kind:
         """Whether this can happen to the object and would be seen."""
         return True
 
+    @abc.abstractmethod
     def apply(self, rng: random.Random, item: Object, preset: Preset) -> tuple[Object | None, Object | None]:
         """The object before and after, None meaning absent.
 
         It runs before objects have places, so that the layout can make room for both versions: where the
         positions of the two differ, that difference is how far the object moves.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def sentence(self, subject: str, before: Object | None, after: Object | None, scene: Scene) -> str:
         """What happened, in English.
 
         `subject` is what to call the object in `scene`, which is A, or B for an object that A lacks: "the
         red cube", or "a red cube" for one that is new.
         """
-        raise NotImplementedError
 
 
 CHANGES: dict[str, Kind] = {}

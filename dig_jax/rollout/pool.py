@@ -57,21 +57,14 @@ class Pool:
     """A rollout under way, from `fill`; `drain` completes it.
 
     Attributes:
-      tokens, mask, logprobs, model_logprobs: [D,B*G,R] as in `Rollout`.
-      finished: bool [D,B*G].
-      steps: int32 scalar, as in `Rollout`.
+      drawn: the completions as far as they are; [D,B*G,...] where a finished rollout has [B,G,...].
       slots: see `Slots`.
       prompts: caches of all D * B prompts; None when each has a row of its own.
       rows: caches of the prompts in the D * A rows.
       cache: of the completions in the slots.
     """
 
-    tokens: jax.Array
-    mask: jax.Array
-    logprobs: jax.Array
-    model_logprobs: jax.Array
-    finished: jax.Array
-    steps: jax.Array
+    drawn: Rollout
     slots: Slots
     prompts: PromptCache | None
     rows: PromptCache
@@ -123,12 +116,14 @@ def fill(
     own = jnp.broadcast_to(jnp.arange(per_shard), (shards, per_shard))
     completion = own[..., None] * group + jnp.arange(slots)  # [D,A,S]
     return Pool(
-        tokens=results(first[0], sampling.pad_id),
-        mask=results(jnp.ones_like(first[1]), 0),
-        logprobs=results(first[1], 0),
-        model_logprobs=results(first[2], 0),
-        finished=is_end(first[0], sampling),
-        steps=jnp.int32(1),
+        drawn=Rollout(
+            tokens=results(first[0], sampling.pad_id),
+            mask=results(jnp.ones_like(first[1]), 0),
+            logprobs=results(first[1], 0),
+            model_logprobs=results(first[2], 0),
+            finished=is_end(first[0], sampling),
+            steps=jnp.int32(1),
+        ),
         slots=Slots(
             prompt=own,
             untaken=jnp.full_like(own, slots),
@@ -184,7 +179,7 @@ def run(model: Qwen3VL, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> P
       keys: as for `fill`.
       sampling: as for `fill`.
     """
-    shards, completions, longest = pool.tokens.shape
+    shards, completions, longest = pool.drawn.tokens.shape
     windows = [longest]
     while windows[0] > SHORTEST_WINDOW:
         windows.insert(0, -(-windows[0] // 2))
@@ -216,36 +211,27 @@ def run(model: Qwen3VL, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> P
 def to_rollout(pool: Pool, group: int) -> Rollout:
     """What was drawn so far, [D*B,G,...] for G = `group`."""
 
-    def by_prompt(x: jax.Array) -> jax.Array:
-        return x.reshape(-1, group, *x.shape[2:])
-
-    return Rollout(
-        tokens=by_prompt(pool.tokens),
-        mask=by_prompt(pool.mask),
-        logprobs=by_prompt(pool.logprobs),
-        model_logprobs=by_prompt(pool.model_logprobs),
-        finished=by_prompt(pool.finished),
-        steps=pool.steps,
-    )
+    # All but the number of steps, which is one for all.
+    return jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[2:]) if x.ndim else x, pool.drawn)
 
 
 def _step(model: Qwen3VL, keys: jax.Array, sampling: Sampling, window: int, pool: Pool) -> Pool:
     """One more token in every slot."""
-    slots = pool.slots
-    shards, completions, longest = pool.tokens.shape
+    slots, drawn = pool.slots, pool.drawn
+    shards, completions, longest = drawn.tokens.shape
     flat = (-1, slots.completion.shape[-1])  # [D*A,S]
     hidden, cache = model.decode(
         slots.token.reshape(flat), slots.length.reshape(flat) - 1, pool.rows, pool.cache, window=window
     )
-    drawn = sample(
+    sampled = sample(
         model.logits(hidden),
         _pick(keys, slots.completion).reshape(flat),
         slots.length.reshape(flat),
         sampling,
     )
-    tokens, logprobs, model_logprobs = (x.reshape(slots.token.shape) for x in drawn)
+    tokens, logprobs, model_logprobs = (x.reshape(slots.token.shape) for x in sampled)
     # A completion whose first token ended it, or is all it may have, was put into a slot for nothing.
-    running = ~_pick(pool.finished, slots.completion) & (slots.length < longest)
+    running = ~_pick(drawn.finished, slots.completion) & (slots.length < longest)
     ends = is_end(tokens, sampling)
     # Nowhere for idle slots: writing to completion B * G is dropped.
     target = jnp.where(running, slots.completion, completions)
@@ -259,12 +245,14 @@ def _step(model: Qwen3VL, keys: jax.Array, sampling: Sampling, window: int, pool
     finish = jax.vmap(lambda finished, which, ends: finished.at[which].set(ends, mode="drop"))
     pool = dataclasses.replace(
         pool,
-        tokens=write(pool.tokens, tokens),
-        mask=write(pool.mask, jnp.ones_like(logprobs)),
-        logprobs=write(pool.logprobs, logprobs),
-        model_logprobs=write(pool.model_logprobs, model_logprobs),
-        finished=finish(pool.finished, target, ends),
-        steps=pool.steps + 1,
+        drawn=Rollout(
+            tokens=write(drawn.tokens, tokens),
+            mask=write(drawn.mask, jnp.ones_like(logprobs)),
+            logprobs=write(drawn.logprobs, logprobs),
+            model_logprobs=write(drawn.model_logprobs, model_logprobs),
+            finished=finish(drawn.finished, target, ends),
+            steps=drawn.steps + 1,
+        ),
         cache=cache,
         slots=dataclasses.replace(slots, token=tokens, length=slots.length + 1),
     )
@@ -277,7 +265,7 @@ def _refill_slots(pool: Pool, free: jax.Array) -> Pool:
     group = _group(pool)
     order = jnp.cumsum(free, axis=-1)  # 1 for the first free slot of a row, 2 for the second, ...
     place = slots.untaken[..., None] + order - 1
-    taken = jnp.where(place < group, slots.prompt[..., None] * group + place, pool.tokens.shape[1])
+    taken = jnp.where(place < group, slots.prompt[..., None] * group + place, pool.drawn.tokens.shape[1])
     completion = jnp.where(free, taken, slots.completion)
     return dataclasses.replace(
         pool,
@@ -286,7 +274,7 @@ def _refill_slots(pool: Pool, free: jax.Array) -> Pool:
             completion=completion,
             untaken=jnp.minimum(slots.untaken + order[..., -1], group),
             length=jnp.where(free, 1, slots.length),
-            token=jnp.where(free, _pick(pool.tokens[..., 0], completion), slots.token),
+            token=jnp.where(free, _pick(pool.drawn.tokens[..., 0], completion), slots.token),
         ),
     )
 
@@ -320,22 +308,22 @@ def _refill_rows(pool: Pool) -> Pool:
 
 
 def _is_running(pool: Pool) -> jax.Array:
-    return jnp.any(pool.slots.completion < pool.tokens.shape[1]) | jnp.any(_free_rows(pool))
+    return jnp.any(pool.slots.completion < pool.drawn.tokens.shape[1]) | jnp.any(_free_rows(pool))
 
 
 def _free_rows(pool: Pool) -> jax.Array:
     """bool [D,A]: rows that are done with their prompt while another waits in their shard."""
-    idle = jnp.all(pool.slots.completion == pool.tokens.shape[1], axis=-1)
+    idle = jnp.all(pool.slots.completion == pool.drawn.tokens.shape[1], axis=-1)
     return idle & (pool.slots.next_prompt < _prompts_per_shard(pool))[:, None]
 
 
 def _prompts_per_shard(pool: Pool) -> int:
     every = pool.rows if pool.prompts is None else pool.prompts
-    return every.length.shape[0] // pool.tokens.shape[0]
+    return every.length.shape[0] // pool.drawn.tokens.shape[0]
 
 
 def _group(pool: Pool) -> int:
-    return pool.tokens.shape[1] // _prompts_per_shard(pool)
+    return pool.drawn.tokens.shape[1] // _prompts_per_shard(pool)
 
 
 def _pick(values: jax.Array, completion: jax.Array) -> jax.Array:

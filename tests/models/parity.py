@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, TextConfig, VisionConfig
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.qwen3_vl.published import architecture
 from dig_jax.models.qwen3_vl.weights import layouts
 from tests.models.conftest import Example, PromptMaker, Reference
 
@@ -41,48 +42,33 @@ def small_config(
     patch_size: int = 8,
     tied: bool = False,
 ) -> Qwen3VLConfig:
-    """A model of half a million parameters whose dimensions differ, so that a mix-up shows."""
-    text = TextConfig(
-        vocab_size=320,
-        hidden_size=width,
-        intermediate_size=width + 48,
-        num_hidden_layers=text_layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=head_dim,
-        rms_norm_eps=1e-6,
-        rope_theta=5_000_000.0,
-        mrope_section=mrope_section,
-        max_position_embeddings=4096,
-        initializer_range=0.5 * width**-0.5,
-    )
-    vision = VisionConfig(
-        depth=depth,
-        hidden_size=vision_width,
-        intermediate_size=vision_width + 32,
-        num_heads=vision_heads,
-        in_channels=3,
-        patch_size=patch_size,
-        temporal_patch_size=2,
-        spatial_merge_size=2,
-        out_hidden_size=width,
-        num_position_embeddings=positions,
-        deepstack_visual_indexes=taps,
-        initializer_range=vision_width**-0.5,
-    )
-    return with_special_tokens(text, vision, tied=tied)
+    """A model of half a million parameters whose dimensions differ, so that a mix-up shows.
 
-
-def with_special_tokens(text: TextConfig, vision: VisionConfig, *, tied: bool) -> Qwen3VLConfig:
-    """The last four words of the vocabulary stand for vision; tests draw text below 300."""
-    return Qwen3VLConfig(
-        text=text,
-        vision=vision,
-        image_token_id=text.vocab_size - 4,
-        video_token_id=text.vocab_size - 3,
-        vision_start_token_id=text.vocab_size - 2,
-        vision_end_token_id=text.vocab_size - 1,
-        tie_word_embeddings=tied,
+    The last four words of the vocabulary stand for images; tests draw text below 300.
+    """
+    return architecture("2B").resized(
+        text={
+            "vocab_size": 320,
+            "hidden_size": width,
+            "intermediate_size": width + 48,
+            "num_hidden_layers": text_layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "head_dim": head_dim,
+            "mrope_section": mrope_section,
+            "initializer_range": 0.5 * width**-0.5,
+        },
+        vision={
+            "depth": depth,
+            "hidden_size": vision_width,
+            "intermediate_size": vision_width + 32,
+            "num_heads": vision_heads,
+            "patch_size": patch_size,
+            "num_position_embeddings": positions,
+            "deepstack_visual_indexes": taps,
+            "initializer_range": vision_width**-0.5,
+        },
+        tied=tied,
     )
 
 
@@ -128,36 +114,21 @@ MORE_CONFIGS = {
 }
 
 # 143 million parameters, with the depths, heads and taps of the 2B model.
-MID_CONFIG = with_special_tokens(
-    TextConfig(
-        vocab_size=8192,
-        hidden_size=512,
-        intermediate_size=1280,
-        num_hidden_layers=28,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        head_dim=128,
-        rms_norm_eps=1e-6,
-        rope_theta=5_000_000.0,
-        mrope_section=(24, 20, 20),
-        max_position_embeddings=262144,
-        initializer_range=0.5 * 512**-0.5,
-    ),
-    VisionConfig(
-        depth=24,
-        hidden_size=384,
-        intermediate_size=1024,
-        num_heads=8,
-        in_channels=3,
-        patch_size=16,
-        temporal_patch_size=2,
-        spatial_merge_size=2,
-        out_hidden_size=512,
-        num_position_embeddings=2304,
-        deepstack_visual_indexes=(5, 11, 17),
-        initializer_range=384**-0.5,
-    ),
-    tied=True,
+MID_CONFIG = architecture("2B").resized(
+    text={
+        "vocab_size": 8192,
+        "hidden_size": 512,
+        "intermediate_size": 1280,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.5 * 512**-0.5,
+    },
+    vision={
+        "hidden_size": 384,
+        "intermediate_size": 1024,
+        "num_heads": 8,
+        "initializer_range": 384**-0.5,
+    },
 )
 MID_ROWS = [([(12, 20), (14, 10)], 60), ([(20, 14)], 30)]  # images, and words of text before them
 MID_BUCKET = {"prompt_length": 192, "num_patches": 384}

@@ -171,6 +171,29 @@ class Qwen3VLConfig:
             f"four different words below text_config.vocab_size ({self.text.vocab_size})",
         )
 
+    def resized(
+        self, *, text: Mapping[str, Any], vision: Mapping[str, Any], tied: bool | None = None
+    ) -> "Qwen3VLConfig":
+        """The same model in another size.
+
+        Args:
+          text, vision: the fields that change. Image features follow the width of the decoder; with another
+            vocabulary, its last four words stand for images.
+          tied: whether the head is the embedding; None leaves that.
+
+        Raises:
+          ValueError: the fields contradict each other.
+        """
+        decoder = dataclasses.replace(self.text, **text)
+        tower = dataclasses.replace(self.vision, **{"out_hidden_size": decoder.hidden_size, **vision})
+        changes: dict[str, Any] = {"text": decoder, "vision": tower}
+        if decoder.vocab_size != self.text.vocab_size:
+            names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+            changes |= zip(names, range(decoder.vocab_size - 4, decoder.vocab_size), strict=True)
+        if tied is not None:
+            changes["tie_word_embeddings"] = tied
+        return dataclasses.replace(self, **changes)
+
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Qwen3VLConfig":
         """Reads the content of a config.json.
