@@ -103,16 +103,23 @@ class PairEncoder:
         tokens = 2 * (pixels // self.image_config.factor**2)
         return Bucket(text + tokens, tokens * merge_size**2)
 
-    def __call__(self, pairs: Sequence[Pair], bucket: Bucket) -> Batch:
+    def __call__(
+        self, pairs: Sequence[Pair], bucket: Bucket, answers: Sequence[np.ndarray] | None = None
+    ) -> Batch:
         """Encodes pairs, padded to the P and N of `bucket`.
+
+        Args:
+          pairs: B pairs.
+          bucket: P and N.
+          answers: float [n, 4] each, the boxes that the answers to learn name; None for the true ones.
 
         Raises:
           ValueError: naming the pair, when it does not fit into P, N, R or max_boxes.
         """
         prompts, all_images = [], []
         boxes = np.zeros((len(pairs), self._max_boxes, 4), np.float32)
-        answers = np.full((len(pairs), self._max_answer_length), self._tokenizer.pad_id, np.int32)
-        answer_mask = np.zeros(answers.shape, np.float32)
+        answer_tokens = np.full((len(pairs), self._max_answer_length), self._tokenizer.pad_id, np.int32)
+        answer_mask = np.zeros(answer_tokens.shape, np.float32)
         cell_targets = np.zeros((len(pairs), bucket.prompt_length), np.float32)
         cell_mask = np.zeros_like(cell_targets)
         for row, pair in enumerate(pairs):
@@ -123,8 +130,8 @@ class PairEncoder:
             all_images.append(images)
             boxes[row, : len(pair.boxes)] = pair.boxes
             if self._max_answer_length:
-                answer = self._answer(pair)
-                answers[row, : len(answer)] = answer
+                answer = self._answer(pair, pair.boxes if answers is None else answers[row])
+                answer_tokens[row, : len(answer)] = answer
                 answer_mask[row, : len(answer)] = 1
             targets = changed_cells(pair.boxes, images[-1][1], self.image_config.merge_size).ravel()
             slots = np.flatnonzero(prompt == self._tokenizer.image_token_id)[-len(targets) :]
@@ -140,7 +147,7 @@ class PairEncoder:
             ),
             boxes=boxes,
             num_boxes=np.array([len(pair.boxes) for pair in pairs], np.int32),
-            answers=answers,
+            answers=answer_tokens,
             answer_mask=answer_mask,
             cell_targets=cell_targets,
             cell_mask=cell_mask,
@@ -153,8 +160,8 @@ class PairEncoder:
             self._prompts[grids] = prompt_ids(self._tokenizer, self._question, grids, merge_size)
         return self._prompts[grids]
 
-    def _answer(self, pair: Pair) -> list[int]:
-        answer = answer_ids(self._tokenizer, pair.boxes, self._answer_step)
+    def _answer(self, pair: Pair, boxes: np.ndarray) -> list[int]:
+        answer = answer_ids(self._tokenizer, boxes, self._answer_step)
         if len(answer) > self._max_answer_length:
             raise ValueError(
                 f"{pair.id}: the answer takes {len(answer)} tokens, but max_answer_length is "

@@ -14,11 +14,12 @@ from etils import epath
 from dig_jax.data.augment import Augment
 from dig_jax.data.buckets import Bucket, Padding, derive_buckets, smallest_bucket
 from dig_jax.data.encode import Batch, PairEncoder
+from dig_jax.data.noise import NO_NOISE, CountNoise
 from dig_jax.data.records import BadRecord, Pair, PairSource, open_pairs
 
 logger = logging.getLogger("dig_jax")
 
-_ORDER_STREAM, _AUGMENT_STREAM = 0, 1  # keep the random numbers of order and augmentation apart
+_ORDER_STREAM, _AUGMENT_STREAM, _NOISE_STREAM = 0, 1, 2  # random numbers that are kept apart
 
 
 class PairDataset:
@@ -142,6 +143,7 @@ class PairLoader:
       shuffle: False keeps the order of the dataset, for evaluation.
       group_sizes: whether batches of a shuffled epoch are made of pairs of one bucket, where that works out.
       augment: see `Augment`.
+      count_noise: of the answers to learn.
       readahead: how many of the following batches a background thread prepares while one is used; 0 for none.
       process_index, process_count: this process's share of a batch.
 
@@ -164,6 +166,7 @@ class PairLoader:
         shuffle: bool,
         group_sizes: bool,
         augment: Augment,
+        count_noise: CountNoise = NO_NOISE,
         readahead: int = 0,
         process_index: int = 0,
         process_count: int = 1,
@@ -176,6 +179,7 @@ class PairLoader:
         self._encoder = encoder
         self._seed = seed
         self._augment = augment
+        self._count_noise = count_noise
         self.num_pairs = len(dataset)
         self.batch_size = global_batch_size // process_count
         self._global_batch_size = global_batch_size
@@ -224,12 +228,20 @@ class PairLoader:
 
     def _load(self, step: int) -> Batch:
         first = step * self._global_batch_size + self._first_row
-        pairs = [self._pair(position) for position in range(first, first + self.batch_size)]
-        return self._encoder(pairs, self.bucket(step))
+        positions = range(first, first + self.batch_size)
+        pairs = [self._pair(position) for position in positions]
+        answers = [
+            self._count_noise(pair.boxes, self._rng(_NOISE_STREAM, position))
+            for pair, position in zip(pairs, positions, strict=True)
+        ]
+        return self._encoder(pairs, self.bucket(step), answers)
 
     def _pair(self, position: int) -> Pair:
         pair = self._readable(self._index(position))
-        return self._augment(pair, np.random.default_rng([self._seed, _AUGMENT_STREAM, position]))
+        return self._augment(pair, self._rng(_AUGMENT_STREAM, position))
+
+    def _rng(self, stream: int, number: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, stream, number])
 
     def _readable(self, index: int) -> Pair:
         """Pair number `index`, or in the place of an unreadable one, the next that takes the same bucket."""
@@ -253,7 +265,7 @@ class PairLoader:
     def _draw_order(self, epoch: int) -> np.ndarray:
         if not self._shuffle:
             return np.arange(self.num_pairs)
-        rng = np.random.default_rng([self._seed, _ORDER_STREAM, epoch])
+        rng = self._rng(_ORDER_STREAM, epoch)
         order = rng.permutation(self.num_pairs)
         # With one bucket, grouping leaves the order as it is.
         return self._grouped(order, epoch, rng) if self._group_sizes and self._padding.several else order

@@ -12,6 +12,7 @@ from dig_jax.data.buckets import Bucket
 from dig_jax.data.encode import PairEncoder, changed_cells
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
+from dig_jax.data.noise import CountNoise
 from dig_jax.models.qwen3_vl.hf import load_config
 from tests.data.conftest import NUM_TRAIN
 from tests.data.drawn_pairs import draw_pair, write_pairs
@@ -198,6 +199,16 @@ def test_prompts_show_the_two_images_then_the_question(make_loader, tokenizer):
     image = "<|vision_start|>" + "<|image_pad|>" * 16 + "<|vision_end|>"
     assert text == f"<|im_start|>user\n{image * 2}Find differences.<|im_end|>\n<|im_start|>assistant\n"
     np.testing.assert_array_equal(prompts.patch_image[0], [1] * 64 + [2] * 64)
+
+
+def test_count_noise_changes_answers_but_not_labels(make_loader):
+    plain, noisy = make_loader(), make_loader(count_noise=CountNoise(share=1.0, max_boxes=1))
+    for step in range(3):
+        expected, batch = plain.batch(step), noisy.batch(step)
+        np.testing.assert_array_equal(batch.boxes, expected.boxes)
+        np.testing.assert_array_equal(batch.cell_targets, expected.cell_targets)
+        assert not (batch.answers == expected.answers).all(axis=1).any()
+    assert_same(noisy.batch(1), make_loader(count_noise=CountNoise(share=1.0, max_boxes=1)).batch(1))
 
 
 def test_cell_targets_lie_on_the_tokens_of_the_last_image(make_encoder, tokenizer):
