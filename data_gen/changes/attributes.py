@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import random
 
@@ -10,21 +11,32 @@ from data_gen.scene import PLAIN, texture_word
 from data_gen.shapes import shape
 
 
+class Became(Kind):
+    """An object that is in both scenes and of which one word says what it has become."""
+
+    def sentence(self, subject: str, before: Object | None, after: Object | None, scene: Scene) -> str:
+        assert before is not None and after is not None
+        return f"{subject} became {self.word(before, after)}"
+
+    @abc.abstractmethod
+    def word(self, before: Object, after: Object) -> str:
+        """What it is now."""
+
+
 @register
-class Color(Kind):
+class Color(Became):
     name = "color"
 
     def apply(self, rng: random.Random, item: Object, preset: Preset) -> tuple[Object, Object]:
         color = other(rng, preset.colors, item.color)
         return item, dataclasses.replace(item, color=color, rgb=preset.colors[color])
 
-    def sentence(self, subject: str, before: Object | None, after: Object | None, scene: Scene) -> str:
-        assert after is not None
-        return f"{subject} became {after.color}"
+    def word(self, before: Object, after: Object) -> str:
+        return after.color
 
 
 @register
-class Material(Kind):
+class Material(Became):
     name = "material"
 
     def suits(self, item: Object, preset: Preset) -> bool:
@@ -33,9 +45,8 @@ class Material(Kind):
     def apply(self, rng: random.Random, item: Object, preset: Preset) -> tuple[Object, Object]:
         return item, dataclasses.replace(item, material=rng.choice(self._choices(item, preset)))
 
-    def sentence(self, subject: str, before: Object | None, after: Object | None, scene: Scene) -> str:
-        assert after is not None
-        return f"{subject} became {after.material}"
+    def word(self, before: Object, after: Object) -> str:
+        return after.material
 
     @staticmethod
     def _choices(item: Object, preset: Preset) -> list[str]:
@@ -47,32 +58,30 @@ class Material(Kind):
 
 
 @register
-class Shape(Kind):
+class Shape(Became):
     name = "shape"
 
     def apply(self, rng: random.Random, item: Object, preset: Preset) -> tuple[Object, Object]:
         return item, dataclasses.replace(item, shape=other(rng, preset.shapes, item.shape))
 
-    def sentence(self, subject: str, before: Object | None, after: Object | None, scene: Scene) -> str:
-        assert after is not None
-        return f"{subject} became {with_article(shape(after.shape).noun)}"
+    def word(self, before: Object, after: Object) -> str:
+        return with_article(shape(after.shape).noun)
 
 
 @register
-class Size(Kind):
+class Size(Became):
     name = "size"
 
     def apply(self, rng: random.Random, item: Object, preset: Preset) -> tuple[Object, Object]:
         size = other(rng, preset.sizes, item.size)
         return item, dataclasses.replace(item, size=size, radius=preset.sizes[size])
 
-    def sentence(self, subject: str, before: Object | None, after: Object | None, scene: Scene) -> str:
-        assert before is not None and after is not None
-        return f"{subject} became {'larger' if after.radius > before.radius else 'smaller'}"
+    def word(self, before: Object, after: Object) -> str:
+        return "larger" if after.radius > before.radius else "smaller"
 
 
 @register
-class Texture(Kind):
+class Texture(Became):
     """From one texture to another; an object of one colour stays one."""
 
     name = "texture"
@@ -83,9 +92,8 @@ class Texture(Kind):
     def apply(self, rng: random.Random, item: Object, preset: Preset) -> tuple[Object, Object]:
         return item, dataclasses.replace(item, texture=other(rng, preset.textures, item.texture))
 
-    def sentence(self, subject: str, before: Object | None, after: Object | None, scene: Scene) -> str:
-        assert after is not None
-        return f"{subject} became {texture_word(after.texture)}"
+    def word(self, before: Object, after: Object) -> str:
+        return texture_word(after.texture)
 
 
 def with_article(noun: str) -> str:
