@@ -1,6 +1,9 @@
 # Shared by the scripts beside it; not a command itself.
 # shellcheck shell=bash
 
+# What most scripts read from the command line; `read_options` sets them.
+name='' zone='' project='' queued='' dry_run='' rest=()
+
 die() {
   echo "error: $*" >&2
   exit 2
@@ -8,19 +11,116 @@ die() {
 
 # usage FILE: prints the comment at the top of a script, which is its help.
 usage() {
-  awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$1"
+  awk 'NR > 1 && !/^#/ { exit } NR > 1 && !/^# shellcheck/ { sub(/^# ?/, ""); print }' "$1"
 }
 
-# required OPTION VALUE: ends with a message when the value is empty.
+# read_options 'NAME= SWITCH --' "$@": sets a variable for every option that a script knows: '' without it, VALUE after
+# --NAME=VALUE, yes after --SWITCH. With '--' in the list, what follows '--' goes to the array `rest`. Every script
+# knows --dry_run and --help.
+read_options() {
+  local known=" ${1//$'\n'/ } dry_run " argument key
+  for key in $known; do
+    [ "$key" = -- ] || printf -v "${key%=}" ''
+  done
+  shift
+  while [ $# -gt 0 ]; do
+    argument=$1 key=${1#--}
+    shift
+    case "$argument" in
+      -h | --help) usage "$0"; exit 0 ;;
+      --) [[ $known == *' -- '* ]] || die "unknown argument '--'; see --help"; rest=("$@"); return ;;
+      --*=*) key=${key%%=*}=; [[ $known == *" $key "* ]] || die "unknown argument '$argument'; see --help"
+        printf -v "${key%=}" %s "${argument#*=}" ;;
+      --*) [[ $known == *" $key "* ]] || die "unknown argument '$argument'; see --help"
+        printf -v "$key" yes ;;
+      *) die "unknown argument '$argument'; see --help" ;;
+    esac
+  done
+}
+
+# required OPTION ...: ends with a message when one of these options was not given.
 required() {
-  [ -n "$2" ] || die "$1 is required; see --help"
+  local key
+  for key in "$@"; do
+    [ -n "${!key}" ] || die "--$key is required; see --help"
+  done
+}
+
+# whole_number OPTION: ends with a message when its value is not one.
+whole_number() {
+  [[ ${!1} =~ ^[0-9]+$ ]] || die "--$1=${!1}: expected a whole number"
+}
+
+# checkout: prints the folder of the checkout that these scripts are part of.
+checkout() {
+  git -C "$(dirname "${BASH_SOURCE[0]}")" rev-parse --show-toplevel
+}
+
+# in_checkout OPTION PATH: ends with a message unless PATH is inside the checkout and there.
+in_checkout() {
+  local root
+  root=$(checkout)
+  case "$2" in /* | ../*) die "--$1=$2: expected a path inside the checkout, relative to it" ;; esac
+  [ -e "$root/$2" ] || die "--$1=$2: no such file in $root"
+}
+
+# need PROGRAM HINT: ends with a message when a program is not there, unless this is a dry run.
+need() {
+  [ -n "$dry_run" ] || command -v "$1" >/dev/null || die "$1 is not on PATH; $2"
 }
 
 need_gcloud() {
-  command -v gcloud >/dev/null || die "gcloud is not on PATH; install the Google Cloud CLI and run 'gcloud init'"
+  need gcloud "install the Google Cloud CLI and run 'gcloud init'"
 }
 
-# on_workers NAME ZONE PROJECT WORKER COMMAND: runs a command on one host ("0") or on every host ("all") of the slice.
+# run COMMAND ...: runs a command; in a dry run it is printed instead, as a shell would read it.
+run() {
+  if [ -z "$dry_run" ]; then
+    "$@"
+    return
+  fi
+  printf '%s' "$1"
+  shift
+  [ $# -eq 0 ] || printf ' %q' "$@"
+  echo
+}
+
+# where: fills the array `place` with the options that say where the slice is.
+where() {
+  place=(--zone="$zone" ${project:+--project="$project"})
+}
+
+# on_workers WORKER COMMAND: runs a command on one host ("0") or on every host ("all") of the slice.
 on_workers() {
-  gcloud compute tpus tpu-vm ssh "$1" --zone="$2" ${3:+--project="$3"} --worker="$4" --command="$5"
+  run gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker="$1" --command="$2"
+}
+
+# slice_state: prints where the slice is in its life. Of a queued resource: WAITING_FOR_RESOURCES, PROVISIONING, ACTIVE,
+# SUSPENDED, FAILED ...; of a VM: CREATING, READY, PREEMPTED, TERMINATED ... MISSING when there is none, UNKNOWN when
+# gcloud did not say, for whatever reason.
+slice_state() {
+  local kind=tpu-vm field=state answer
+  if [ -n "$queued" ]; then kind=queued-resources field=state.state; fi
+  if answer=$(run gcloud compute tpus "$kind" describe "$name" "${place[@]}" --format="value($field)" 2>&1); then
+    if [ -n "$dry_run" ]; then echo "$answer"; else echo "${answer##*$'\n'}"; fi
+  elif [[ $answer == *NOT_FOUND* ]]; then
+    echo MISSING
+  else
+    echo "$answer" >&2
+    echo UNKNOWN
+  fi
+}
+
+# run_state: prints how the run on host 0 is: "none", "running", "exit CODE", "lost" when it was cut off without a
+# code, or "unreachable" when the host does not answer.
+run_state() {
+  local answer
+  if answer=$(on_workers 0 "cd dig_jax 2>/dev/null && [ -e run.pid ] || { echo none; exit; }
+  if [ -e run.exit ]; then echo \"exit \$(cat run.exit)\"
+  elif kill -0 \"\$(cat run.pid)\" 2>/dev/null; then echo running
+  else echo lost; fi"); then
+    if [ -n "$dry_run" ]; then echo "$answer"; else echo "${answer##*$'\n'}"; fi
+  else
+    echo unreachable
+  fi
 }
