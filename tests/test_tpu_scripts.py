@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -35,7 +36,9 @@ COMMANDS = {
 }
 
 # One slice whose only host is the folder `host`, which goes away with the slice. Installing is only noted.
-FAKE_GCLOUD = """#!/usr/bin/env python3
+FAKE_GCLOUD = (
+    f"#!{sys.executable} -SE"
+    """
 import json, os, shutil, subprocess, sys
 from pathlib import Path
 cloud, args = Path(os.environ["FAKE_CLOUD"]), sys.argv[1:]
@@ -71,6 +74,7 @@ elif verb == "ssh":
     if "apt-get" not in command and "import jax" not in command and " -F " not in command:
         sys.exit(subprocess.run(["bash", "-c", command], cwd=host).returncode)
 """
+)
 
 # The training run: what becomes of it, and of the slice under it, is the next line of `plan`.
 FAKE_PYTHON = """#!/bin/bash
