@@ -137,7 +137,7 @@ def _learner(graphdef: nnx.GraphDef, shapes: Shapes, chunk: int) -> Learner:
     config = base.get_config()
     return Learner(
         graphdef=graphdef,
-        optimizer=make_optimizer(config.optimizer, 1)[0],
+        optimizer=make_optimizer(config.optimizer),
         grpo=settings.grpo_config(config),
         sft=sft.SFTConfig(aux_weight=0.0, token_yes=0, token_no=1),
         temperature=1.0,

@@ -23,7 +23,7 @@ from dig_jax.models.qwen3_vl.hf import load_config
 from dig_jax.programs import train_programs
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.sampler import Sampler
-from dig_jax.train import grpo_step, sft_config
+from dig_jax.steps import grpo_step, sft_config
 
 
 class InMemory(list[Pair]):
@@ -71,10 +71,9 @@ class DigJaxSide:
             graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh)
         )
         sampler = Sampler(sampling_programs, tokenizer, settings.reward_config(config))
-        optimizer, _ = make_optimizer(config.optimizer, 1)
         learner = Learner(
             graphdef=graphdef,
-            optimizer=optimizer,
+            optimizer=make_optimizer(config.optimizer),
             grpo=settings.grpo_config(config),
             sft=sft_config(config, tokenizer),
             temperature=config.rollout.temperature,
@@ -85,7 +84,14 @@ class DigJaxSide:
         )
         collector = Collector(config, sampler, loader, learner.grpo)
         programs = train_programs(learner, params, mesh)
-        self._step = grpo_step(config, programs, collector, programs.reference(params), mesh)
+        self._step = grpo_step(
+            config,
+            programs,
+            collector,
+            programs.reference(params),
+            mesh,
+            rates=lambda update: config.optimizer.learning_rate,
+        )
         self._state = programs.init(params)
         prompts = encoder(pairs[:1], loader.bucket(0)).prompts
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))

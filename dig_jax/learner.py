@@ -31,20 +31,24 @@ class TrainState:
     Attributes:
         params: the policy's parameters, frozen ones included.
         opt_state: optax state of `optimizer`, for the trained parameters alone.
-        updates: int32, optimizer updates applied or skipped so far.
         skipped: int32, non-finite updates skipped in a row.
     """
 
     params: nnx.State
     opt_state: optax.OptState
-    updates: jax.Array
     skipped: jax.Array
 
 
-def make_optimizer(
-    config: ConfigDict, total_updates: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """AdamW with global-norm clipping, and its learning-rate schedule (a function of the update count)."""
+def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """AdamW with global-norm clipping. Its learning rate is a part of its state: see `with_learning_rate`."""
+    adamw = optax.inject_hyperparams(optax.adamw, static_args=("b1", "b2", "weight_decay"))(
+        learning_rate=config.learning_rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+
+
+def learning_rates(config: ConfigDict, total_updates: int) -> optax.Schedule:
+    """The learning rate as a function of the number of updates before."""
     peak, warmup = config.learning_rate, config.warmup_updates
     rest = max(1, total_updates - warmup)
     after = {
@@ -52,11 +56,15 @@ def make_optimizer(
         "linear": optax.linear_schedule(peak, 0.0, rest),
         "cosine": optax.cosine_decay_schedule(peak, rest),
     }[config.schedule]
-    schedule = optax.join_schedules(
+    return optax.join_schedules(
         [optax.linear_schedule(peak / (warmup + 1), peak, max(1, warmup)), after], [warmup]
     )
-    adamw = optax.adamw(schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw), schedule
+
+
+def with_learning_rate(state: TrainState, learning_rate: float) -> TrainState:
+    """The state, with the learning rate of the next update. No program depends on which it is."""
+    opt_state = optax.tree_utils.tree_set(state.opt_state, learning_rate=np.float32(learning_rate))
+    return dataclasses.replace(state, opt_state=opt_state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +96,7 @@ class Learner:
     def init(self, params: nnx.State) -> TrainState:
         """The state before the first update."""
         trained, _ = freeze.split(params, self.frozen)
-        return TrainState(params, self.optimizer.init(trained), jnp.int32(0), jnp.int32(0))
+        return TrainState(params, self.optimizer.init(trained), jnp.int32(0))
 
     def logprobs(self, params: nnx.State, batch: Experience) -> jax.Array:
         """Log-probs [B, G, R] of the batch's tokens under `params`, micro-batch by micro-batch."""
@@ -138,7 +146,7 @@ class Learner:
         skipped = jnp.where(finite, 0, state.skipped + 1)
         metrics = {**metrics, "grad_norm": norm, "skipped_updates": 1.0 - finite}
         params = nnx.merge_state(trained, frozen)
-        return TrainState(params, opt_state, state.updates + 1, skipped), metrics
+        return TrainState(params, opt_state, skipped), metrics
 
 
 def accumulate(loss_fn: LossFn, params: nnx.State, micro_batches: Any) -> tuple[nnx.State, Metrics]:

@@ -9,35 +9,29 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import freeze, loading, parallel, settings, sft
+from dig_jax import freeze, loading, parallel, settings
 from dig_jax.checkpoint import Checkpoints
 from dig_jax.data.loader import PairLoader
-from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
+from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.evaluate import Evaluation, evaluate
 from dig_jax.experience import Collector
 from dig_jax.fingerprint import fingerprint
 from dig_jax.folder import write_json
-from dig_jax.learner import Learner, TrainState, make_optimizer
+from dig_jax.learner import Learner, learning_rates, make_optimizer
 from dig_jax.model_folder import copy_model_files, find_model, find_workdir, hf_files
-from dig_jax.policy import Experience
-from dig_jax.programs import TrainPrograms, train_programs
+from dig_jax.programs import train_programs
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.runlog import RunLog
 from dig_jax.sampler import Sampler
+from dig_jax.steps import grpo_step, sft_config, sft_step
 from dig_jax.stopping import Stop, Stopped
-
-Metrics = dict[str, float]
-Step = Callable[[TrainState, int], tuple[TrainState, Metrics, list["SkippedUpdate"]]]
-Batched = TypeVar("Batched")
 
 logger = logging.getLogger("dig_jax")
 
@@ -73,12 +67,12 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
     # Model: parameters land on the mesh as `parallel.RULES` say.
     graphdef, params = loading.load_params(config, model_folder, init_folder, mesh)
     updates_per_step = config.batch.prompts // config.batch.update_prompts
-    optimizer, schedule = make_optimizer(config.optimizer, config.num_steps * updates_per_step)
+    schedule = learning_rates(config.optimizer, config.num_steps * updates_per_step)
     sampling_programs = rollout_programs(graphdef, params, sampling_mesh)
     sampler = Sampler(sampling_programs, tokenizer, settings.reward_config(config), stop.check)
     learner = Learner(
         graphdef=graphdef,
-        optimizer=optimizer,
+        optimizer=make_optimizer(config.optimizer),
         grpo=settings.grpo_config(config),
         sft=sft_config(config, tokenizer),
         temperature=config.rollout.temperature,
@@ -109,11 +103,12 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
     log.padding({"training": train_data, "held-out": eval_data})
 
     # Compiled steps.
+    rates = lambda update: float(schedule(update))  # noqa: E731
     if config.algorithm == "grpo":
         collector = Collector(config, sampler, train_data, learner.grpo)
-        train_step = grpo_step(config, programs, collector, reference, mesh)
+        train_step = grpo_step(config, programs, collector, reference, mesh, rates)
     else:
-        train_step = sft_step(config, programs, train_data, mesh)
+        train_step = sft_step(config, programs, train_data, mesh, rates)
 
     def is_due(every: int) -> bool:
         return progress.step % every == 0 or progress.step == config.num_steps
@@ -137,7 +132,6 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
             stop.check()
             start = time.perf_counter()
             state, metrics, skipped = train_step(state, progress.step)
-            metrics["learning_rate"] = float(schedule(int(state.updates) - 1))
             metrics["time/step"] = time.perf_counter() - start
             progress.step += 1
             log.step(progress.step, config.num_steps, metrics)
@@ -206,12 +200,6 @@ def _check_skipped(in_a_row: int, config: ConfigDict, step: int, workdir: epath.
         )
 
 
-def sft_config(config: ConfigDict, tokenizer: Tokenizer) -> sft.SFTConfig:
-    """The supervised loss; its auxiliary question is answered with the tokens "1" (yes) and "0" (no)."""
-    yes, no = (tokenizer.encode(text)[0] for text in "10")
-    return sft.SFTConfig(aux_weight=config.sft.aux_weight, token_yes=yes, token_no=no)
-
-
 def run_evaluation(config: ConfigDict, sampler: Sampler, params: nnx.State, loader: PairLoader) -> Evaluation:
     """Evaluates on the held-out pairs that `config.eval` names."""
     return evaluate(
@@ -225,121 +213,3 @@ def run_evaluation(config: ConfigDict, sampler: Sampler, params: nnx.State, load
         rows=config.rollout.rows,
         seed=config.seed,
     )
-
-
-def grpo_step(
-    config: ConfigDict,
-    programs: TrainPrograms,
-    collector: Collector,
-    reference: nnx.State | None,
-    mesh: jax.sharding.Mesh,
-) -> Step:
-    """One GRPO step: experience for `batch.prompts` prompts, then updates on `batch.update_prompts` each."""
-    num_updates = config.batch.prompts // config.batch.update_prompts
-    # With a single update per step the policy's log-probs before it are those of the update itself.
-    needs_old = num_updates > 1
-
-    def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
-        collected = collector.collect(state.params, index)
-        start = time.perf_counter()
-        slices = [_score(state, part) for part in _cut(collected.experience, num_updates)]
-        jax.block_until_ready(slices)
-        scored = time.perf_counter()
-        parts = []
-        for part in slices:
-            state, figures = programs.update_grpo(state, part)
-            parts.append(jax.device_get(figures))
-        end = time.perf_counter()
-        seconds = collected.seconds | {"score": scored - start, "update": end - scored}
-        sampling_seconds = max(seconds["rollout"], 1e-9)
-        metrics = {
-            **collected.metrics,
-            **{f"grpo/{name}": value for name, value in _mean(parts).items()},
-            **{f"time/{name}": value for name, value in seconds.items()},
-            "tokens_per_second/rollout": collected.response_tokens / sampling_seconds,
-            "tokens_per_second/step": collected.response_tokens / sum(seconds.values()),
-        }
-        return state, metrics, _skipped(parts, collected.ids)
-
-    def _score(state: TrainState, experience: Experience) -> Experience:
-        experience = parallel.put_batch(experience, mesh)
-        if reference is not None:
-            ref = programs.logprobs(reference, experience)
-            experience = dataclasses.replace(experience, ref_logprobs=ref)
-        if needs_old:
-            old = programs.logprobs(state.params, experience)
-            experience = dataclasses.replace(experience, old_logprobs=old)
-        return experience
-
-    return step
-
-
-def sft_step(
-    config: ConfigDict, programs: TrainPrograms, loader: PairLoader, mesh: jax.sharding.Mesh
-) -> Step:
-    """One supervised step on `batch.prompts` pairs, an update per `batch.update_prompts` of them."""
-    num_updates = config.batch.prompts // config.batch.update_prompts
-
-    def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
-        start = time.perf_counter()
-        batch = loader.batch(index)
-        loaded = time.perf_counter()
-        examples = sft.Supervised(
-            batch.prompts, batch.answers, batch.answer_mask, batch.cell_mask, batch.cell_targets
-        )
-        parts = []
-        for part in _cut(examples, num_updates):
-            state, figures = programs.update_sft(state, parallel.put_batch(part, mesh))
-            parts.append(jax.device_get(figures))
-        seconds = {"data": loaded - start, "update": time.perf_counter() - loaded}
-        metrics = {
-            **{f"sft/{name}": value for name, value in _mean(parts).items()},
-            **loader.figures(index),
-            **{f"time/{name}": value for name, value in seconds.items()},
-        }
-        return state, metrics, _skipped(parts, np.array(batch.ids))
-
-    return step
-
-
-@dataclasses.dataclass(frozen=True)
-class SkippedUpdate:
-    """An update that was not made, because its loss or gradient was not finite.
-
-    Attributes:
-        number: within its step, from 0.
-        ids: the pairs it was computed on, of all processes.
-        figures: its loss and gradient norm.
-    """
-
-    number: int
-    ids: list[str]
-    figures: Metrics
-
-
-def _skipped(parts: list[dict[str, np.ndarray]], ids: np.ndarray) -> list[SkippedUpdate]:
-    """The skipped ones of a step's updates; every process sees the same metrics, and its own ids."""
-    return [
-        SkippedUpdate(
-            number,
-            parallel.gather_texts(own.tolist()),
-            {key: float(part[key]) for key in ("loss", "grad_norm")},
-        )
-        for number, (part, own) in enumerate(zip(parts, np.split(ids, len(parts)), strict=True))
-        if part["skipped_updates"]
-    ]
-
-
-def _cut(batch: Batched, count: int) -> list[Batched]:
-    """Cuts the rows [B, ...] of every leaf into `count` equal parts."""
-    rows = jax.tree.leaves(batch)[0].shape[0] // count
-    return [jax.tree.map(lambda x, i=i: x[i * rows : (i + 1) * rows], batch) for i in range(count)]
-
-
-def _mean(parts: list[dict[str, np.ndarray]]) -> Metrics:
-    """Metrics of a step from those of its updates: the maximum of `*_max`, the mean of the others."""
-    columns = {name: [part[name] for part in parts] for name in parts[0]}
-    return {
-        name: float(max(values) if name.endswith("_max") else np.mean(values))
-        for name, values in columns.items()
-    }

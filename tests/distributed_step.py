@@ -14,7 +14,7 @@ import numpy as np  # noqa: E402  after the devices are set up
 from etils import epath  # noqa: E402
 
 from configs import base  # noqa: E402
-from dig_jax import freeze, loading, parallel, settings, train  # noqa: E402
+from dig_jax import freeze, loading, parallel, settings, steps  # noqa: E402
 from dig_jax.data.tokenizer import load_tokenizer  # noqa: E402
 from dig_jax.experience import Collected, Collector  # noqa: E402
 from dig_jax.learner import Learner, make_optimizer  # noqa: E402
@@ -47,9 +47,9 @@ def main() -> None:
     collector = Collector(config, sampler, loading.train_loader(config, model, tokenizer), loss)
     learner = Learner(
         graphdef=graphdef,
-        optimizer=make_optimizer(config.optimizer, 1)[0],
+        optimizer=make_optimizer(config.optimizer),
         grpo=loss,
-        sft=train.sft_config(config, tokenizer),
+        sft=steps.sft_config(config, tokenizer),
         temperature=1.0,
         allowed=sampler.sampling(1.0).allowed(loading.vocab_rows(model)),
         chunk=config.model.head_chunk,
@@ -63,7 +63,8 @@ def main() -> None:
     advantages = np.stack([np.cos(prompts), -np.cos(prompts)], axis=1).astype(np.float32)
     experience = dataclasses.replace(experience, advantages=advantages)
     programs = train_programs(learner, params, mesh)
-    step = train.grpo_step(config, programs, FixedCollector(experience), programs.reference(params), mesh)
+    reference, rates = programs.reference(params), lambda update: config.optimizer.learning_rate
+    step = steps.grpo_step(config, programs, FixedCollector(experience), reference, mesh, rates)
     state = programs.init(jax.tree.map(jax.numpy.copy, params))
     _, metrics, _ = step(state, 0)
     gate = params["text"]["layers"]["mlp"]["gate_proj"]["kernel"].get_value()

@@ -40,7 +40,7 @@ class Side:
         self.graphdef, self.params = loading.load_params(config, folder, folder, self.mesh)
         self.learner = Learner(
             graphdef=self.graphdef,
-            optimizer=make_optimizer(config.optimizer, 1)[0],
+            optimizer=make_optimizer(config.optimizer),
             grpo=settings.grpo_config(config),
             sft=sft.SFTConfig(aux_weight=0.0, token_yes=1, token_no=0),
             temperature=1.0,

@@ -58,7 +58,7 @@ def make_learner(model, frozen: frozenset[str]) -> tuple[Learner, TrainState]:
     graphdef, params = nnx.split(model, nnx.Param)
     learner = Learner(
         graphdef=graphdef,
-        optimizer=make_optimizer(config.optimizer, 1)[0],
+        optimizer=make_optimizer(config.optimizer),
         grpo=settings.grpo_config(config),
         sft=sft.SFTConfig(aux_weight=0.0, token_yes=0, token_no=1),
         temperature=1.0,

@@ -95,7 +95,7 @@ def make_learner(plan: Plan, graphdef: nnx.GraphDef) -> Learner:
     config = plan.config
     return Learner(
         graphdef=graphdef,
-        optimizer=make_optimizer(config.optimizer, config.num_steps)[0],
+        optimizer=make_optimizer(config.optimizer),
         grpo=settings.grpo_config(config),
         sft=sft.SFTConfig(aux_weight=0.0, token_yes=1, token_no=0),
         temperature=config.rollout.temperature,

@@ -44,7 +44,7 @@ def most_rows_of_logits(config, prompts, tokens, algorithm: str, chunk: int) -> 
     defaults = base.get_config()
     learner = Learner(
         graphdef=graphdef,
-        optimizer=make_optimizer(defaults.optimizer, 1)[0],
+        optimizer=make_optimizer(defaults.optimizer),
         grpo=settings.grpo_config(defaults),
         sft=sft.SFTConfig(aux_weight=1.0, token_yes=0, token_no=1),
         temperature=1.0,
