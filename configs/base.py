@@ -39,6 +39,13 @@ def get_config() -> ConfigDict:
     config.model.freeze_projector = False  # merger and DeepStack mergers: image features to decoder width
     config.model.freeze_text = False  # decoder, embedding and output head
 
+    config.model.lora = ConfigDict()  # adapters of low rank are trained, and nothing else: docs/training.md
+    config.model.lora.rank = 0  # 0 = off; EasyR1 takes 64, with optimizer.learning_rate=1e-5
+    config.model.lora.alpha = 64.0  # the product of an adapter is scaled by alpha / rank
+    # Regular expression for the whole path of a linear layer, such as text/layers/attn/q_proj,
+    # text/layers/mlp/up_proj, vision/blocks/attn/qkv or vision/merger/fc1. Frozen parts get no adapters.
+    config.model.lora.targets = "text/.*_proj"
+
     config.data = ConfigDict()
     config.data.train = ("",)  # dig_pairs folders; several are mixed uniformly over pairs
     config.data.train_split = "train"

@@ -3,7 +3,8 @@
 The model has three parts. `projector` is what maps image features to the decoder's width (the merger and the
 DeepStack mergers), `vision` the rest of the vision tower, and `text` the decoder with its embedding and head.
 A frozen part stays in the policy's parameters, so sampling, checkpoints and export see the whole model; it
-has no gradient and no optimizer state, and weight decay does not touch it.
+has no gradient and no optimizer state, and weight decay does not touch it. Where the model has adapters
+(`lora`), they alone are trained.
 """
 
 import jax
@@ -43,8 +44,17 @@ def part_of(path: tuple) -> str:
     )
 
 
+def split_adapters(params: nnx.State) -> tuple[nnx.State, nnx.State]:
+    """The adapters (`lora.Adapter`) among the parameters, none where there are none, and all others."""
+    adapters, others = nnx.split_state(params, lambda path, _: "adapter" in path, ...)
+    return adapters, others
+
+
 def split(params: nnx.State, frozen: frozenset[str]) -> tuple[nnx.State, nnx.State]:
-    """Cuts parameters into those that are trained and the frozen ones; `nnx.merge_state` joins them again."""
+    """Cuts parameters into those that are trained and the others; `nnx.merge_state` joins them again."""
+    adapters, others = split_adapters(params)
+    if adapters:
+        return adapters, others
     trained, held = nnx.split_state(params, lambda path, _: part_of(path) not in frozen, ...)
     return trained, held
 
@@ -53,4 +63,6 @@ def describe(params: nnx.State, frozen: frozenset[str]) -> str:
     """One line: how many parameters are trained, and what is frozen."""
     trained, held = (sum(leaf.size for leaf in jax.tree.leaves(part)) for part in split(params, frozen))
     names = ", ".join(sorted(frozen)) or "none"
+    if split_adapters(params)[0]:
+        names = "all but the adapters"
     return f"training {trained:,} of {trained + held:,} parameters; frozen: {names}"

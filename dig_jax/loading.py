@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax import model_folder, parallel
+from dig_jax import cli, freeze, lora, model_folder, parallel
 from dig_jax.checkpoint import Checkpoints
 from dig_jax.data.augment import NO_AUGMENT, Augment
 from dig_jax.data.encode import PairEncoder
@@ -54,10 +54,29 @@ def abstract_model(
     return graphdef, parallel.abstract(shapes, mesh)
 
 
+def with_adapters(
+    config: ConfigDict, graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """A plain model as `config.model.lora` wants it trained: with new adapters, or as it is.
+
+    Args:
+        config: which layers get adapters (`config.model`), and the seed they are drawn with.
+        graphdef: of the model.
+        params: arrays on the mesh, or shapes with shardings, from `abstract_model`.
+        mesh: of the parameters.
+    """
+    adapters = lora.from_config(config)
+    if adapters is None:
+        return graphdef, params
+    return lora.add_to_params(graphdef, params, adapters, freeze.frozen_parts(config), mesh, config.seed)
+
+
 def load_params(
     config: ConfigDict, model: epath.Path, init: epath.Path, mesh: Mesh, step: int | None = None
 ) -> tuple[nnx.GraphDef, nnx.State]:
-    """The policy's structure, and its parameters placed on the mesh.
+    """A plain model's structure, and its parameters placed on the mesh.
+
+    Adapters of a workdir's run are merged into its kernels.
 
     Args:
         config: dtypes, rematerialisation and attention (`config.model`).
@@ -69,7 +88,10 @@ def load_params(
     architecture = hf.load_config(model_folder.hf_files(model))
     graphdef, like = abstract_model(config, architecture, mesh)
     if model_folder.is_workdir(init):
-        return graphdef, restore_params(init, like, step)
+        started = cli.config_of(init)
+        there, like = with_adapters(started, graphdef, like, mesh)
+        params = restore_params(init, like, step)
+        return lora.merged_params(there, params, mesh) if started.model.lora.rank else (graphdef, params)
     shardings = jax.tree.map(lambda x: x.sharding, like)
     param_dtype = jnp.dtype(config.model.param_dtype)
     return graphdef, hf.load_params(init, architecture, param_dtype=param_dtype, shardings=shardings)

@@ -32,6 +32,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "vision_embed": ("fsdp",),
     "vision_heads": ("tensor",),
     "vision_mlp": ("tensor",),
+    "lora_rank": (),
     # Activations and caches of keys and values. The partitioner guesses from the parameters otherwise, and
     # may gather whole embedding tables, or repeat the same work on every device.
     "activation_batch": ("data", "fsdp"),

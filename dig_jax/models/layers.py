@@ -126,7 +126,8 @@ def precision_for(x: jax.Array) -> jax.lax.Precision | None:
 class Linear(nnx.Module):
     """`y = x @ kernel + bias` over one or more trailing input dimensions.
 
-    `kernel` is [*in_shape, *out_shape] with `axes` naming all of them; `bias`, if any, is [*out_shape].
+    `kernel` is [*in_shape, *out_shape] with `axes` naming all of them; `bias`, if any, is [*out_shape]. An
+    `adapter`, if it is given one, maps the same [T, *in_shape] to [T, *out_shape], and is added.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Linear(nnx.Module):
         self.num_in = len(in_shape)
         self.kernel = make_param(rngs, (*in_shape, *out_shape), axes, std=std, dtype=dtype)
         self.bias = make_constant(out_shape, axes[self.num_in :], 0.0, dtype) if bias else None
+        self.adapter: Callable[[jax.Array], jax.Array] | None = None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         tokens, width = x.shape[: x.ndim - self.num_in], x.shape[x.ndim - self.num_in :]
@@ -151,6 +153,8 @@ class Linear(nnx.Module):
         flat = x.reshape(math.prod(tokens), *width)
         kernel = self.kernel[...].astype(x.dtype)
         y = jnp.tensordot(flat, kernel, axes=self.num_in, precision=precision_for(x))
+        if self.adapter is not None:
+            y += self.adapter(flat)
         y = y.reshape(*tokens, *y.shape[1:])
         if self.bias is None:
             return y
