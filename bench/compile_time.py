@@ -26,6 +26,7 @@ from flax import nnx
 from configs import base
 from dig_jax import settings, sft
 from dig_jax.learner import Learner, make_optimizer
+from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -143,7 +144,7 @@ def _learner(graphdef: nnx.GraphDef, shapes: Shapes, chunk: int) -> Learner:
         temperature=1.0,
         allowed=np.ones(shapes.vocab, bool),
         chunk=chunk,
-        micro_prompts=shapes.prompts,
+        cut=Cut(shapes.prompts),
         frozen=frozenset(),
     )
 

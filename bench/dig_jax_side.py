@@ -19,6 +19,7 @@ from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.experience import Collector
 from dig_jax.learner import Learner, make_optimizer
+from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl.hf import load_config
 from dig_jax.programs import train_programs
 from dig_jax.rollout.programs import rollout_programs
@@ -79,7 +80,7 @@ class DigJaxSide:
             temperature=config.rollout.temperature,
             allowed=jnp.asarray(sampler.sampling(1.0).allowed(model_config.text.vocab_size)),
             chunk=config.model.head_chunk,
-            micro_prompts=config.batch.micro_prompts,
+            cut=Cut.from_config(config),
             frozen=freeze.frozen_parts(config),
         )
         collector = Collector(config, sampler, loader, learner.grpo)

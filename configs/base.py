@@ -75,6 +75,13 @@ def get_config() -> ConfigDict:
         128  # prompts per optimizer update; prompts / update_prompts updates per step
     )
     config.batch.micro_prompts = 8  # prompts per gradient-accumulation slice, over all devices
+    # Completions of each of these prompts in a slice: fewer take less memory, and less padding where lengths
+    # differ, but the prompt is computed again for each part of its group. 0 = all rollout.group_size.
+    config.batch.micro_completions = 0
+    # Lengths that the responses of a slice are padded to in updates, such as (512, 1024); one that is longer
+    # is padded to rollout.max_new_tokens. () = halvings of that, down to an eighth and to 128 tokens.
+    # (rollout.max_new_tokens,) = all alike. Each takes time to compile; which are taken compiles nothing.
+    config.batch.response_buckets = ()
     config.batch.rollout_prompts = 64  # prompts sampled together, over all devices
 
     config.rollout = ConfigDict()

@@ -5,6 +5,7 @@ split over the data axes of the mesh and are cut into micro-batches inside the c
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +17,15 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import freeze, grpo
+from dig_jax import freeze, grpo, microbatches
 from dig_jax import sft as supervised
+from dig_jax.microbatches import Cut, Pieces
 from dig_jax.policy import Experience, grpo_loss, response_logprobs
 
 Metrics = dict[str, jax.Array]
 LossFn = Callable[[nnx.State, Any], tuple[jax.Array, Metrics]]
+# Trained parameters, frozen ones, micro-batch -> gradient by the trained ones, metrics.
+GradientFn = Callable[[nnx.State, nnx.State, Any], tuple[nnx.State, Metrics]]
 
 
 @flax.struct.dataclass
@@ -79,7 +83,7 @@ class Learner:
         temperature: of the rollout; log-probs are those of the tempered policy, as sampled.
         allowed: bool [V], tokens the sampler can draw; the others have probability 0 in the trainer as well.
         chunk: tokens per slice of the output head.
-        micro_prompts: prompts per gradient-accumulation slice.
+        cut: how an update is cut into micro-batches.
         frozen: parts of the model that updates leave as they are, of `freeze.PARTS`.
     """
 
@@ -90,7 +94,7 @@ class Learner:
     temperature: float
     allowed: jax.Array | np.ndarray
     chunk: int
-    micro_prompts: int
+    cut: Cut
     frozen: frozenset[str]
 
     def init(self, params: nnx.State) -> TrainState:
@@ -101,20 +105,41 @@ class Learner:
     def logprobs(self, params: nnx.State, batch: Experience) -> jax.Array:
         """Log-probs [B, G, R] of the batch's tokens under `params`, micro-batch by micro-batch."""
         model = nnx.merge(self.graphdef, params)
-        score = lambda micro: response_logprobs(  # noqa: E731
-            model, micro.prompts, micro.tokens, micro.mask, **self._head_settings()
-        )[0]
-        return _join(jax.lax.map(score, _split(batch, self.micro_prompts)))
+        group, longest = batch.tokens.shape[1:]
+        pieces = microbatches.cut_up(batch.mask, self.cut)
+
+        def score(length: int, micro: Experience) -> jax.Array:
+            micro = microbatches.trim(micro, length)
+            logprobs, _ = response_logprobs(
+                model, micro.prompts, micro.tokens, micro.mask, **self._head_settings()
+            )
+            return jnp.pad(logprobs, [(0, 0), (0, 0), (0, longest - length)])
+
+        branches = [functools.partial(score, length) for length in self.cut.lengths(longest)]
+        scores = jax.lax.map(
+            lambda piece: jax.lax.switch(piece.bucket, branches, microbatches.take(batch, piece)), pieces
+        )
+        return microbatches.put_back(scores, pieces, group)
 
     def update_grpo(self, state: TrainState, batch: Experience) -> tuple[TrainState, Metrics]:
         """One GRPO update."""
         totals = grpo.step_totals(batch.mask)
+        pieces = microbatches.cut_up(batch.mask, self.cut)
+        lengths = self.cut.lengths(batch.mask.shape[-1])
 
-        def loss_fn(params: nnx.State, micro: Experience) -> tuple[jax.Array, Metrics]:
+        def loss_of(length: int, params: nnx.State, micro: Experience) -> tuple[jax.Array, Metrics]:
             model = nnx.merge(self.graphdef, params)
+            micro = microbatches.trim(micro, length)
             return grpo_loss(model, micro, totals, config=self.grpo, **self._head_settings())
 
-        return self._update(state, loss_fn, batch)
+        def gradient(trained: nnx.State, frozen: nnx.State, piece: Pieces) -> tuple[nnx.State, Metrics]:
+            branches = [_gradient(functools.partial(loss_of, length)) for length in lengths]
+            micro = microbatches.take(batch, piece)
+            return jax.lax.switch(piece.bucket, branches, trained, frozen, micro)
+
+        state, metrics = self._update(state, gradient, pieces)
+        padding = 1 - totals.tokens / microbatches.padded_tokens(pieces, lengths)
+        return state, {**metrics, "response_padding": padding}
 
     def update_sft(self, state: TrainState, batch: supervised.Supervised) -> tuple[TrainState, Metrics]:
         """One supervised update."""
@@ -124,19 +149,18 @@ class Learner:
             model = nnx.merge(self.graphdef, params)
             return supervised.sft_loss(model, micro, totals, config=self.sft, chunk=self.chunk)
 
-        return self._update(state, loss_fn, batch)
+        return self._update(state, _gradient(loss_fn), _split(batch, self.cut.prompts))
 
     def _head_settings(self) -> dict[str, Any]:
         return {"temperature": self.temperature, "allowed": self.allowed, "chunk": self.chunk}
 
-    def _update(self, state: TrainState, loss_fn: LossFn, batch: Any) -> tuple[TrainState, Metrics]:
+    def _update(
+        self, state: TrainState, gradient: GradientFn, micro_batches: Any
+    ) -> tuple[TrainState, Metrics]:
         trained, frozen = freeze.split(state.params, self.frozen)
-
-        # Differentiated by the trained parameters alone: what only frozen ones need is never computed.
-        def trained_loss(trained: nnx.State, micro: Any) -> tuple[jax.Array, Metrics]:
-            return loss_fn(nnx.merge_state(trained, frozen), micro)
-
-        grads, metrics = accumulate(trained_loss, trained, _split(batch, self.micro_prompts))
+        grads, metrics = accumulate(
+            lambda micro: gradient(trained, frozen, micro), micro_batches, zeros_like=trained
+        )
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         updates, opt_state = self.optimizer.update(grads, state.opt_state, trained)
@@ -149,20 +173,31 @@ class Learner:
         return TrainState(params, opt_state, skipped), metrics
 
 
-def accumulate(loss_fn: LossFn, params: nnx.State, micro_batches: Any) -> tuple[nnx.State, Metrics]:
-    """Sums gradients and metrics of `loss_fn` over micro-batches: leaves [number of micro-batches, ...].
+def _gradient(loss_fn: LossFn) -> GradientFn:
+    """Gradient and metrics of a loss by the trained parameters alone: what only frozen ones need for theirs
+    is never computed."""
+
+    def loss(trained: nnx.State, frozen: nnx.State, micro: Any) -> tuple[jax.Array, Metrics]:
+        return loss_fn(nnx.merge_state(trained, frozen), micro)
+
+    return jax.grad(loss, has_aux=True)
+
+
+def accumulate(
+    gradient: Callable[[Any], tuple[nnx.State, Metrics]], micro_batches: Any, zeros_like: nnx.State
+) -> tuple[nnx.State, Metrics]:
+    """Sums gradients and metrics over micro-batches: leaves [number of micro-batches, ...].
 
     Metrics named `*_max` are combined by maximum. One micro-batch is alive at a time.
     """
-    gradient = jax.grad(loss_fn, has_aux=True)
 
     def body(total: nnx.State, micro: Any) -> tuple[nnx.State, Metrics]:
-        grads, metrics = gradient(params, micro)
+        grads, metrics = gradient(micro)
         return jax.tree.map(jnp.add, total, grads), metrics
 
     if jax.tree.leaves(micro_batches)[0].shape[0] == 1:
-        return gradient(params, jax.tree.map(lambda x: x[0], micro_batches))
-    grads, stacked = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, params), micro_batches)
+        return gradient(jax.tree.map(lambda x: x[0], micro_batches))
+    grads, stacked = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, zeros_like), micro_batches)
     return grads, grpo.combine_metrics(stacked)
 
 
@@ -170,8 +205,3 @@ def _split(batch: Any, size: int) -> Any:
     """Cuts leaves [B, ...] into [B / size, size, ...], strided: every micro-batch lies on every device."""
     cut = lambda x: x.reshape(size, x.shape[0] // size, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
     return jax.tree.map(cut, batch)
-
-
-def _join(stacked: jax.Array) -> jax.Array:
-    """The inverse of `_split`."""
-    return stacked.swapaxes(0, 1).reshape(-1, *stacked.shape[2:])

@@ -7,7 +7,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import freeze
+from dig_jax import freeze, lora
 from dig_jax.grpo import GRPOConfig
 from dig_jax.models import attention
 from dig_jax.models.layers import REMAT
@@ -65,16 +65,27 @@ def check(config: ConfigDict) -> None:
     _positive(config.log, "every", "log.")
     _multiple(config.batch, "prompts", "update_prompts")
     _multiple(config.batch, "update_prompts", "micro_prompts")
+    lora.from_config(config)
     if config.algorithm == "grpo":
         _multiple(config.batch, "prompts", "rollout_prompts")
         if config.rollout.group_size < 2:
             raise ValueError(
                 f"config.rollout.group_size={config.rollout.group_size}: GRPO compares at least 2"
             )
+        if config.batch.micro_completions and config.rollout.group_size % config.batch.micro_completions:
+            raise ValueError(
+                f"config.batch.micro_completions={config.batch.micro_completions} does not divide"
+                f" config.rollout.group_size={config.rollout.group_size}; 0 is all of them"
+            )
         if config.rollout.temperature <= 0:
             raise ValueError(
                 f"config.rollout.temperature={config.rollout.temperature}: must be above 0 to sample"
             )
+    if any(not isinstance(tokens, int) or tokens < 1 for tokens in config.batch.response_buckets):
+        raise ValueError(
+            f"config.batch.response_buckets={config.batch.response_buckets}: expected numbers of tokens, such"
+            " as (512, 1024), or () for halvings of config.rollout.max_new_tokens"
+        )
     if any(not isinstance(pixels, int) or pixels < 1 for pixels in config.data.buckets):
         raise ValueError(
             f"config.data.buckets={config.data.buckets}: expected numbers of pixels, such as (65536, 262144),"
@@ -89,7 +100,7 @@ FREE_ON_RESUME = (
     *("rollout.slots", "rollout.rows", "rollout.mesh"),
     *("mesh", "model.remat", "model.attention", "eval", "checkpoint", "log"),
     *("data.prefetch", "data.eval", "data.eval_split", "data.max_bad_records"),
-    *("batch.micro_prompts", "batch.rollout_prompts"),
+    *("batch.micro_prompts", "batch.micro_completions", "batch.response_buckets", "batch.rollout_prompts"),
 )
 
 

@@ -25,6 +25,7 @@ from dig_jax.experience import Collector
 from dig_jax.fingerprint import fingerprint
 from dig_jax.folder import write_json
 from dig_jax.learner import Learner, learning_rates, make_optimizer
+from dig_jax.microbatches import Cut
 from dig_jax.model_folder import copy_model_files, find_model, find_workdir, hf_files
 from dig_jax.programs import train_programs
 from dig_jax.rollout.programs import rollout_programs
@@ -78,7 +79,7 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
         temperature=config.rollout.temperature,
         allowed=sampler.sampling(1.0).allowed(loading.vocab_rows(model_folder)),
         chunk=config.model.head_chunk,
-        micro_prompts=config.batch.micro_prompts,
+        cut=Cut.from_config(config),
         frozen=freeze.frozen_parts(config),
     )
     logger.info("%s", freeze.describe(params, learner.frozen))

@@ -18,6 +18,7 @@ from dig_jax import freeze, loading, parallel, settings, steps  # noqa: E402
 from dig_jax.data.tokenizer import load_tokenizer  # noqa: E402
 from dig_jax.experience import Collected, Collector  # noqa: E402
 from dig_jax.learner import Learner, make_optimizer  # noqa: E402
+from dig_jax.microbatches import Cut  # noqa: E402
 from dig_jax.policy import Experience  # noqa: E402
 from dig_jax.programs import train_programs  # noqa: E402
 from dig_jax.rollout.programs import rollout_programs  # noqa: E402
@@ -53,7 +54,7 @@ def main() -> None:
         temperature=1.0,
         allowed=sampler.sampling(1.0).allowed(loading.vocab_rows(model)),
         chunk=config.model.head_chunk,
-        micro_prompts=config.batch.micro_prompts,
+        cut=Cut.from_config(config),
         frozen=freeze.frozen_parts(config),
     )
     # An untrained model earns nothing, and equal rewards carry no gradient: these advantages are made up.

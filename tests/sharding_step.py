@@ -13,6 +13,7 @@ from configs import base
 from dig_jax import freeze, loading, parallel, settings, sft
 from dig_jax.data.buckets import Bucket
 from dig_jax.learner import Learner, TrainState, make_optimizer
+from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
 from dig_jax.policy import Experience, forward
@@ -46,7 +47,7 @@ class Side:
             temperature=1.0,
             allowed=np.ones(self.model_config.text.vocab_size, bool),
             chunk=4,
-            micro_prompts=8,
+            cut=Cut(8),
             frozen=freeze.frozen_parts(config),
         )
         self.rollout_mesh = parallel.rollout_mesh(config.rollout.mesh, self.mesh)

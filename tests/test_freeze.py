@@ -16,6 +16,7 @@ from configs import base
 from dig_jax import export, freeze, parallel, settings, sft
 from dig_jax.fingerprint import fingerprint
 from dig_jax.learner import Learner, TrainState, make_optimizer
+from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.policy import Experience
 from tests.models.conftest import PromptMaker
@@ -64,7 +65,7 @@ def make_learner(model, frozen: frozenset[str]) -> tuple[Learner, TrainState]:
         temperature=1.0,
         allowed=np.ones(model.config.text.vocab_size, bool),
         chunk=LENGTH,
-        micro_prompts=2,
+        cut=Cut(2),
         frozen=frozen,
     )
     return learner, learner.init(params)

@@ -18,6 +18,7 @@ from configs import base
 from dig_jax import experience, learner, loading, settings, sft, train
 from dig_jax.data.buckets import Bucket
 from dig_jax.learner import Learner
+from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.inputs import Prompts, widen
 from dig_jax.policy import Experience
@@ -63,7 +64,7 @@ def test_an_update_is_traced_once_for_any_images_and_lengths(
         temperature=1.0,
         allowed=np.ones(model.config.text.vocab_size, bool),
         chunk=4,
-        micro_prompts=1,
+        cut=Cut(1),
         frozen=frozenset(),
     )
     update = jax.jit(trainer.update_grpo)

@@ -17,6 +17,7 @@ from dig_jax import freeze, loading, parallel, settings, sft
 from dig_jax.aot import flops, inputs
 from dig_jax.aot.inputs import Workload
 from dig_jax.learner import Learner, TrainState, make_optimizer
+from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.programs import TrainPrograms, train_programs
 from dig_jax.rollout.programs import Limits, pool_shardings, rollout_programs
@@ -101,7 +102,7 @@ def make_learner(plan: Plan, graphdef: nnx.GraphDef) -> Learner:
         temperature=config.rollout.temperature,
         allowed=np.ones(plan.architecture.text.vocab_size, bool),
         chunk=config.model.head_chunk,
-        micro_prompts=config.batch.micro_prompts,
+        cut=Cut.from_config(config),
         frozen=freeze.frozen_parts(config),
     )
 

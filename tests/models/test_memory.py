@@ -12,6 +12,7 @@ from flax import nnx
 from configs import base
 from dig_jax import settings, sft
 from dig_jax.learner import Learner, make_optimizer
+from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.policy import Experience
@@ -50,7 +51,7 @@ def most_rows_of_logits(config, prompts, tokens, algorithm: str, chunk: int) -> 
         temperature=1.0,
         allowed=np.arange(VOCAB) < 300,
         chunk=chunk,
-        micro_prompts=BATCH,
+        cut=Cut(BATCH),
         frozen=frozenset(),
     )
     ones = np.ones(tokens.shape, np.float32)
