@@ -60,6 +60,13 @@ REASONS = (
 _NUMBER = r"\s*+(-?\d++(?:\.\d++)?+(?:[eE][+-]?\d++)?+)\s*+"
 _BOX = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]", re.ASCII)
 
+# Every number becomes a float: `float` reads any number of digits in linear time and overflows to infinity,
+# where `int` raises above 4300 digits.
+_DECODER = json.JSONDecoder(parse_int=float, parse_float=float, parse_constant=float)
+
+# Corners this far apart stay apart in float32, which has a step of 6e-5 at 1000.
+_CLOSE = 1e-3
+
 _Box = tuple[float, float, float, float]
 
 
@@ -125,11 +132,10 @@ def _without_fence(text: str) -> str:
 def _load_json(text: str) -> Any:
     """Returns the JSON value, or None if the text is not JSON.
 
-    Every number becomes a float: `float` reads any number of digits in linear time and overflows to infinity,
-    where `int` raises above 4300 digits. Deep nesting ends in RecursionError.
+    Deep nesting ends in RecursionError.
     """
     try:
-        return json.loads(text, parse_int=float, parse_float=float, parse_constant=float)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
 
@@ -152,14 +158,15 @@ def _read_items(items: list[Any]) -> tuple[list[_Box], str]:
 
 def _check_corners(corners: Iterable[float]) -> str:
     x0, y0, x1, y1 = corners
-    if not all(map(math.isfinite, (x0, y0, x1, y1))):
+    if not (math.isfinite(x0) and math.isfinite(y0) and math.isfinite(x1) and math.isfinite(y1)):
         return NOT_FINITE
-    if not all(0 <= c <= COORDINATE_MAX for c in (x0, y0, x1, y1)):
+    if min(x0, y0, x1, y1) < 0 or max(x0, y0, x1, y1) > COORDINATE_MAX:
         return OUT_OF_RANGE
-    # Compared as they will be kept: 1 and 1 + 1e-12 are the same corner in float32.
-    x0, y0, x1, y1 = _normalised([(x0, y0, x1, y1)])[0]
-    if x0 >= x1 or y0 >= y1:
-        return NOT_ORDERED
+    if x1 - x0 < _CLOSE or y1 - y0 < _CLOSE:
+        # Compared as they will be kept: 1 and 1 + 1e-12 are the same corner in float32.
+        x0, y0, x1, y1 = _normalised([(x0, y0, x1, y1)])[0]
+        if x0 >= x1 or y0 >= y1:
+            return NOT_ORDERED
     return VALID
 
 

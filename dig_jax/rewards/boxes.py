@@ -16,14 +16,12 @@ def padded_size(size: int) -> int:
     return max(4, 1 << (size - 1).bit_length())
 
 
-@jax.jit
 def pairwise_iou(a: jax.Array, b: jax.Array) -> jax.Array:
     """Intersection over union of every pair: [..., N, 4], [..., M, 4] -> float32 [..., N, M] in 0..1."""
     intersection, union = _intersection_and_union(a, b)
     return _share(intersection, union)
 
 
-@jax.jit
 def pairwise_giou(a: jax.Array, b: jax.Array) -> jax.Array:
     """Generalised IoU of every pair: [..., N, 4], [..., M, 4] -> float32 [..., N, M] in -1..1.
 
@@ -31,21 +29,21 @@ def pairwise_giou(a: jax.Array, b: jax.Array) -> jax.Array:
     algorithm 1), so that boxes which do not touch still rank by distance.
     """
     intersection, union = _intersection_and_union(a, b)
-    a, b = a[..., :, None, :], b[..., None, :, :]
-    hull_sides = jnp.maximum(a[..., 2:], b[..., 2:]) - jnp.minimum(a[..., :2], b[..., :2])
-    hull = hull_sides[..., 0] * hull_sides[..., 1]
+    hull = jnp.float32(1.0)
+    for (a0, b0), (a1, b1) in _sides(a, b):
+        hull *= jnp.maximum(a1, b1) - jnp.minimum(a0, b0)
     return _share(intersection, union) - _share(hull - union, hull)
 
 
 @jax.jit
-def cost_matrix(
+def costs_and_ious(
     predicted: jax.Array,
     num_predicted: jax.Array,
     true: jax.Array,
     num_true: jax.Array,
     l1_weight: float,
     giou_weight: float,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """Cost of matching predicted to true boxes: `l1_weight * mean|P - T| + giou_weight * (1 - GIoU(P, T))`.
 
     Args:
@@ -56,27 +54,38 @@ def cost_matrix(
       l1_weight, giou_weight: scalars.
 
     Returns:
-      float32 [n, N, M], infinite where either side is padding.
+      The costs, float32 [n, N, M], infinite where either side is padding; and the IoU of every pair.
     """
-    l1 = jnp.mean(jnp.abs(predicted[:, :, None, :] - true[:, None, :, :]), axis=-1)
+    l1 = sum(jnp.abs(p - t) for (p, t) in _columns(predicted, true)) / 4
     cost = l1_weight * l1 + giou_weight * (1.0 - pairwise_giou(predicted, true))
     is_predicted = jnp.arange(predicted.shape[1]) < num_predicted[:, None]  # [n, N]
     is_true = jnp.arange(true.shape[1]) < num_true[:, None]  # [n, M]
-    return jnp.where(is_predicted[:, :, None] & is_true[:, None, :], cost, jnp.inf)
+    cost = jnp.where(is_predicted[:, :, None] & is_true[:, None, :], cost, jnp.inf)
+    return cost, pairwise_iou(predicted, true)
+
+
+# Coordinates are taken one at a time: an axis of length 4 or 2 is all overhead on a vector unit.
+
+
+def _columns(a: jax.Array, b: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+    """The four coordinates of boxes, ready to be compared: [..., N, 1] of a and [..., 1, M] of b."""
+    return [(a[..., :, None, i], b[..., None, :, i]) for i in range(4)]
+
+
+def _sides(a: jax.Array, b: jax.Array) -> zip:
+    """The same as (low, high) for the horizontal and the vertical side."""
+    x0, y0, x1, y1 = _columns(a, b)
+    return zip((x0, y0), (x1, y1), strict=True)
 
 
 def _intersection_and_union(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Areas [..., N, M] of the intersection and the union of every pair."""
-    area_a, area_b = _area(a), _area(b)
-    a, b = a[..., :, None, :], b[..., None, :, :]
-    sides = jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2])
-    sides = jnp.maximum(sides, 0.0)
-    intersection = sides[..., 0] * sides[..., 1]
-    return intersection, area_a[..., :, None] + area_b[..., None, :] - intersection
-
-
-def _area(boxes: jax.Array) -> jax.Array:
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    intersection = area_a = area_b = jnp.float32(1.0)
+    for (a0, b0), (a1, b1) in _sides(a, b):
+        intersection *= jnp.maximum(jnp.minimum(a1, b1) - jnp.maximum(a0, b0), 0.0)
+        area_a *= a1 - a0
+        area_b *= b1 - b0
+    return intersection, area_a + area_b - intersection
 
 
 def _share(part: jax.Array, whole: jax.Array) -> jax.Array:

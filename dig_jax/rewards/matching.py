@@ -1,15 +1,23 @@
-"""One-to-one assignment of predicted to true boxes, on the host.
+"""One-to-one assignment of predicted to true boxes, on the host: exact, whatever the numbers of boxes.
 
-The problems are tiny (at most `max_boxes` by a handful) and different in size, which suits a solver on the
-host better than a compiled program.
+The problems are tiny and different in size, which suits the host better than a compiled program. Most have so
+few assignments that all of them can be tried, for every completion with as many boxes at once, in less time
+than it takes to call a solver for each; the rest go to scipy one by one.
 """
+
+from functools import cache
+from itertools import permutations
+from math import perm
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+# Assignments of one problem up to which all are tried: 5 boxes with 5, or 7 with 3.
+_TRIED = 256
+
 
 def assign(costs: np.ndarray, num_predicted: np.ndarray, num_true: np.ndarray) -> np.ndarray:
-    """Finds, for each completion, the assignment of least total cost (the Hungarian method).
+    """Finds, for each completion, the assignment of least total cost.
 
     Every predicted box gets a true box or the reverse, whichever are fewer: min(num_predicted, num_true)
     pairs.
@@ -23,7 +31,40 @@ def assign(costs: np.ndarray, num_predicted: np.ndarray, num_true: np.ndarray) -
       int32 [n, N]: the index of the true box matched to each predicted box, -1 for unmatched and padding.
     """
     matches = np.full(costs.shape[:2], -1, np.int32)
-    for match, cost, rows, columns in zip(matches, costs, num_predicted, num_true, strict=True):
-        predicted, true = linear_sum_assignment(cost[:rows, :columns])
-        match[predicted] = true
+    size = num_predicted * (costs.shape[2] + 1) + num_true  # one number per pair of numbers
+    by_size = np.argsort(size, kind="stable")
+    for rows in np.split(by_size, np.flatnonzero(np.diff(size[by_size])) + 1):
+        if not rows.size:
+            continue
+        predicted, true = int(num_predicted[rows[0]]), int(num_true[rows[0]])
+        if not predicted or not true:
+            continue
+        if perm(max(predicted, true), min(predicted, true)) <= _TRIED:
+            matches[rows, :predicted] = _try_all(costs[rows, :predicted, :true])
+        else:
+            for row in rows:
+                chosen = linear_sum_assignment(costs[row, :predicted, :true])
+                matches[row, chosen[0]] = chosen[1]
     return matches
+
+
+def _try_all(costs: np.ndarray) -> np.ndarray:
+    """Solves problems of one size [n, N, M] by the total of every assignment; matches [n, N]."""
+    count, predicted, true = costs.shape
+    members, matches = _assignments(predicted, true)
+    # In float64 the sum of a few float32 costs is as good as exact.
+    totals = costs.reshape(count, predicted * true).astype(np.float64) @ members
+    return matches[totals.argmin(axis=1)]
+
+
+@cache
+def _assignments(predicted: int, true: int) -> tuple[np.ndarray, np.ndarray]:
+    """All A assignments: float64 [N * M, A], 1 where a pair is in one; and as matches, int32 [A, N]."""
+    if predicted <= true:
+        matches = np.array(list(permutations(range(true), predicted)), np.int32)
+    else:
+        chosen = np.array(list(permutations(range(predicted), true)), np.int32)  # [A, M]
+        matches = np.full((len(chosen), predicted), -1, np.int32)
+        np.put_along_axis(matches, chosen, np.arange(true, dtype=np.int32)[None], axis=1)
+    members = matches[:, :, None] == np.arange(true)  # [A, N, M]
+    return members.reshape(len(matches), -1).T.astype(np.float64), matches

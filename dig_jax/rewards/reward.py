@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dig_jax.rewards.answer import REASONS, parse_answer
-from dig_jax.rewards.boxes import cost_matrix, padded_size, pairwise_iou
+from dig_jax.rewards.boxes import costs_and_ious, padded_size
 from dig_jax.rewards.matching import assign
 
 IOU_AVERAGES = ("max", "matched")
@@ -232,22 +232,45 @@ def _matched_ious(
     """
     count, max_true = true_boxes.shape[:2]
     rows = padded_size(count)
-    padded_p = np.zeros((rows, padded_size(config.max_boxes), 4), np.float32)
-    padded_t = np.zeros((rows, padded_size(max_true), 4), np.float32)
-    num_p, num_t = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
-    for row in range(count):
-        num_p[row], num_t[row] = len(predicted[row]), num_true[row]
-        padded_p[row, : num_p[row]] = _in_order(predicted[row])
-        padded_t[row, : num_t[row]] = _in_order(true_boxes[row, : num_t[row]])
+    num_predicted = np.zeros(rows, np.int32)
+    num_predicted[:count] = [len(boxes) for boxes in predicted]
+    num_true = np.pad(num_true, (0, rows - count))
+    predicted_rows = np.zeros((rows, num_predicted.max(initial=1), 4), np.float32)
+    predicted_rows[_is_box(predicted_rows, num_predicted)] = np.concatenate(
+        [*predicted, np.zeros((0, 4), np.float32)]
+    )
+    true_rows = np.pad(true_boxes, ((0, rows - count), (0, 0), (0, 0)))
 
-    costs = cost_matrix(padded_p, num_p, padded_t, num_t, config.l1_weight, config.giou_weight)
-    ious = np.asarray(pairwise_iou(padded_p, padded_t))
-    matches = assign(np.asarray(costs), num_p, num_t)
+    costs, ious = costs_and_ious(
+        _in_order(predicted_rows, num_predicted, padded_size(config.max_boxes)),
+        num_predicted,
+        _in_order(true_rows, num_true, padded_size(max_true)),
+        num_true,
+        config.l1_weight,
+        config.giou_weight,
+    )
+    matches = assign(np.asarray(costs), num_predicted, num_true)[:count]
     matched = matches >= 0
-    matched_ious = np.take_along_axis(ious, np.maximum(matches, 0)[:, :, None], axis=2)[:, :, 0]
-    return np.where(matched, matched_ious, 0)[:count], matched[:count]
+    matched_ious = np.zeros(matches.shape, np.float32)
+    row, box = np.nonzero(matched)
+    matched_ious[row, box] = np.asarray(ious)[row, box, matches[row, box]]
+    return matched_ious, matched
 
 
-def _in_order(boxes: np.ndarray) -> np.ndarray:
-    """Sorts boxes, so that assignments of equal cost are decided the same way whatever the order given."""
-    return boxes[np.lexsort(boxes.T)]
+def _is_box(boxes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return np.arange(boxes.shape[1]) < counts[:, None]
+
+
+def _in_order(boxes: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
+    """Sorts the boxes [n, N, 4] of each row and pads with zeros to [n, size, 4].
+
+    Assignments of equal cost are then decided the same way whatever the order given. The order is that of the
+    bytes, which is what numpy sorts fastest; any would do.
+    """
+    is_box = _is_box(boxes, counts)[:, :, None]
+    # -0.0 becomes 0.0, and padding the largest of all bytes.
+    keys = np.where(is_box, (boxes + np.float32(0)).view(np.uint32), np.uint32(0xFFFFFFFF))
+    order = np.argsort(keys.view("S16")[:, :, 0], axis=1)
+    padded = np.zeros((len(boxes), size, 4), np.float32)
+    padded[:, : boxes.shape[1]] = np.where(is_box, np.take_along_axis(boxes, order[:, :, None], axis=1), 0)
+    return padded

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.optimize import linear_sum_assignment
 
-from dig_jax.rewards.boxes import cost_matrix, padded_size, pairwise_giou, pairwise_iou
+from dig_jax.rewards.boxes import costs_and_ious, padded_size, pairwise_giou, pairwise_iou
 from dig_jax.rewards.matching import assign
 from tests.rewards import reference
 
@@ -65,8 +66,11 @@ def test_overlaps_agree_with_the_slow_reference(a, b):
 def test_cost_weighs_l1_and_giou_and_is_infinite_on_padding():
     predicted = np.float32([[LEFT_HALF, UNIT], [UNIT, UNIT]])
     true = np.float32([[UNIT, UPPER_LEFT, UNIT], [UNIT, UNIT, UNIT]])
-    cost = np.asarray(cost_matrix(predicted, np.int32([1, 0]), true, np.int32([2, 3]), 4.0, 10.0))
+    cost, iou = map(
+        np.asarray, costs_and_ious(predicted, np.int32([1, 0]), true, np.int32([2, 3]), 4.0, 10.0)
+    )
     assert cost.shape == (2, 2, 3)
+    np.testing.assert_array_equal(iou, pairwise_iou(predicted, true))
     assert cost[0, 0, 0] == pytest.approx(4 * 0.5 / 4 + 10 * 0.5)
     assert cost[0, 0, 1] == pytest.approx(4 * (0.25 + 0.75) / 4 + 10 * (1 - 1 / 8))
     assert np.isinf(np.delete(cost.ravel(), [0, 1])).all()
@@ -83,6 +87,21 @@ def test_assignment_handles_every_count_in_one_batch():
     matches = assign(costs, np.array([0, 2, 1, 2]), np.array([3, 0, 3, 1]))
     assert matches.dtype == np.int32
     np.testing.assert_array_equal(matches, [[-1, -1], [-1, -1], [0, -1], [0, -1]])
+
+
+@pytest.mark.parametrize("most", [4, 7])  # of 7 boxes with 7 there are 5,040 assignments: too many to try
+def test_assignments_of_every_size_cost_what_those_of_scipy_cost(most):
+    rng = np.random.default_rng(most)
+    numbers = np.array([(n, m) for n in range(most + 1) for m in range(most + 1) for _ in range(3)])
+    rng.shuffle(numbers)
+    costs = rng.random((len(numbers), most + 1, most + 1), np.float32)
+    matches = assign(costs, *numbers.T)
+    for match, cost, (n, m) in zip(matches, costs, numbers, strict=True):
+        rows = np.flatnonzero(match >= 0)
+        assert len(set(match[rows])) == len(rows) == min(n, m)
+        assert np.all(rows < n) and np.all(match < m)
+        best = cost[:n, :m][linear_sum_assignment(cost[:n, :m])].sum()
+        assert cost[rows, match[rows]].sum() == pytest.approx(best, abs=1e-6)
 
 
 @pytest.mark.parametrize(("size", "padded"), [(0, 4), (1, 4), (4, 4), (5, 8), (8, 8), (9, 16), (512, 512)])

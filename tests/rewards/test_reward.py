@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from configs import base
 from dig_jax.rewards import RewardConfig, Scores, mean_metrics, score_texts
-from dig_jax.rewards.boxes import cost_matrix, pairwise_iou
+from dig_jax.rewards.boxes import costs_and_ious
 from tests.rewards import reference
 
 DEFAULT = RewardConfig(
@@ -196,10 +196,10 @@ def test_a_completion_scores_the_same_alone_and_in_a_batch():
 
 def test_contents_and_a_smaller_last_batch_compile_nothing_new():
     score([TRUE] * 8, [TRUE] * 8)
-    compiled = cost_matrix._cache_size(), pairwise_iou._cache_size()
+    compiled = costs_and_ious._cache_size()
     truths = [TRUE[:1], [], TRUE, TRUE, [], TRUE, []]
     score([TRUE[:1], "[]", "x", TRUE + TRUE, "[", TRUE[2:], TRUE[1:]], truths)
-    assert (cost_matrix._cache_size(), pairwise_iou._cache_size()) == compiled
+    assert costs_and_ious._cache_size() == compiled
 
 
 def test_mean_metrics_average_every_term_and_count_the_reasons():
