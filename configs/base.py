@@ -14,13 +14,22 @@ def get_config() -> ConfigDict:
 
     config.algorithm = "grpo"  # "grpo": reward only. "sft": supervised answers (warm-up).
     config.seed = 0  # order of the data, sampling noise, augmentation
-    config.num_steps = 45  # training steps; one step is one rollout (grpo) or one batch (sft)
+    # Training steps; one step is one rollout (grpo) or one batch (sft). With a curriculum: of each stage.
+    config.num_steps = 45
     config.model_path = (
         ""  # Hugging Face folder, hub id, or workdir: architecture, tokenizer, reference weights
     )
     config.init_from = (
         ""  # workdir of an earlier stage whose newest parameters to start from; "" = model_path
     )
+
+    config.curriculum = ConfigDict()  # stages of one run, one after another: dig_jax/curriculum.py
+    config.curriculum.order = ()  # their names, as often as wanted; () = one stage, with the settings below
+    config.curriculum.stages = ConfigDict()  # name -> the settings it changes, by their names in this file
+
+    config.advance = ConfigDict()  # a stage ends after num_steps, or earlier: at an evaluation where ...
+    config.advance.metric = "reward_sampled"  # ... this held-out figure (a key of evals.jsonl)
+    config.advance.at = 0.0  # ... is this high or higher; 0 = never
 
     config.model = ConfigDict()
     config.model.dtype = "bfloat16"  # compute: "bfloat16" | "float32"
@@ -50,6 +59,7 @@ def get_config() -> ConfigDict:
     config.data.train = ("",)  # dig_pairs folders; several are mixed uniformly over pairs
     config.data.train_split = "train"
     config.data.eval = ""  # dig_pairs folder for held-out evaluation; "" = none
+    config.data.eval_extra = ()  # further held-out sets, each "name=folder"; their figures are "name/f1", ...
     config.data.eval_split = "test"
     config.data.num_differences = ()  # keep only pairs with these numbers of differences; () = all
     config.data.question = ""  # the text after the images; "" = dig_jax.data.prompts.QUESTION
@@ -115,6 +125,8 @@ def get_config() -> ConfigDict:
     config.grpo.dual_clip = 3.0  # bound on the loss for negative advantages; 0 = off
     config.grpo.kl = "k3"  # "k1" | "k2" | "k3"
     config.grpo.kl_coef = 1e-2  # 0 = no reference model is kept
+    # The reference is the model the run started from. True, in a stage: from there on, that it starts from.
+    config.grpo.reanchor = False
     config.grpo.importance_cap = 0.0  # cap of the sampler/trainer importance weight; 0 = no correction
     config.grpo.dynamic_sampling = (
         0  # extra rollouts allowed per step to replace groups of equal reward; 0 = off
@@ -145,6 +157,7 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 1e-6
     config.optimizer.schedule = "constant"  # after warm-up: "constant" | "linear" | "cosine" (both to 0)
     config.optimizer.warmup_updates = 0
+    config.optimizer.restart = False  # True, in a stage: new moments, and a schedule that begins there
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.weight_decay = 1e-2

@@ -1,7 +1,7 @@
 """Orbax checkpoints of a run.
 
 A checkpoint holds everything the next step depends on: parameters, optimizer state, the step (which fixes the
-data position and all randomness), the best score so far, and the fingerprint of the frozen reference model.
+data position and all randomness), the stage, the best score so far, and the fingerprint of the reference.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -32,11 +32,11 @@ class Damaged(ValueError):
 
 
 @dataclasses.dataclass
-class _NewestAndBest(PreservationPolicy):
-    """Which checkpoints stay: the newest `count`, and the one of step `best`."""
+class _NewestAndMarked(PreservationPolicy):
+    """Which checkpoints stay: the newest `count`, and those of the steps `marked`."""
 
     count: int
-    best: int | None = None
+    marked: frozenset[int] = frozenset()
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         kept = self.kept([info.step for info in checkpoints])
@@ -44,11 +44,11 @@ class _NewestAndBest(PreservationPolicy):
 
     def kept(self, steps: list[int]) -> set[int]:
         """Those of `steps`, in order, that stay."""
-        return {*steps[-self.count :], *(step for step in steps if step == self.best)}
+        return {*steps[-self.count :], *(step for step in steps if step in self.marked)}
 
 
 class Checkpoints:
-    """Asynchronous checkpoints under `workdir/checkpoints`: the newest `keep` and the best one stay.
+    """Asynchronous checkpoints under `workdir/checkpoints`: the newest `keep` and the marked ones stay.
 
     A checkpoint gets its name when all of it is written, and older ones go only after that, so at whatever
     moment a run is killed, the newest named one is whole. Each holds checksums of its tensors and of its
@@ -63,7 +63,7 @@ class Checkpoints:
     def __init__(self, workdir: epath.Path, keep: int = 1, read_only: bool = False):
         # Orbax wants an absolute path. That of a bucket is, and `resolve` would look for it on the disk.
         self._workdir = workdir.resolve() if is_local(workdir) else workdir
-        self._policy = _NewestAndBest(keep)
+        self._policy = _NewestAndMarked(keep)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
             enable_async_checkpointing=True,
@@ -79,23 +79,23 @@ class Checkpoints:
         """Steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: Any, meta: dict[str, Any], best_step: int | None) -> None:
+    def save(self, step: int, state: Any, meta: dict[str, Any], marked: Iterable[int] = ()) -> None:
         """Starts writing a checkpoint; returns before the write is done.
 
         Args:
             step: its name.
             state: a pytree of arrays, with an attribute `params`.
             meta: JSON.
-            best_step: the checkpoint to keep beside the newest ones.
+            marked: steps of the checkpoints to keep beside the newest ones.
 
         Raises:
             OSError: this checkpoint or the one before it could not be written.
         """
-        self._policy.best = best_step
+        self._policy.marked = frozenset(marked)
         checksums = {"state": fingerprint(state), "params": fingerprint(state.params)}
         written = {
             "meta": meta,
-            "best_step": best_step,
+            "marked": sorted(self._policy.marked),
             "checksums": checksums,
             "dtypes": _dtypes(state.params),
         }
@@ -128,7 +128,7 @@ class Checkpoints:
             if restored is not None and everywhere:
                 state, written = restored
                 self._set_aside(problems)
-                self._prune(written["best_step"])
+                self._prune(written["marked"])
                 return state, written["meta"]
             problems[step] = problem
         if problems:
@@ -198,9 +198,9 @@ class Checkpoints:
         parallel.gather_rows(np.zeros(1))  # nobody looks before the first process has moved them
         self._manager.reload()
 
-    def _prune(self, best_step: int | None) -> None:
+    def _prune(self, marked: Iterable[int]) -> None:
         """Removes what a killed run had no time to."""
-        self._policy.best = best_step
+        self._policy.marked = frozenset(marked)
         for step in set(self.steps) - self._policy.kept(self.steps):
             self._manager.delete(step)
 

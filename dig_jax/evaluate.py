@@ -151,11 +151,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli.user_errors():
         model = model_folder.find_model(args.model)
         config = cli.config_of(model, args.config)
-        config.data.train, config.data.eval, config.data.eval_split = (args.data,), args.data, args.split
+        config.data.train, config.data.eval_split = (args.data,), args.split
         settings.check(config)
         mesh = parallel.make_mesh(config.mesh)
         tokenizer = load_tokenizer(model_folder.hf_files(model))
-        loader = loading.eval_loader(config, model, tokenizer)
+        loader = loading.eval_loader(config, args.data, model, tokenizer)
         graphdef, params = loading.load_params(config, model, model, mesh)
         programs = rollout_programs(graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh))
         sampler = Sampler(programs, tokenizer, settings.reward_config(config))

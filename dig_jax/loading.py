@@ -143,10 +143,12 @@ def train_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) ->
     )
 
 
-def eval_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> PairLoader:
-    """Held-out pairs in the order of the split, unchanged."""
+def eval_loader(
+    config: ConfigDict, folder: epath.PathLike, model: epath.Path, tokenizer: Tokenizer
+) -> PairLoader:
+    """Held-out pairs of a folder in the order of the split, unchanged."""
     dataset = PairDataset(
-        [config.data.eval],
+        [folder],
         config.data.eval_split,
         num_differences=(),
         max_bad_records=config.data.max_bad_records,

@@ -138,10 +138,13 @@ class RunLog:
         self._writer.evaluation(step, result.metrics | {"seconds": seconds})
         for number, answer in enumerate(result.answers[: self._samples]):
             self._writer.sample(step, number, answer)
-        figures = "  ".join(
-            f"{name} {result.metrics[name]:.3f}" for name in report.HELD_OUT if name in result.metrics
-        )
-        logger.info("held out at step %d: %s  (%.0f s)", step, figures, seconds)
+        for held_out in sorted({name.rpartition("/")[0] for name in result.metrics}):  # "": the main set
+            keys = {name: f"{held_out}/{name}".removeprefix("/") for name in report.HELD_OUT}
+            figures = [
+                f"{name} {result.metrics[key]:.3f}" for name, key in keys.items() if key in result.metrics
+            ]
+            what = f"held out ({held_out})" if held_out else "held out"
+            logger.info("%s at step %d: %s  (%.0f s)", what, step, "  ".join(figures), seconds)
         report.write_report(self._workdir)
 
     def close(self) -> None:

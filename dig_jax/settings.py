@@ -1,13 +1,15 @@
 """Checks a config before any work is done with it: its keys, its types, and the rules between its values."""
 
 import json
+import re
+from collections.abc import Collection
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import freeze, lora
+from dig_jax import curriculum, freeze, lora
 from dig_jax.grpo import GRPOConfig
 from dig_jax.models import attention
 from dig_jax.models.layers import REMAT
@@ -25,6 +27,22 @@ def check(config: ConfigDict) -> None:
         ValueError: names the setting, its value, and what is expected.
     """
     _same_keys(config, base.get_config(), prefix="config")
+    reward_config(config)  # that of the evaluations
+    _eval_sets(config)
+    for stage in curriculum.stages(config):
+        if stage.config.advance.at and not config.data.eval:
+            raise ValueError(
+                f"config.advance.at={stage.config.advance.at}, but nothing is evaluated: set config.data.eval"
+            )
+        try:
+            _check_values(stage.config)
+        except ValueError as error:
+            if not stage.name:
+                raise
+            raise ValueError(f"stage {stage.name}: {error}") from error
+
+
+def _check_values(config: ConfigDict) -> None:
     _one_of(config, "algorithm", ALGORITHMS)
     _one_of(config.model, "dtype", DTYPES, "model.")
     _one_of(config.model, "param_dtype", DTYPES, "model.")
@@ -99,9 +117,11 @@ def check(config: ConfigDict) -> None:
 FREE_ON_RESUME = (
     *("rollout.slots", "rollout.rows", "rollout.mesh"),
     *("mesh", "model.remat", "model.attention", "eval", "checkpoint", "log"),
-    *("data.prefetch", "data.eval", "data.eval_split", "data.max_bad_records"),
+    *("data.prefetch", "data.eval", "data.eval_extra", "data.eval_split", "data.max_bad_records"),
     *("batch.micro_prompts", "batch.micro_completions", "batch.response_buckets", "batch.rollout_prompts"),
 )
+# But not these, where evaluations decide how long a stage is.
+DECIDED_BY_EVALUATION = ("eval", "data.eval", "data.eval_extra", "data.eval_split")
 
 
 def check_resume(config: ConfigDict, saved: epath.Path) -> list[str]:
@@ -117,20 +137,29 @@ def check_resume(config: ConfigDict, saved: epath.Path) -> list[str]:
         return []
     before = _flat(json.loads(saved.read_text()))
     now = _flat(json.loads(config.to_json()))
+    free, stages = set(FREE_ON_RESUME), curriculum.stages(config)
     # A run may be lengthened, unless its learning rate is a function of its length.
-    free = (*FREE_ON_RESUME, "num_steps") if config.optimizer.schedule == "constant" else FREE_ON_RESUME
+    if all(stage.config.optimizer.schedule == "constant" for stage in stages):
+        free.add("num_steps")
+    if any(stage.config.advance.at for stage in stages):
+        free -= set(DECIDED_BY_EVALUATION)
     changes = {
         key: f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     }
-    refused = [change for key, change in changes.items() if not _is_in(key, free)]
+    refused = [change for key, change in changes.items() if not _is_in(_of_stage(key), free)]
     if refused:
         raise ValueError(
             f"{saved.parent} holds a run with other settings; use a new --workdir, or set them back:\n  "
             + "\n  ".join(refused)
         )
     return list(changes.values())
+
+
+def eval_folders(config: ConfigDict) -> dict[str, str]:
+    """The folders of the held-out sets by name; that of the main set is ""."""
+    return {"": config.data.eval, **dict(text.split("=", 1) for text in config.data.eval_extra)}
 
 
 def check_batches(config: ConfigDict, data_shards: int, rollout_shards: int) -> None:
@@ -152,7 +181,8 @@ def _divides(config: ConfigDict, name: str, mesh: str, shards: int) -> None:
 def grpo_config(config: ConfigDict) -> GRPOConfig:
     """The GRPO loss settings as a checked dataclass."""
     settings = config.grpo.to_dict()
-    settings.pop("dynamic_sampling")
+    for of_the_trainer in ("dynamic_sampling", "reanchor"):
+        settings.pop(of_the_trainer)
     settings["importance_cap"] = settings["importance_cap"] or None
     return GRPOConfig(**settings)
 
@@ -169,7 +199,12 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _is_in(key: str, groups: tuple[str, ...]) -> bool:
+def _of_stage(key: str) -> str:
+    """The setting that a stage changes, of config.curriculum.stages.<name>.<setting>; others as they are."""
+    return re.sub(r"^curriculum\.stages\.[^.]+\.", "", key)
+
+
+def _is_in(key: str, groups: Collection[str]) -> bool:
     return any(key == group or key.startswith(group + ".") for group in groups)
 
 
@@ -181,8 +216,19 @@ def _same_keys(config: ConfigDict, expected: ConfigDict, prefix: str) -> None:
     if missing:
         raise ValueError(f"missing setting {prefix}.{missing[0]}; start from configs.base.get_config()")
     for key, value in expected.items():
-        if isinstance(value, ConfigDict):
+        if isinstance(value, ConfigDict) and f"{prefix}.{key}" != "config.curriculum.stages":
             _same_keys(config[key], value, f"{prefix}.{key}")
+
+
+def _eval_sets(config: ConfigDict) -> None:
+    names = [re.fullmatch(r"(\w+)=.+", text) for text in config.data.eval_extra]
+    if not all(names) or len({match[1] for match in names if match}) < len(names):
+        raise ValueError(
+            f"config.data.eval_extra={config.data.eval_extra}: expected held-out sets of different names,"
+            ' such as ("single=data/single", "double=data/double")'
+        )
+    if names and not config.data.eval:
+        raise ValueError("config.data.eval_extra is set, but config.data.eval, the main set, is not")
 
 
 def _one_of(config: ConfigDict, key: str, allowed: tuple[str, ...], prefix: str = "") -> None:

@@ -4,6 +4,7 @@ A step is a function of the state and the step's number alone. Shapes: B prompts
 """
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,18 +14,103 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import parallel, sft
+from dig_jax import freeze, parallel, settings, sft
+from dig_jax.curriculum import Stage, updates_per_step
 from dig_jax.data.loader import PairLoader
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.experience import Collector
-from dig_jax.learner import TrainState, with_learning_rate
+from dig_jax.learner import Learner, TrainState, learning_rates, make_optimizer, with_learning_rate
+from dig_jax.microbatches import Cut
 from dig_jax.policy import Experience
-from dig_jax.programs import TrainPrograms
+from dig_jax.programs import TrainPrograms, train_programs
+from dig_jax.rollout.programs import RolloutPrograms
+from dig_jax.sampler import Sampler
 
 Metrics = dict[str, float]
 Step = Callable[[TrainState, int], tuple[TrainState, Metrics, list["SkippedUpdate"]]]
 Rates = Callable[[int], float]  # number of the update, from 0 -> its learning rate
 Batched = TypeVar("Batched")
+
+
+class StepMaker:
+    """Makes the training step of each stage; what stages have in common is compiled once.
+
+    Args:
+        graphdef: the policy's structure.
+        params: its parameters, as shapes with shardings.
+        mesh: of training.
+        sampling: programs of its rollouts.
+        tokenizer: its own.
+        vocab_rows: of its output head.
+        check: called before every slice of prompts that is sampled; what it raises abandons the step.
+    """
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        params: nnx.State,
+        mesh: jax.sharding.Mesh,
+        sampling: RolloutPrograms,
+        tokenizer: Tokenizer,
+        vocab_rows: int,
+        check: Callable[[], None],
+    ):
+        self._graphdef = graphdef
+        self._params = params
+        self._mesh = mesh
+        self._sampling = sampling
+        self._tokenizer = tokenizer
+        self._vocab_rows = vocab_rows
+        self._check = check
+        self._made: dict[str, TrainPrograms] = {}
+
+    def step(self, stage: Stage, loader: PairLoader, reference: nnx.State | None) -> Step:
+        """The step of a stage; its argument `index` counts the steps of the stage, from 0."""
+        config = stage.config
+        programs = self.programs(config)
+        schedule = learning_rates(config.optimizer, stage.total_updates)
+
+        def rates(update: int) -> float:
+            return float(schedule(stage.first_update + update))
+
+        if config.algorithm == "sft":
+            return sft_step(config, programs, loader, self._mesh, rates)
+        collector = Collector(config, self.sampler(config), loader, settings.grpo_config(config))
+        return grpo_step(config, programs, collector, reference, self._mesh, rates)
+
+    def programs(self, config: ConfigDict) -> TrainPrograms:
+        """The compiled half of the steps under these settings: stages of the same losses share it."""
+        relevant = json.loads(config.to_json())
+        for name in ("learning_rate", "schedule", "warmup_updates", "restart"):
+            del relevant["optimizer"][name]
+        parts = ("model", "batch", "rollout", "grpo", "sft", "optimizer")
+        key = json.dumps([relevant[part] for part in parts])
+        if key not in self._made:
+            self._made[key] = train_programs(self._learner(config), self._params, self._mesh)
+        return self._made[key]
+
+    def sampler(self, config: ConfigDict) -> Sampler:
+        """Draws and scores completions by the config's reward."""
+        return Sampler(self._sampling, self._tokenizer, settings.reward_config(config), self._check)
+
+    def _learner(self, config: ConfigDict) -> Learner:
+        return Learner(
+            graphdef=self._graphdef,
+            optimizer=make_optimizer(config.optimizer),
+            grpo=settings.grpo_config(config),
+            sft=sft_config(config, self._tokenizer),
+            temperature=config.rollout.temperature,
+            allowed=self.sampler(config).sampling(1.0).allowed(self._vocab_rows),
+            chunk=config.model.head_chunk,
+            cut=Cut.from_config(config),
+            frozen=freeze.frozen_parts(config),
+        )
+
+
+def sft_config(config: ConfigDict, tokenizer: Tokenizer) -> sft.SFTConfig:
+    """The supervised loss; its auxiliary question is answered with the tokens "1" (yes) and "0" (no)."""
+    yes, no = (tokenizer.encode(text)[0] for text in "10")
+    return sft.SFTConfig(aux_weight=config.sft.aux_weight, token_yes=yes, token_no=no)
 
 
 def grpo_step(
@@ -36,20 +122,22 @@ def grpo_step(
     rates: Rates,
 ) -> Step:
     """One GRPO step: experience for `batch.prompts` prompts, then updates on `batch.update_prompts` each."""
-    num_updates = config.batch.prompts // config.batch.update_prompts
+    num_updates = updates_per_step(config)
     # With a single update per step the policy's log-probs before it are those of the update itself.
     needs_old = num_updates > 1
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
         collected = collector.collect(state.params, index)
         start = time.perf_counter()
-        slices = [_score(state, part) for part in _cut(collected.experience, num_updates)]
-        jax.block_until_ready(slices)
+        slices = _cut(collected.experience, num_updates)
+        logprobs = jax.block_until_ready([_logprobs(state, part) for part in slices])
         scored = time.perf_counter()
         parts = []
-        for number, part in enumerate(slices, start=index * num_updates):
+        for number, (part, known) in enumerate(zip(slices, logprobs, strict=True), start=index * num_updates):
             state = with_learning_rate(state, rates(number))
-            state, figures = programs.update_grpo(state, part)
+            # The devices hold the prompts of one update at a time: patches of many images are large.
+            experience = dataclasses.replace(parallel.put_batch(part, mesh), **known)
+            state, figures = programs.update_grpo(state, experience)
             parts.append(jax.device_get(figures))
         end = time.perf_counter()
         seconds = collected.seconds | {"score": scored - start, "update": end - scored}
@@ -64,15 +152,15 @@ def grpo_step(
         }
         return state, metrics, _skipped(parts, collected.ids)
 
-    def _score(state: TrainState, experience: Experience) -> Experience:
-        experience = parallel.put_batch(experience, mesh)
+    def _logprobs(state: TrainState, part: Experience) -> dict[str, jax.Array]:
+        """The fields of `Experience` that are log-probs of other parameters than the update's."""
+        experience = parallel.put_batch(part, mesh)
+        known = {}
         if reference is not None:
-            ref = programs.logprobs(reference, experience)
-            experience = dataclasses.replace(experience, ref_logprobs=ref)
+            known["ref_logprobs"] = programs.logprobs(reference, experience)
         if needs_old:
-            old = programs.logprobs(state.params, experience)
-            experience = dataclasses.replace(experience, old_logprobs=old)
-        return experience
+            known["old_logprobs"] = programs.logprobs(state.params, experience)
+        return known
 
     return step
 
@@ -81,7 +169,7 @@ def sft_step(
     config: ConfigDict, programs: TrainPrograms, loader: PairLoader, mesh: jax.sharding.Mesh, rates: Rates
 ) -> Step:
     """One supervised step on `batch.prompts` pairs, an update per `batch.update_prompts` of them."""
-    num_updates = config.batch.prompts // config.batch.update_prompts
+    num_updates = updates_per_step(config)
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
         start = time.perf_counter()
@@ -105,12 +193,6 @@ def sft_step(
         return state, metrics, _skipped(parts, np.array(batch.ids))
 
     return step
-
-
-def sft_config(config: ConfigDict, tokenizer: Tokenizer) -> sft.SFTConfig:
-    """The supervised loss; its auxiliary question is answered with the tokens "1" (yes) and "0" (no)."""
-    yes, no = (tokenizer.encode(text)[0] for text in "10")
-    return sft.SFTConfig(aux_weight=config.sft.aux_weight, token_yes=yes, token_no=no)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,37 +1,35 @@
 """Training, top to bottom: settings, model, data, compiled steps, resume, loop.
 
-One loop serves GRPO (rollout -> reward -> advantage -> update) and the supervised warm-up (batch -> update).
-All that a step needs besides the state is a function of its number, so a run that was stopped continues where
-it was.
+One loop serves GRPO (rollout -> reward -> advantage -> update) and the supervised warm-up (batch -> update),
+in one stage or in several (`curriculum`). All that a step needs besides the state is a function of the stage
+and its number there, so a run that was stopped continues where it was.
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import time
-from typing import Any
 
 import jax
 from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import freeze, loading, parallel, settings
+from dig_jax import curriculum, freeze, loading, parallel, settings
 from dig_jax.checkpoint import Checkpoints
+from dig_jax.curriculum import Progress, Stage
 from dig_jax.data.loader import PairLoader
 from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.evaluate import Evaluation, evaluate
-from dig_jax.experience import Collector
 from dig_jax.fingerprint import fingerprint
 from dig_jax.folder import write_json
-from dig_jax.learner import Learner, learning_rates, make_optimizer
-from dig_jax.microbatches import Cut
 from dig_jax.model_folder import copy_model_files, find_model, find_workdir, hf_files
-from dig_jax.programs import train_programs
+from dig_jax.models.qwen3_vl import hf
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.runlog import RunLog
 from dig_jax.sampler import Sampler
-from dig_jax.steps import grpo_step, sft_config, sft_step
+from dig_jax.steps import Step, StepMaker
 from dig_jax.stopping import Stop, Stopped
 
 logger = logging.getLogger("dig_jax")
@@ -54,142 +52,134 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
 def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
     # Settings: what can be refused is refused here, before anything compiles.
     changes = settings.check_resume(config, workdir / "config.json")
+    stages = curriculum.stages(config)
     model_folder = find_model(config.model_path)
     init_folder = find_workdir(config.init_from) if config.init_from else model_folder
     mesh = parallel.make_mesh(config.mesh)
     sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
-    settings.check_batches(config, parallel.data_shards(mesh), parallel.data_shards(sampling_mesh))
+    for stage in stages:
+        settings.check_batches(stage.config, parallel.data_shards(mesh), parallel.data_shards(sampling_mesh))
 
     # Data.
     tokenizer = load_tokenizer(hf_files(model_folder))
-    train_data = loading.train_loader(config, model_folder, tokenizer)
-    eval_data = loading.eval_loader(config, model_folder, tokenizer) if config.data.eval else None
+    train_data = [loading.train_loader(stage.config, model_folder, tokenizer) for stage in stages]
+    eval_data = {
+        name: loading.eval_loader(config, folder, model_folder, tokenizer)
+        for name, folder in settings.eval_folders(config).items()
+        if folder
+    }
 
-    # Model: parameters land on the mesh as `parallel.RULES` say.
-    graphdef, params = loading.load_params(config, model_folder, init_folder, mesh)
-    updates_per_step = config.batch.prompts // config.batch.update_prompts
-    schedule = learning_rates(config.optimizer, config.num_steps * updates_per_step)
-    sampling_programs = rollout_programs(graphdef, params, sampling_mesh)
-    sampler = Sampler(sampling_programs, tokenizer, settings.reward_config(config), stop.check)
-    learner = Learner(
-        graphdef=graphdef,
-        optimizer=make_optimizer(config.optimizer),
-        grpo=settings.grpo_config(config),
-        sft=sft_config(config, tokenizer),
-        temperature=config.rollout.temperature,
-        allowed=sampler.sampling(1.0).allowed(loading.vocab_rows(model_folder)),
-        chunk=config.model.head_chunk,
-        cut=Cut.from_config(config),
-        frozen=freeze.frozen_parts(config),
-    )
-    logger.info("%s", freeze.describe(params, learner.frozen))
-    programs = train_programs(learner, params, mesh)
+    # Model: parameters land on the mesh as `parallel.RULES` say. The start is read where it is needed.
+    architecture = hf.load_config(hf_files(model_folder))
+    plain = loading.abstract_model(config, architecture, mesh)
+    graphdef, shapes = loading.with_adapters(config, *plain, mesh)
 
-    # Resume. The reference is the model the run started from, never a later one: its fingerprint is kept.
-    reference = programs.reference(params) if config.algorithm == "grpo" and config.grpo.kl_coef else None
-    progress = Progress(reference=fingerprint(params))
+    def start_params() -> nnx.State:
+        plain = loading.load_params(config, model_folder, init_folder, mesh)
+        return loading.with_adapters(config, *plain, mesh)[1]
+
+    sampling = rollout_programs(graphdef, shapes, sampling_mesh)
+    rows = architecture.text.vocab_size
+    maker = StepMaker(graphdef, shapes, mesh, sampling, tokenizer, rows, stop.check)
+    programs, evaluator = maker.programs(stages[0].config), maker.sampler(config)
+    logger.info("%s", freeze.describe(shapes, freeze.frozen_parts(config)))
+
+    # Resume, or start.
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
-    restored = checkpoints.restore_newest(parallel.abstract(jax.eval_shape(learner.init, params), mesh))
-    state = programs.init(params) if restored is None else restored[0]
-    del params  # their memory is the state's now
-    if restored is not None:
-        progress = _resume(progress, restored[1], workdir, init_folder)
-        logger.info("resumed at step %d of %d", progress.step, config.num_steps)
+    restored = checkpoints.restore_newest(parallel.abstract(programs.init.eval_shape(shapes), mesh))
+    if restored is None:
+        state = programs.init(start_params())
+        progress = Progress(reference=fingerprint(state.params))
+    else:
+        state, progress = restored[0], Progress(**restored[1])
+        logger.info("resumed at step %d of %d", progress.step, curriculum.planned_steps(stages, progress))
         for change in changes:
             logger.info("with another setting: %s", change)
     if jax.process_index() == 0:
         copy_model_files(hf_files(model_folder), workdir / "model")
         write_json(workdir / "config.json", json.loads(config.to_json()))
     log = RunLog(workdir, config.log, first_step=progress.step, evaluated=progress.evaluated)
-    log.padding({"training": train_data, "held-out": eval_data})
+    log.padding({f"{stage.name} training".strip(): train_data[stage.number] for stage in stages})
+    log.padding({f"{name} held-out".strip(): loader for name, loader in eval_data.items()})
 
-    # Compiled steps.
-    rates = lambda update: float(schedule(update))  # noqa: E731
-    if config.algorithm == "grpo":
-        collector = Collector(config, sampler, train_data, learner.grpo)
-        train_step = grpo_step(config, programs, collector, reference, mesh, rates)
-    else:
-        train_step = sft_step(config, programs, train_data, mesh, rates)
+    # The reference of the KL penalty is the model as it was at a certain step, known by its fingerprint.
+    @functools.lru_cache(maxsize=1)
+    def reference_of(step: int) -> nnx.State:
+        if step == progress.step:
+            params = state.params
+        else:
+            params = checkpoints.restore_params(step, shapes) if step else start_params()
+        if fingerprint(params) != progress.reference:
+            raise ValueError(
+                f"{workdir} was started from another model (fingerprint {progress.reference}) than"
+                f" {init_folder} holds now ({fingerprint(params)}): restore that model, or use a new workdir"
+            )
+        return programs.reference(params)
+
+    def begin(stage: Stage) -> Step:
+        if stage.name:
+            logger.info("%s", curriculum.describe(stage, len(stages), progress))
+        reference = reference_of(progress.reference_step) if stage.uses_reference else None
+        return maker.step(stage, train_data[stage.number], reference)
 
     def is_due(every: int) -> bool:
-        return progress.step % every == 0 or progress.step == config.num_steps
+        return progress.step % every == 0 or curriculum.is_over(stage, progress)
 
     def evaluate_if_due() -> None:
-        if eval_data is None or progress.evaluated == progress.step or not is_due(config.eval.every):
+        if not eval_data or progress.evaluated == progress.step or not is_due(config.eval.every):
             return
         start = time.perf_counter()
-        result = run_evaluation(config, sampler, state.params, eval_data)
+        result = run_evaluation(config, evaluator, state.params, eval_data)
+        progress.note_evaluation(result.metrics, stages)
+        result = dataclasses.replace(result, metrics=result.metrics | stage_figures())
         log.evaluation(progress.step, result, seconds=time.perf_counter() - start)
-        progress.note_evaluation(result.metrics.get("reward_sampled", result.metrics["f1"]))
+
+    def stage_figures() -> dict[str, float]:
+        return {"stage": progress.stage + 1.0} if stage.name else {}
 
     def save() -> None:
+        if progress.step in (0, *checkpoints.steps):
+            return
         log.sync()  # no checkpoint is newer than its lines
-        checkpoints.save(progress.step, state, dataclasses.asdict(progress), progress.best_step)
+        checkpoints.save(progress.step, state, dataclasses.asdict(progress), progress.marked_steps)
 
     # Loop. A stop is raised where `state` is that of `progress.step`: before a step, or while it samples.
     try:
-        evaluate_if_due()
-        while progress.step < config.num_steps:
+        stage = stages[progress.stage]
+        train_step = begin(stage)
+        while True:
+            evaluate_if_due()
+            due = is_due(config.checkpoint.every) or progress.best_step == progress.step
+            if curriculum.is_over(stage, progress) and stage is not stages[-1]:
+                train_data[stage.number].close()
+                stage = stages[stage.number + 1]
+                progress.began.append(progress.step)
+                if stage.config.optimizer.restart:
+                    state = programs.init(state.params)
+                if stage.config.grpo.reanchor:
+                    progress.reference_step, progress.reference = progress.step, fingerprint(state.params)
+                train_step = begin(stage)
+            if due:
+                save()
+            if curriculum.is_over(stage, progress):
+                break
             stop.check()
             start = time.perf_counter()
-            state, metrics, skipped = train_step(state, progress.step)
+            state, metrics, skipped = train_step(state, progress.step_in_stage)
             metrics["time/step"] = time.perf_counter() - start
             progress.step += 1
-            log.step(progress.step, config.num_steps, metrics)
+            log.step(progress.step, curriculum.planned_steps(stages, progress), metrics | stage_figures())
             for update in skipped:
                 log.skipped_update(progress.step, update.number, update.ids, update.figures)
             _check_skipped(int(state.skipped), config, progress.step, workdir)
-            evaluate_if_due()
-            if is_due(config.checkpoint.every) or progress.best_step == progress.step:
-                save()
     except Stopped:
-        if progress.step not in (0, *checkpoints.steps):
-            save()
-        logger.info("stopped after step %d of %d: the same command goes on", progress.step, config.num_steps)
+        save()
+        total = curriculum.planned_steps(stages, progress)
+        logger.info("stopped after step %d of %d: the same command goes on", progress.step, total)
         raise
     finally:
         checkpoints.close()  # completes the write under way
     log.close()
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run is: what its checkpoints hold beside the arrays.
-
-    Attributes:
-        reference: fingerprint of the model the run started from.
-        step: training steps done.
-        evaluated: the step of the last evaluation; -1 before the first.
-        best_score: of all evaluations; None before the first.
-        best_step: the step it was reached at.
-    """
-
-    reference: str
-    step: int = 0
-    evaluated: int = -1
-    best_score: float | None = None
-    best_step: int | None = None
-
-    def note_evaluation(self, score: float) -> None:
-        """An evaluation of the current step gave this score."""
-        self.evaluated = self.step
-        if self.best_score is None or score > self.best_score:
-            self.best_score, self.best_step = score, self.step
-
-
-def _resume(start: Progress, saved: dict[str, Any], workdir: epath.Path, init_folder: epath.Path) -> Progress:
-    """Where a restored run is.
-
-    Raises:
-        ValueError: it started from another model than this one does.
-    """
-    progress = Progress(**saved)
-    if progress.reference != start.reference:
-        raise ValueError(
-            f"{workdir} was started from another model (fingerprint {progress.reference}) than"
-            f" {init_folder} holds now ({start.reference}): restore that model, or use a new workdir"
-        )
-    return progress
 
 
 def _check_skipped(in_a_row: int, config: ConfigDict, step: int, workdir: epath.Path) -> None:
@@ -201,16 +191,35 @@ def _check_skipped(in_a_row: int, config: ConfigDict, step: int, workdir: epath.
         )
 
 
-def run_evaluation(config: ConfigDict, sampler: Sampler, params: nnx.State, loader: PairLoader) -> Evaluation:
-    """Evaluates on the held-out pairs that `config.eval` names."""
-    return evaluate(
-        sampler,
-        params,
-        loader,
-        num_pairs=min(config.eval.num_pairs or loader.num_pairs, loader.num_pairs),
-        group_size=config.eval.group_size,
-        max_new_tokens=config.rollout.max_new_tokens,
-        slots=config.rollout.slots,
-        rows=config.rollout.rows,
-        seed=config.seed,
-    )
+def run_evaluation(
+    config: ConfigDict, sampler: Sampler, params: nnx.State, loaders: dict[str, PairLoader]
+) -> Evaluation:
+    """Evaluates on the held-out pairs that `config.eval` names.
+
+    Args:
+        config: of the run.
+        sampler: draws and scores completions.
+        params: the policy.
+        loaders: of the held-out sets by name; the figures of set "x" are named "x/f1" and so on, and those of
+            the main set, "", just "f1". Answers are those to the main set.
+    """
+    results = {
+        name: evaluate(
+            sampler,
+            params,
+            loader,
+            num_pairs=min(config.eval.num_pairs or loader.num_pairs, loader.num_pairs),
+            group_size=config.eval.group_size,
+            max_new_tokens=config.rollout.max_new_tokens,
+            slots=config.rollout.slots,
+            rows=config.rollout.rows,
+            seed=config.seed,
+        )
+        for name, loader in loaders.items()
+    }
+    metrics = {
+        f"{name}/{key}" if name else key: value
+        for name, result in results.items()
+        for key, value in result.metrics.items()
+    }
+    return Evaluation(metrics, results[""].answers)

@@ -35,10 +35,10 @@ def state(seed: int) -> State:
 LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0))
 
 
-def write(workdir: pathlib.Path, *steps: int, keep: int = 5, best_step: int | None = None) -> None:
+def write(workdir: pathlib.Path, *steps: int, keep: int = 5, marked: tuple[int, ...] = ()) -> None:
     checkpoints = Checkpoints(epath.Path(workdir), keep)
     for step in steps:
-        checkpoints.save(step, state(step), {"step": step}, best_step)
+        checkpoints.save(step, state(step), {"step": step}, marked)
     checkpoints.close()
 
 
@@ -65,13 +65,13 @@ def test_a_new_run_has_none(tmp_path: pathlib.Path) -> None:
     assert restore(tmp_path) is None
 
 
-def test_the_newest_and_the_best_stay(tmp_path: pathlib.Path) -> None:
-    write(tmp_path, 1, 2, 3, 4, 5, keep=2, best_step=2)
+def test_the_newest_and_the_marked_ones_stay(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, 1, 2, 3, 4, 5, keep=2, marked=(2,))
     assert steps(tmp_path) == [2, 4, 5]
 
 
 def test_what_a_killed_run_had_no_time_to_remove_goes_when_it_continues(tmp_path: pathlib.Path) -> None:
-    write(tmp_path, 1, 2, 3, 4, keep=4, best_step=1)
+    write(tmp_path, 1, 2, 3, 4, keep=4, marked=(1,))
     checkpoints = Checkpoints(epath.Path(tmp_path), 2)
     checkpoints.restore_newest(LIKE)
     checkpoints.close()
@@ -91,7 +91,7 @@ def test_an_old_checkpoint_stays_until_the_new_one_is_complete(
         finish(manager, step)
 
     monkeypatch.setattr(type(checkpoints._manager), "_finalize_checkpoint", look)
-    checkpoints.save(2, state(2), {}, None)
+    checkpoints.save(2, state(2), {})
     checkpoints.close()
     assert seen == [True] and steps(tmp_path) == [2]
 
@@ -172,7 +172,7 @@ def test_a_disk_that_takes_no_more_is_a_clear_error_and_the_checkpoint_before_st
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(OSError, match="could not be written to .*Those before it are whole. Make room"):
-            checkpoints.save(2, state(2), {}, None)
+            checkpoints.save(2, state(2), {})
             checkpoints.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

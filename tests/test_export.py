@@ -42,7 +42,7 @@ def make_workdir(model: Path, workdir: Path, steps: tuple[int, ...] = (3,)) -> P
     checkpoints = checkpoint.Checkpoints(folder, keep=len(steps))
     for step in steps:
         scaled = jax.tree.map(lambda x: 2 * x, params) if step == 1 else params
-        checkpoints.save(step, State(scaled), {}, best_step=None)
+        checkpoints.save(step, State(scaled), {})
     checkpoints.close()
     return workdir
 

@@ -205,6 +205,12 @@ class PairLoader:
         }
         return self._waiting.pop(step).result()
 
+    def close(self) -> None:
+        """Forgets the batches prepared ahead and ends the thread."""
+        self._waiting.clear()
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
     def bucket(self, step: int) -> Bucket:
         """What batch number `step` is padded to, on all processes alike."""
         return self._padding.bucket(self._rows(step))

@@ -1,0 +1,209 @@
+"""A run's stages, one after another: which settings hold at which step. Pure functions, no devices.
+
+A stage is the run's settings with a few changed while it lasts: the pairs it trains on, the algorithm, the
+reward. `config.curriculum.order` names the stages, `config.curriculum.stages` has what each changes, and any
+of them can be given on the command line:
+
+    --config.curriculum.stages.mixed.num_steps=90     where the config file has that setting of that stage
+    --config.curriculum.order='("mixed",)'            mixed from the start
+
+A stage ends after its `num_steps`, or at the first evaluation inside it whose figure `advance.metric` reaches
+`advance.at`. What goes on from one stage to the next, and what does not:
+
+- parameters go on; so do the optimizer's moments and the learning-rate schedule, which covers all stages as
+  if none ended early, unless a stage sets `optimizer.restart`: from there both begin anew;
+- the KL reference stays the model the run started from, unless a stage sets `grpo.reanchor`: from there it
+  is the model that stage started from;
+- each stage has its own order of the data and its own noise, from a seed of its own (`seed_of`), and counts
+  its steps from 0;
+- held-out pairs, and the reward they are scored by, are those of the run: figures compare across stages.
+
+So a stage that sets both `restart` and `reanchor` trains as a separate command would with `init_from`.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+# What a stage may change: what its steps compute, but neither the model nor how the run is watched.
+STAGE_SETTINGS = (
+    *("algorithm", "num_steps", "advance", "batch", "grpo", "sft", "reward", "optimizer"),
+    *("data.train", "data.train_split", "data.num_differences", "data.augment", "data.group_sizes"),
+    *("rollout.group_size", "rollout.slots", "rollout.rows", "rollout.max_new_tokens"),
+    *("rollout.temperature", "rollout.top_p", "rollout.top_k"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    Attributes:
+        number: from 0.
+        name: "" where the run has no curriculum.
+        config: an ordinary config, the run's own with what the stage changes.
+        first_update: place of its first update in the learning-rate schedule.
+        total_updates: length of that schedule.
+    """
+
+    number: int
+    name: str
+    config: ConfigDict
+    first_update: int
+    total_updates: int
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether its loss has a KL penalty."""
+        return self.config.algorithm == "grpo" and self.config.grpo.kl_coef != 0
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run is: what its checkpoints hold beside the arrays.
+
+    Attributes:
+        reference: fingerprint of the parameters that the KL reference is.
+        reference_step: the step it was taken at; 0 is the model the run started from.
+        step: training steps done, of all stages.
+        began: the step at which each stage so far began.
+        evaluated: the step of the last evaluation; -1 before the first.
+        passed: the step of the last evaluation that reached its stage's `advance.at`; -1 for none.
+        best_score: of all evaluations; None before the first.
+        best_step: the step it was reached at.
+    """
+
+    reference: str
+    reference_step: int = 0
+    step: int = 0
+    began: list[int] = dataclasses.field(default_factory=lambda: [0])
+    evaluated: int = -1
+    passed: int = -1
+    best_score: float | None = None
+    best_step: int | None = None
+
+    @property
+    def stage(self) -> int:
+        """Number of the current stage, from 0."""
+        return len(self.began) - 1
+
+    @property
+    def marked_steps(self) -> set[int]:
+        """Steps whose checkpoints stay: the best, and the ends of stages, one of which is the reference."""
+        return {*self.began, *([] if self.best_step is None else [self.best_step])} - {0}
+
+    @property
+    def step_in_stage(self) -> int:
+        """Steps of the current stage that are done."""
+        return self.step - self.began[-1]
+
+    def note_evaluation(self, figures: Mapping[str, float], all_stages: Sequence[Stage]) -> None:
+        """An evaluation of the current step gave these figures.
+
+        Raises:
+            ValueError: a figure that a stage waits for is not among them.
+        """
+        for stage in all_stages:
+            metric = stage.config.advance.metric
+            if stage.config.advance.at and metric not in figures:
+                raise ValueError(
+                    f"config.advance.metric={metric!r} is no held-out figure of this run; it has"
+                    f" {', '.join(sorted(figures))}"
+                )
+        self.evaluated = self.step
+        score = figures.get("reward_sampled", figures["f1"])
+        if self.best_score is None or score > self.best_score:
+            self.best_score, self.best_step = score, self.step
+        wanted = all_stages[self.stage].config.advance
+        if wanted.at and figures[wanted.metric] >= wanted.at:
+            self.passed = self.step
+
+
+def stages(config: ConfigDict) -> tuple[Stage, ...]:
+    """The stages of a run, in order; a single one where it has no curriculum.
+
+    Raises:
+        ValueError: names what is wrong with the curriculum.
+    """
+    names = tuple(config.curriculum.order) or ("",)
+    configs = [_stage_config(config, name, number) for number, name in enumerate(names)]
+    updates = [part.num_steps * updates_per_step(part) for part in configs]
+    return tuple(
+        Stage(number, name, part, sum(updates[first:number]), sum(updates[first:end]))
+        for number, (name, part) in enumerate(zip(names, configs, strict=True))
+        for first, end in [_span(configs, number)]
+    )
+
+
+def is_over(stage: Stage, progress: Progress) -> bool:
+    """Whether the current stage is done."""
+    early = progress.passed == progress.step and progress.step_in_stage > 0
+    return early or progress.step_in_stage >= stage.config.num_steps
+
+
+def planned_steps(all_stages: Sequence[Stage], progress: Progress) -> int:
+    """Steps the run will have, if none of the stages to come ends early."""
+    return progress.began[-1] + sum(stage.config.num_steps for stage in all_stages[progress.stage :])
+
+
+def describe(stage: Stage, count: int, progress: Progress) -> str:
+    """One line for the log: what the current stage, one of `count`, is."""
+    config, advance = stage.config, stage.config.advance
+    until = f", less if {advance.metric} reaches {advance.at:g}" if advance.at else ""
+    line = (
+        f"stage {stage.number + 1} of {count}, {stage.name}: {config.algorithm} on"
+        f" {', '.join(config.data.train)} for {config.num_steps} steps{until}"
+    )
+    if config.optimizer.restart and stage.number:
+        line += "; the optimizer begins anew"
+    if stage.uses_reference:
+        line += f"; the KL reference is the model of step {progress.reference_step}"
+    return line
+
+
+def updates_per_step(config: ConfigDict) -> int:
+    """Optimizer updates of one training step."""
+    return config.batch.prompts // config.batch.update_prompts
+
+
+def seed_of(seed: int, number: int) -> int:
+    """Seed of stage `number` of a run with this seed. The first stage has the run's own."""
+    return seed if number == 0 else int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
+
+
+def _span(configs: Sequence[ConfigDict], number: int) -> tuple[int, int]:
+    """The stages, first to end, that share their learning-rate schedule with stage `number`."""
+    starts = [0, *(n for n, part in enumerate(configs) if n and part.optimizer.restart), len(configs)]
+    return max(n for n in starts if n <= number), min(n for n in starts if n > number)
+
+
+def _stage_config(config: ConfigDict, name: str, number: int) -> ConfigDict:
+    part = config.copy_and_resolve_references()
+    part.seed = seed_of(config.seed, number)
+    if not name:
+        return part
+    where = f"config.curriculum.stages.{name}"
+    if name not in config.curriculum.stages:
+        known = ", ".join(sorted(config.curriculum.stages)) or "none"
+        raise ValueError(f"config.curriculum.order names {name!r}, but config.curriculum.stages has {known}")
+    for path, value in _leaves(config.curriculum.stages[name]):
+        if not any(path == group or path.startswith(group + ".") for group in STAGE_SETTINGS):
+            raise ValueError(
+                f"{where}.{path}: a stage can not change this; it can change {', '.join(STAGE_SETTINGS)}"
+            )
+        try:
+            part.update_from_flattened_dict({path: value})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{where}.{path}={value!r}: {' '.join(map(str, error.args))}") from error
+    return part
+
+
+def _leaves(changes: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in changes.items():
+        if isinstance(value, ConfigDict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
