@@ -60,6 +60,7 @@ def main(argv: list[str]) -> None:
         logger.info("%s", report.progress(measured[-1]))
     result = summary(measured, chip, len(devices))
     if given.json:
+        result["verdict"] = report.verdict(plan, measured, result)
         print(json.dumps(result | {"phases": [dataclasses.asdict(phase) for phase in measured]}))
     else:
         print(report.table(plan, measured, result, chip, given.topology))

@@ -120,9 +120,9 @@ class Sampler:
 
     def _draw(self, weights: nnx.State, prompts: Prompts, keys: jax.Array, limits: Limits) -> Rollout:
         programs = self._programs
-        prompts = parallel.put_batch(prompts, programs.mesh)
         keys = jax.random.wrap_key_data(parallel.put_batch(jax.random.key_data(keys), programs.mesh))
-        pool = programs.fill(weights, prompts, keys, limits)
+        # No name keeps the prompts on the devices: their patches are not needed while they are answered.
+        pool = programs.fill(weights, parallel.put_batch(prompts, programs.mesh), keys, limits)
         drawn, _ = programs.drain(weights, pool, keys, limits)
         return parallel.local_rows(drawn)
 

@@ -1,5 +1,6 @@
 """The ahead-of-time compile: reading compiled programs, FLOPs, errors, and (slow) the real compiler."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -8,13 +9,17 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 from flax import nnx
 
 from configs import base
 from dig_jax import compile as command
-from dig_jax.aot import flops, hlo
+from dig_jax.aot import advice, flops, hlo, roofline
+from dig_jax.aot.chips import CHIPS, GIB
 from dig_jax.aot.inputs import Workload, pair_bucket
+from dig_jax.aot.phases import Phase, make_plan
+from dig_jax.aot.roofline import Measured
 from dig_jax.models.qwen3_vl import published
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 
@@ -153,11 +158,97 @@ def test_the_size_is_read_from_the_name_of_a_model_that_is_not_there():
     assert command.architecture_of("", config) == published.architecture("8B")
 
 
+SMALL = dataclasses.replace(CHIPS["v5e"], hbm=4000)
+
+
+def phase_of(size, **resident):
+    """A phase whose program doubles so many floats, and keeps nothing in between."""
+    x = jax.ShapeDtypeStruct((size,), np.float32)
+    lower = lambda: jax.jit(lambda x: 2 * x).lower(x)  # noqa: E731
+    return Phase("double", lower, resident, "batch", runs=3, flops=5.0)
+
+
+def test_memory_is_what_waits_and_what_the_program_makes():
+    measured = roofline.measure(phase_of(100, parameters=500, batch=7), SMALL, num_chips=1)
+    assert measured.memory["parameters"] == 500
+    assert measured.memory["batch"] == 7 + 400
+    assert measured.total == 907 + measured.memory["code"]
+    assert measured.fits
+
+
+def test_a_phase_fits_when_5_percent_of_the_memory_stay_free():
+    needed = roofline.measure(phase_of(100), SMALL, num_chips=1).total
+    for hbm, fits in ((needed / 0.95 + 1, True), (needed / 0.95 - 1, False)):
+        chip = dataclasses.replace(SMALL, hbm=int(hbm))
+        assert roofline.measure(phase_of(100), chip, num_chips=1).fits == fits
+
+
+class Refused:
+    """A program that the TPU compiler refuses, in its own words."""
+
+    def compile(self):
+        raise RuntimeError(
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
+            "(23.25G) exceeds available HBM (15.75G)."
+        )
+
+
+def test_a_program_that_the_compiler_refuses_does_not_fit_by_as_much_as_it_says():
+    phase = Phase("update", Refused, {"parameters": 5 * GIB}, "batch", runs=1, flops=1.0, gradients=4 * GIB)
+    measured = roofline.measure(phase, CHIPS["v5e"], num_chips=4)
+    assert not measured.fits
+    assert {kind: size / GIB for kind, size in measured.memory.items()} == {
+        "parameters": 5,
+        "gradients": 4,
+        "activations": 19.25,
+    }
+
+
+def test_a_step_that_does_not_fit_is_told_which_program_which_memory_and_which_settings():
+    config = base.get_config()
+    config.data.train = ("pairs",)
+    config.model.remat = "dots"
+    model = published.architecture("4B")
+    work = Workload(pair_bucket(model, 448, 448, 150), images=2, group=8, response=2048)
+    plan = make_plan(config, model, work, jax.devices()[:1])
+    memory = {"parameters": 4 * GIB, "activations": 12 * GIB, "code": GIB // 10}
+    measured = Measured("update", memory, False, 1.0, 0.0, hlo.NOTHING, {}, 1.0)
+    told = advice.explain(plan, measured, limit=15 * GIB)
+    assert told.splitlines()[0].startswith("DOES NOT FIT: update needs 16.10 GiB per chip of 15.00 ")
+    assert told.splitlines()[1:] == [
+        "  activations (12.00 GiB): model.remat=full; batch.micro_prompts below 8, down to 1",
+        "  parameters (4.00 GiB): model.param_dtype=bfloat16 (half)",
+        "  all of these: a larger slice",
+    ]
+
+
 RECORDED = pathlib.Path(__file__).parent / "compile_memory.json"
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason="libtpu (the TPU compiler) exists for Linux x86-64 only",
 )
+
+
+def compile_command(*arguments):
+    """Runs `python -m dig_jax.compile` on the third stage of the recipe."""
+    repository = RECORDED.parents[1]
+    return subprocess.run(
+        [sys.executable, "-m", "dig_jax.compile", "--config=configs/stage3.py", *arguments],
+        cwd=repository,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+@needs_compiler
+def test_the_command_ends_with_1_and_says_what_to_do_when_a_model_does_not_fit():
+    run = compile_command("--model=8B", "--topology=v5e:2x2", "--phases=reshard")
+    assert run.returncode == 1, run.stderr[-3000:]
+    assert "DOES NOT FIT: reshard needs" in run.stdout
+    assert "optimizer (16.36 GiB): " in run.stdout
+    assert "a larger slice" in run.stdout
 
 
 @pytest.mark.slow

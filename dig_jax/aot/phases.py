@@ -4,7 +4,8 @@ Shape letters: B prompts, G completions per prompt, R response tokens.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 from dig_jax import freeze, loading, parallel, settings, sft
 from dig_jax.aot import flops, inputs
 from dig_jax.aot.inputs import Workload
+from dig_jax.curriculum import updates_per_step
 from dig_jax.learner import Learner, TrainState, make_optimizer
 from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
@@ -32,18 +34,22 @@ class Phase:
 
     Attributes:
         name: as it is shown.
-        lowered: the program, to be compiled.
+        lower: gives the program, to be compiled.
         resident: bytes per chip of what exists while it runs, by kind: its arguments, and what others keep.
+        makes: the kind that its results are, but for those that are written over arguments.
         runs: how often a step runs it, or one turn of its open-ended loop.
         flops: of one run or turn, over all chips, without recomputation.
+        gradients: bytes per chip of the gradients that are among its temporaries.
         counts_turns: a run ends when its data says so; cost is that of one turn of its loop.
     """
 
     name: str
-    lowered: Any
+    lower: Callable[[], Any]
     resident: dict[str, int]
+    makes: str
     runs: float
     flops: float
+    gradients: int = 0
     counts_turns: bool = False
 
 
@@ -76,10 +82,11 @@ def make_plan(
 def phases(plan: Plan) -> Iterator[Phase]:
     """The phases of a step in their order."""
     config = plan.config
-    graphdef, params = loading.abstract_model(config, plan.architecture, plan.mesh)
+    plain = loading.abstract_model(config, plan.architecture, plan.mesh)
+    graphdef, params = loading.with_adapters(config, *plain, plan.mesh)
     learner = make_learner(plan, graphdef)
-    state = parallel.abstract(jax.eval_shape(learner.init, params), plan.mesh)
     programs = train_programs(learner, params, plan.mesh)
+    state = programs.state
     copied = parallel.abstract(programs.reference.eval_shape(params), plan.mesh)
     reference = copied if config.grpo.kl_coef else None
     held = {
@@ -104,6 +111,7 @@ def make_learner(plan: Plan, graphdef: nnx.GraphDef) -> Learner:
         chunk=config.model.head_chunk,
         cut=Cut.from_config(config),
         frozen=freeze.frozen_parts(config),
+        offload=config.optimizer.offload,
     )
 
 
@@ -113,7 +121,7 @@ def _rollout_phases(
     config, work, mesh = plan.config, plan.work, plan.rollout_mesh
     programs = rollout_programs(graphdef, params, mesh)
     weights = parallel.abstract(programs.weights.eval_shape(params), mesh)
-    yield Phase("reshard", programs.weights.lower(params), held, runs=1, flops=0)
+    yield Phase("reshard", partial(programs.weights.lower, params), held, "sampling weights", runs=1, flops=0)
 
     held = held | {"sampling weights": chip_bytes(weights)}
     total = config.batch.rollout_prompts
@@ -121,22 +129,22 @@ def _rollout_phases(
     prompts = inputs.prompts(plan.architecture, work.bucket, total, mesh)
     keys = inputs.keys(total, work.group, mesh)
     slices = config.batch.prompts / total
-    fill = programs.fill.lower(weights, prompts, keys, limits)
     yield Phase(
         "prefill",
-        fill,
+        partial(programs.fill.lower, weights, prompts, keys, limits),
         held | {"batch": chip_bytes((prompts, keys))},
+        "caches",
         runs=slices,
         flops=total * flops.prefill(plan.architecture, work),
     )
     filled = programs.fill.eval_shape(weights, prompts, keys, limits)
     pool = jax.tree.map(_with_sharding, filled, pool_shardings(filled, mesh))
     slots = (config.rollout.rows or total) * (config.rollout.slots or work.group)
-    caches = chip_bytes((pool.rows, pool.cache, pool.prompts))
     yield Phase(
         "decode",
-        programs.drain.lower(weights, pool, keys, limits),
-        held | {"caches": caches, "batch": chip_bytes((pool, keys)) - caches},
+        partial(programs.drain.lower, weights, pool, keys, limits),
+        held | {"caches": chip_bytes(pool), "batch": chip_bytes(keys)},
+        "batch",
         # No completion is longer than R; refilled slots share the work evenly.
         runs=config.batch.prompts * work.group * work.response / slots,
         flops=slots * flops.decode(plan.architecture, work.bucket.prompt_length + work.response / 2),
@@ -148,27 +156,31 @@ def _update_phases(
     plan: Plan, programs: TrainPrograms, state: TrainState, reference: nnx.State | None, held: dict[str, int]
 ) -> Iterator[Phase]:
     config, work = plan.config, plan.work
-    updates = config.batch.prompts // config.batch.update_prompts
+    parts, updates = config.batch.prompts // config.batch.update_prompts, updates_per_step(config)
     prompts = inputs.prompts(plan.architecture, work.bucket, config.batch.update_prompts, plan.mesh)
     batch = inputs.experience(
         prompts, work.group, work.response, plan.mesh, reference=reference is not None, old=updates > 1
     )
-    waiting = {"batch": updates * chip_bytes(batch)}  # those of the step's other updates wait beside it
+    trained, _ = freeze.split(state.params, freeze.frozen_parts(config))
+    logprobs = (batch.ref_logprobs, batch.old_logprobs)  # of the whole step; other parts come when used
+    waiting = {"batch": chip_bytes(batch) + (parts - 1) * chip_bytes(logprobs)}
     forward = config.batch.update_prompts * flops.forward(plan.architecture, work)
     if reference is not None:
         bare = dataclasses.replace(batch, ref_logprobs=None, old_logprobs=None)
-        lowered = programs.logprobs.lower(reference, bare)
-        yield Phase("reference log-probs", lowered, held | waiting, runs=updates, flops=forward)
+        lower = partial(programs.logprobs.lower, reference, bare)
+        yield Phase("reference log-probs", lower, held | waiting, "batch", runs=parts, flops=forward)
     if updates > 1:
         bare = dataclasses.replace(batch, old_logprobs=None)
-        lowered = programs.logprobs.lower(state.params, bare)
-        yield Phase("old log-probs", lowered, held | waiting, runs=updates, flops=forward)
+        lower = partial(programs.logprobs.lower, state.params, bare)
+        yield Phase("old log-probs", lower, held | waiting, "batch", runs=parts, flops=forward)
     yield Phase(
         "update",
-        programs.update_grpo.lower(state, batch),
+        partial(programs.update_grpo.lower, state, batch),
         held | waiting,
+        "batch",
         runs=updates,
         flops=flops.FORWARD_AND_BACKWARD * forward,
+        gradients=chip_bytes(trained),
     )
 
 

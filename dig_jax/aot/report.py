@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+from dig_jax.aot import advice
 from dig_jax.aot.chips import GIB, Chip
 from dig_jax.aot.hlo import COLLECTIVES
 from dig_jax.aot.phases import Plan
 from dig_jax.aot.roofline import USABLE, Measured
 
 MEMORY = (
-    *("parameters", "optimizer", "reference", "sampling weights", "caches", "batch"),
-    *("temporaries", "code"),
+    *("parameters", "optimizer", "reference", "gradients", "activations"),
+    *("sampling weights", "caches", "batch", "code"),
 )
 
 
@@ -23,42 +24,44 @@ def progress(phase: Measured) -> str:
 
 def table(plan: Plan, measured: list[Measured], result: dict[str, Any], chip: Chip, topology: str) -> str:
     """The whole report; a column per phase."""
-    names = [phase.name for phase in measured]
-    lines = [_heading(plan, result, topology), ""]
-    rows = [["memory per chip, GiB", *names]]
+    done = [phase for phase in measured if phase.seconds]
+    parts = [_heading(plan, result, topology), _aligned(_memory_rows(measured, chip))]
+    if done:
+        parts.append(_aligned(_cost_rows(done)))
+    return "\n\n".join([*parts, verdict(plan, measured, result)])
+
+
+def _memory_rows(measured: list[Measured], chip: Chip) -> list[list[str]]:
+    rows = [["memory per chip, GiB", *(phase.name for phase in measured)]]
     rows += [
         [kind, *(f"{phase.memory.get(kind, 0) / GIB:.2f}" for phase in measured)]
         for kind in MEMORY
         if any(phase.memory.get(kind) for phase in measured)
     ]
     rows.append(["total", *(f"{phase.total / GIB:.2f}" for phase in measured)])
-    rows.append(
-        [f"share of {chip.hbm / GIB:.2f} GiB", *(f"{phase.total / chip.hbm:.0%}" for phase in measured)]
-    )
-    lines += _aligned(rows) + [""]
-    done = [phase for phase in measured if phase.traffic is not None]
+    share = [f"{phase.total / chip.hbm:.0%}" for phase in measured]
+    return [*rows, [f"share of {chip.hbm / GIB:.2f} GiB", *share]]
+
+
+def _cost_rows(done: list[Measured]) -> list[list[str]]:
+    """Of the phases that the compiler took."""
     rows = [["one run, per chip", *(phase.name for phase in done)]]
     rows.append(["runs per step", *(f"{phase.runs:,.0f}" for phase in done)])
     rows.append(["model TFLOP", *(f"{phase.flops / 1e12:.3f}" for phase in done)])
-    rows.append(["HBM traffic, GB", *(f"{_traffic(phase).hbm / 1e9:.3f}" for phase in done)])
+    rows.append(["HBM traffic, GB", *(f"{phase.traffic.hbm / 1e9:.3f}" for phase in done)])
     for kind in COLLECTIVES:
-        sent = [_traffic(phase).collectives.get(kind, 0.0) for phase in done]
+        sent = [phase.traffic.collectives.get(kind, 0.0) for phase in done]
         if any(sent):
             rows.append([f"{kind}, GB", *(f"{x / 1e9:.3f}" for x in sent)])
-    if any(_traffic(phase).across_slices for phase in done):
-        rows.append(["across slices, GB", *(f"{_traffic(phase).across_slices / 1e9:.3f}" for phase in done)])
+    if any(phase.traffic.across_slices for phase in done):
+        rows.append(["across slices, GB", *(f"{phase.traffic.across_slices / 1e9:.3f}" for phase in done)])
     for kind in ("compute", "hbm", "ici", "dcn"):
         times = [phase.seconds.get(kind, 0.0) for phase in done]
         if any(times):
             rows.append([f"{kind}, ms", *(f"{x * 1e3:.2f}" for x in times)])
     rows.append(["bound by", *(phase.bound for phase in done)])
-    rows.append(["seconds per step", *(f"{phase.step_seconds:.2f}" for phase in done)])
-    lines += _aligned(rows) + ["", _verdict(result)]
-    return "\n".join(lines)
-
-
-def _traffic(phase: Measured) -> Any:
-    return phase.traffic
+    rows.append(["MFU at most", *(f"{phase.mfu:.0%}" for phase in done)])
+    return [*rows, ["seconds per step", *(f"{phase.step_seconds:.2f}" for phase in done)]]
 
 
 def _heading(plan: Plan, result: dict[str, Any], topology: str) -> str:
@@ -77,23 +80,24 @@ def _heading(plan: Plan, result: dict[str, Any], topology: str) -> str:
     )
 
 
-def _verdict(result: dict[str, Any]) -> str:
-    peak, limit = result["peak_bytes"] / GIB, result["limit_bytes"] / GIB
-    needs = f"{result['peak_phase']} needs {peak:.2f} GiB of {limit:.2f} ({USABLE:.0%} of the memory)"
+def verdict(plan: Plan, measured: list[Measured], result: dict[str, Any]) -> str:
+    """That the step fits and its least time; or which programs do not fit, and what to change."""
     if not result["fits"]:
-        return f"DOES NOT FIT: {needs}"
+        failed = [phase for phase in measured if not phase.fits]
+        return "\n".join(advice.explain(plan, phase, result["limit_bytes"]) for phase in failed)
+    peak, limit = result["peak_bytes"] / GIB, result["limit_bytes"] / GIB
     return (
-        f"fits: {needs}\n"
+        f"fits: {result['peak_phase']} needs {peak:.2f} GiB of {limit:.2f} ({USABLE:.0%} of the memory)\n"
         f"roofline: {result['step_seconds']:.1f} s per step at least, an MFU of {result['mfu']:.0%} at most"
     )
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
+    return "\n".join(
         "  ".join(
             cell.ljust(width) if column == 0 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
-    ]
+    )

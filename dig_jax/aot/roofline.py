@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from dig_jax.aot.chips import Chip
-from dig_jax.aot.hlo import Traffic, read_traffic
+from dig_jax.aot.hlo import NOTHING, Traffic, read_traffic
 from dig_jax.aot.phases import Phase
 
 # Share of the memory that may be used. The rest covers fragmentation and the runtime's own buffers.
@@ -21,12 +21,13 @@ class Measured:
 
     Attributes:
         name: of the phase.
-        memory: bytes by kind while it runs: `Phase.resident`, and `temporaries` and `code` of the program.
+        memory: bytes by kind while it runs: `Phase.resident`, what it makes, the `code` of the program, and
+            its temporaries: `gradients`, and `activations` for all others.
         fits: whether they stay below the usable memory and the compiler agrees.
         runs: per step.
         flops: of one run, on one chip.
-        traffic: of one run.
-        seconds: of one run, by what bounds it: `compute`, `hbm`, `ici`, `dcn`.
+        traffic: of one run; nothing when the compiler refused the program for the memory it needs.
+        seconds: of one run, by what bounds it: `compute`, `hbm`, `ici`, `dcn`; empty when refused.
         compile_seconds: how long the compiler took.
     """
 
@@ -35,7 +36,7 @@ class Measured:
     fits: bool
     runs: float
     flops: float
-    traffic: Traffic | None
+    traffic: Traffic
     seconds: dict[str, float]
     compile_seconds: float
 
@@ -48,6 +49,11 @@ class Measured:
         return max(self.seconds, key=lambda kind: self.seconds[kind]) if self.seconds else "-"
 
     @property
+    def mfu(self) -> float:
+        """Share of the chip's arithmetic that a run uses at its least time."""
+        return self.seconds["compute"] / max(self.seconds.values()) if self.seconds else 0.0
+
+    @property
     def step_seconds(self) -> float:
         """Of all runs of a step; the largest of the bounds, as if everything overlapped."""
         return self.runs * max(self.seconds.values(), default=0.0)
@@ -55,20 +61,27 @@ class Measured:
 
 def measure(phase: Phase, chip: Chip, num_chips: int) -> Measured:
     """Compiles a phase and reads what came out."""
+    lowered = phase.lower()
     start = time.perf_counter()
     try:
-        compiled = phase.lowered.compile()
+        compiled = lowered.compile()
     except Exception as error:
         needed = _needed(str(error))
         if needed is None:
             raise
-        memory = {**phase.resident, "temporaries": max(0, needed)}
-        return Measured(phase.name, memory, False, phase.runs, 0.0, None, {}, time.perf_counter() - start)
+        memory = _memory(phase, {"activations": needed})
+        seconds = time.perf_counter() - start
+        return Measured(phase.name, memory, False, phase.runs, 0.0, NOTHING, {}, seconds)
     seconds = time.perf_counter() - start
     sizes = compiled.memory_analysis()
-    # Results that are not written over arguments are temporaries of the step.
-    temporary = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    memory = {**phase.resident, "temporaries": temporary, "code": sizes.generated_code_size_in_bytes}
+    memory = _memory(
+        phase,
+        {
+            phase.makes: sizes.output_size_in_bytes - sizes.alias_size_in_bytes,
+            "activations": sizes.temp_size_in_bytes,
+            "code": sizes.generated_code_size_in_bytes,
+        },
+    )
     traffic = read_traffic(compiled.as_text(), one_turn=phase.counts_turns)
     flops = phase.flops / num_chips
     return Measured(
@@ -86,6 +99,14 @@ def measure(phase: Phase, chip: Chip, num_chips: int) -> Measured:
         },
         compile_seconds=seconds,
     )
+
+
+def _memory(phase: Phase, program: dict[str, int]) -> dict[str, int]:
+    """Bytes by kind: what exists while a program runs, and what it makes and needs itself."""
+    gradients = min(phase.gradients, program["activations"])
+    program = program | {"gradients": gradients, "activations": program["activations"] - gradients}
+    kinds = phase.resident.keys() | program.keys()
+    return {kind: phase.resident.get(kind, 0) + program.get(kind, 0) for kind in kinds}
 
 
 def _needed(message: str) -> int | None:
