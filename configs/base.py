@@ -84,13 +84,15 @@ def get_config() -> ConfigDict:
     config.batch.update_prompts = (
         128  # prompts per optimizer update; prompts / update_prompts updates per step
     )
+    config.batch.update_epochs = 1  # times that updates go through a rollout: mu, ppo_epochs, num_iterations
     config.batch.micro_prompts = 8  # prompts per gradient-accumulation slice, over all devices
     # Completions of each of these prompts in a slice: fewer take less memory, and less padding where lengths
     # differ, but the prompt is computed again for each part of its group. 0 = all rollout.group_size.
     config.batch.micro_completions = 0
     # Lengths that the responses of a slice are padded to in updates, such as (512, 1024); one that is longer
-    # is padded to rollout.max_new_tokens. () = halvings of that, down to an eighth and to 128 tokens.
-    # (rollout.max_new_tokens,) = all alike. Each takes time to compile; which are taken compiles nothing.
+    # is padded to rollout.max_new_tokens. () = a half and a quarter of that, from 128 tokens up.
+    # (rollout.max_new_tokens,) = all alike. The update has a branch for each, which for a large model on a
+    # TPU takes minutes to compile.
     config.batch.response_buckets = ()
     config.batch.rollout_prompts = 64  # prompts sampled together, over all devices
 
@@ -162,6 +164,8 @@ def get_config() -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.optimizer.weight_decay = 1e-2
     config.optimizer.clip_norm = 1.0  # global gradient norm
+    # Moments are kept in the memory of the hosts, and on the devices only while parameters change.
+    config.optimizer.offload = False
     config.optimizer.max_skipped_updates = 10  # non-finite updates in a row before the run stops
 
     config.mesh = ConfigDict()  # devices per axis; -1 takes what is left
@@ -185,4 +189,5 @@ def get_config() -> ConfigDict:
     config.log.samples = 4  # pictures with true and predicted boxes per evaluation
     config.log.tensorboard = True
     config.log.wandb_project = ""  # "" = off
+    config.log.profile_steps = ()  # steps, from 1, to trace to workdir/profile; the first ones compile
     return config

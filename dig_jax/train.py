@@ -16,7 +16,7 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import curriculum, freeze, loading, parallel, settings
+from dig_jax import curriculum, freeze, loading, parallel, profiling, settings
 from dig_jax.checkpoint import Checkpoints
 from dig_jax.curriculum import Progress, Stage
 from dig_jax.data.loader import PairLoader
@@ -86,7 +86,7 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
 
     # Resume, or start.
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
-    restored = checkpoints.restore_newest(parallel.abstract(programs.init.eval_shape(shapes), mesh))
+    restored = checkpoints.restore_newest(programs.state)
     if restored is None:
         state = programs.init(start_params())
         progress = Progress(reference=fingerprint(state.params))
@@ -165,7 +165,8 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
                 break
             stop.check()
             start = time.perf_counter()
-            state, metrics, skipped = train_step(state, progress.step_in_stage)
+            with profiling.step(workdir, config.log.profile_steps, progress.step + 1):
+                state, metrics, skipped = train_step(state, progress.step_in_stage)
             metrics["time/step"] = time.perf_counter() - start
             progress.step += 1
             log.step(progress.step, curriculum.planned_steps(stages, progress), metrics | stage_figures())

@@ -335,3 +335,10 @@ def test_the_command_says_what_is_wrong_and_ends_with_code_2(
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_steps_asked_for_are_profiled_and_no_other(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    run(small_config(inputs, "sft", **{"log.profile_steps": (2,)}), tmp_path)
+    assert [folder.name for folder in (tmp_path / "profile").iterdir()] == ["step_000002"]
+    (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    assert b"update_sft" in trace.read_bytes()
