@@ -111,7 +111,6 @@ def make_learner(plan: Plan, graphdef: nnx.GraphDef) -> Learner:
         chunk=config.model.head_chunk,
         cut=Cut.from_config(config),
         frozen=freeze.frozen_parts(config),
-        offload=config.optimizer.offload,
     )
 
 
