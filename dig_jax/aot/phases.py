@@ -85,8 +85,8 @@ def phases(plan: Plan) -> Iterator[Phase]:
     plain = loading.abstract_model(config, plan.architecture, plan.mesh)
     graphdef, params = loading.with_adapters(config, *plain, plan.mesh)
     learner = make_learner(plan, graphdef)
+    state = parallel.abstract(jax.eval_shape(learner.init, params), plan.mesh)
     programs = train_programs(learner, params, plan.mesh)
-    state = programs.state
     copied = parallel.abstract(programs.reference.eval_shape(params), plan.mesh)
     reference = copied if config.grpo.kl_coef else None
     held = {
