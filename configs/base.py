@@ -173,6 +173,9 @@ def get_config() -> ConfigDict:
     config.mesh.fsdp = -1
     config.mesh.tensor = 1
 
+    config.distributed = ConfigDict()  # several processes (--distributed)
+    config.distributed.silence_seconds = 60.0  # one not heard of for so long is lost: the others end
+
     config.eval = ConfigDict()
     config.eval.every = 5  # steps; the first and the last step are always evaluated
     config.eval.num_pairs = 128  # 0 = the whole split

@@ -2,32 +2,39 @@
 
 The config is a Python file with `get_config()`; any setting of configs/base.py can be changed on the command
 line. The workdir receives config.json, checkpoints/, metrics.jsonl, evals.jsonl, samples/, report.html and
-TensorBoard events. Running the same command again continues the run. Under `jax.distributed` the same command
-runs on every host.
+TensorBoard events. Running the same command again continues the run. With --distributed the same command runs
+on every host; docs/scale.md says how the processes find each other.
 Exit codes: 0 done, 1 failed, 2 a setting, a model or a dataset is missing or wrong, 75 saved and stopped by
-SIGTERM or a notice of the cloud machine, 130 saved and stopped by Ctrl-C (twice stops at once).
+SIGTERM or a notice of the cloud machine, 76 another process of the run was lost or failed, 130 saved and
+stopped by Ctrl-C (twice stops at once).
 """
 
+import contextlib
 import sys
 
-import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from dig_jax import cli, train
+from dig_jax import cli, distributed, train
 from dig_jax.folder import to_path
 from dig_jax.stopping import Stopped
+
+WHERE_FOUND = "Not needed on Cloud TPUs, under Slurm, Open MPI and on Kubernetes."
 
 
 def main(argv: list[str]) -> None:
     """Entry point behind the flags."""
     del argv
+    given = flags.FLAGS
     cli.log_to_terminal()
-    if flags.FLAGS.distributed:
-        jax.distributed.initialize()
+    hosts: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if given.distributed:
+        silence = given.config.distributed.silence_seconds
+        hosts = distributed.joined(given.coordinator_address, given.num_processes, given.process_id, silence)
     try:
-        with cli.user_errors(flags.FLAGS.traceback):
-            train.run(flags.FLAGS.config, to_path(flags.FLAGS.workdir))
+        # The outer errors are those of joining the others.
+        with cli.user_errors(given.traceback), hosts, cli.user_errors(given.traceback):
+            train.run(given.config, to_path(given.workdir))
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
 
@@ -55,7 +62,10 @@ def run() -> None:
     flags.DEFINE_string(
         "workdir", None, "Folder of the run; created when missing, continued when it holds a run."
     )
-    flags.DEFINE_bool("distributed", False, "Call jax.distributed.initialize() first: one process per host.")
+    flags.DEFINE_bool("distributed", False, "Run with other processes, one per host, as one run.")
+    flags.DEFINE_string("coordinator_address", None, f"HOST:PORT of process 0. {WHERE_FOUND}")
+    flags.DEFINE_integer("num_processes", None, f"Number of processes. {WHERE_FOUND}", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, f"Index of this process, from 0. {WHERE_FOUND}", lower_bound=0)
     flags.DEFINE_bool("traceback", False, "Show where a setting, model or dataset error was raised.")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

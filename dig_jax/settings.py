@@ -80,6 +80,7 @@ def _check_values(config: ConfigDict) -> None:
     _positive(config.checkpoint, "every", "checkpoint.")
     _positive(config.checkpoint, "keep", "checkpoint.")
     _positive(config.checkpoint, "grace_seconds", "checkpoint.")
+    _positive(config.distributed, "silence_seconds", "distributed.")
     _positive(config.log, "every", "log.")
     _multiple(config.batch, "prompts", "update_prompts")
     _multiple(config.batch, "update_prompts", "micro_prompts")
@@ -115,7 +116,7 @@ def _check_values(config: ConfigDict) -> None:
 
 # A resumed run may change these: they decide what is written and where it runs, not what is computed.
 FREE_ON_RESUME = (
-    *("rollout.slots", "rollout.rows", "rollout.mesh"),
+    *("rollout.slots", "rollout.rows", "rollout.mesh", "distributed"),
     *("mesh", "model.remat", "model.attention", "eval", "checkpoint", "log"),
     *("data.prefetch", "data.eval", "data.eval_extra", "data.eval_split", "data.max_bad_records"),
     *("batch.micro_prompts", "batch.micro_completions", "batch.response_buckets", "batch.rollout_prompts"),

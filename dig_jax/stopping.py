@@ -83,7 +83,7 @@ class Stop:
         if self._exit_code:
             return
         self._exit_code = exit_code
-        _say(f"{why}: saving and stopping, within {self._grace_seconds:g} s")
+        say(f"{why}: saving and stopping, within {self._grace_seconds:g} s")
         self._deadline = threading.Timer(self._grace_seconds, self._give_up)
         self._deadline.daemon = True
         self._deadline.start()
@@ -96,7 +96,7 @@ class Stop:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._exit_code:
-            _say("interrupted again: stopping at once; the newest checkpoint stays")
+            say("interrupted again: stopping at once; the newest checkpoint stays")
             os._exit(EXIT_INTERRUPTED)
         self.request(
             signal.Signals(number).name,
@@ -104,7 +104,7 @@ class Stop:
         )
 
     def _give_up(self) -> None:
-        _say(
+        say(
             f"nothing to stop at came within {self._grace_seconds:g} s (config.checkpoint.grace_seconds):"
             " stopping at once; the newest checkpoint stays"
         )
@@ -143,6 +143,6 @@ def _metadata(host: str, key: str) -> str | None:
         return None
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
     """Straight to the terminal: a signal may come while the logging module holds its lock."""
     os.write(2, f"{message}\n".encode())
