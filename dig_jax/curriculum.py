@@ -166,7 +166,7 @@ def describe(stage: Stage, count: int, progress: Progress) -> str:
 
 def updates_per_step(config: ConfigDict) -> int:
     """Optimizer updates of one training step."""
-    return config.batch.prompts // config.batch.update_prompts
+    return config.batch.prompts // config.batch.update_prompts * config.batch.update_epochs
 
 
 def seed_of(seed: int, number: int) -> int:
@@ -183,6 +183,7 @@ def _span(configs: Sequence[ConfigDict], number: int) -> tuple[int, int]:
 def _stage_config(config: ConfigDict, name: str, number: int) -> ConfigDict:
     part = config.copy_and_resolve_references()
     part.seed = seed_of(config.seed, number)
+    part.lock()  # no setting appears by a misspelled name
     if not name:
         return part
     where = f"config.curriculum.stages.{name}"

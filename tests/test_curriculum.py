@@ -1,0 +1,238 @@
+"""Stages of a run: which settings hold when, and that runs of several stages stop, resume and compare."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from etils import epath
+from ml_collections import ConfigDict
+
+from configs import base
+from dig_jax import curriculum, settings
+from dig_jax.checkpoint import Checkpoints
+from dig_jax.curriculum import Progress
+from dig_jax.fingerprint import fingerprint
+from dig_jax.stopping import Stop, Stopped
+from tests.test_train import (  # noqa: F401  (inputs is a fixture)
+    final_params,
+    inputs,
+    lines,
+    run,
+    small_config,
+    without_times,
+)
+
+
+def config_of(**stages: dict) -> ConfigDict:
+    """A config with these stages, in this order, of 8 prompts in 2 updates per step."""
+    config = base.get_config()
+    config.data.train = ("pairs",)
+    config.batch.prompts, config.batch.update_prompts, config.batch.micro_prompts = 8, 4, 2
+    config.batch.rollout_prompts = 8
+    config.curriculum.order = tuple(stages)
+    config.curriculum.stages = ConfigDict(stages)
+    return config
+
+
+def test_a_run_without_a_curriculum_is_one_stage_with_its_own_settings() -> None:
+    config = config_of()
+    (stage,) = curriculum.stages(config)
+    assert stage.config.to_dict() == config.to_dict()
+    assert (stage.first_update, stage.total_updates) == (0, 90)
+
+
+def test_a_stage_is_the_config_with_what_it_changes() -> None:
+    config = config_of(
+        warmup={"algorithm": "sft", "num_steps": 3}, mixed={"data": {"num_differences": (0, 4)}}
+    )
+    warmup, mixed = curriculum.stages(config)
+    assert (warmup.name, warmup.config.algorithm, warmup.config.num_steps) == ("warmup", "sft", 3)
+    assert (mixed.config.algorithm, mixed.config.data.num_differences) == ("grpo", (0, 4))
+    assert warmup.config.data.num_differences == ()
+    assert config.algorithm == "grpo"  # as it was
+
+
+def test_stages_share_a_schedule_up_to_the_next_restart() -> None:
+    restart = {"optimizer": {"restart": True}}
+    config = config_of(a={"num_steps": 5}, b=restart | {"num_steps": 10}, c={"num_steps": 20})
+    places = [(stage.first_update, stage.total_updates) for stage in curriculum.stages(config)]
+    assert places == [(0, 10), (0, 60), (20, 60)]
+
+
+def test_stages_have_seeds_of_their_own_and_the_first_has_that_of_the_run() -> None:
+    seeds = [stage.config.seed for stage in curriculum.stages(config_of(a={}, b={}, c={}))]
+    assert seeds[0] == 0
+    assert len(set(seeds)) == 3
+    other = config_of(a={}, b={})
+    other.seed = 1
+    assert curriculum.stages(other)[1].config.seed not in seeds
+
+
+def test_a_stage_ends_after_its_steps_or_at_an_evaluation_that_passes() -> None:
+    config = config_of(a={"num_steps": 4, "advance": {"metric": "single/f1", "at": 0.5}}, b={"num_steps": 2})
+    stages = curriculum.stages(config)
+    progress = Progress(reference="")
+    progress.note_evaluation({"f1": 0.1, "single/f1": 0.9}, stages)
+    assert not curriculum.is_over(stages[0], progress)  # no step of it is done
+    progress.step = 2
+    progress.note_evaluation({"f1": 0.2, "single/f1": 0.4}, stages)
+    assert not curriculum.is_over(stages[0], progress)
+    progress.step = 3
+    progress.note_evaluation({"f1": 0.1, "single/f1": 0.5}, stages)
+    assert curriculum.is_over(stages[0], progress)
+    assert (progress.best_score, progress.best_step) == (0.2, 2)
+
+    progress.began.append(3)
+    assert curriculum.planned_steps(stages, progress) == 5
+    assert not curriculum.is_over(stages[1], progress)
+    progress.step = 5
+    assert curriculum.is_over(stages[1], progress)
+    assert progress.marked_steps == {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"curriculum.order": ("a", "z")}, "names 'z', but config.curriculum.stages has a, b"),
+        (
+            {"curriculum.stages": {"a": {"model": {"dtype": "float32"}}, "b": {}}},
+            "a.model.dtype: a stage can not",
+        ),
+        (
+            {"curriculum.stages": {"a": {"reward": {"f2": 1.0}}, "b": {}}},
+            "config.curriculum.stages.a.reward.f2",
+        ),
+        (
+            {"curriculum.stages": {"a": {}, "b": {"num_steps": "5"}}},
+            "config.curriculum.stages.b.num_steps='5'",
+        ),
+        ({"curriculum.stages": {"a": {}, "b": {"algorithm": "ppo"}}}, "stage b: config.algorithm='ppo'"),
+        ({"advance.at": 0.5}, "config.advance.at=0.5, but nothing is evaluated"),
+        ({"data.eval": "x", "data.eval_extra": ("single",)}, r"config.data.eval_extra=\('single',\)"),
+        ({"data.eval_extra": ("single=x",)}, "config.data.eval_extra is set, but config.data.eval"),
+    ],
+)
+def test_wrong_curricula_are_named(change: dict, message: str) -> None:
+    config = config_of(a={}, b={})
+    for path, value in change.items():
+        group, key = path.split(".")
+        config[group][key] = ConfigDict(value) if isinstance(value, dict) else value
+    with pytest.raises(ValueError, match=message):
+        settings.check(config)
+
+
+def test_a_figure_that_no_evaluation_has_is_named_at_the_first_one() -> None:
+    stages = curriculum.stages(config_of(a={}, b={"advance": {"metric": "f9", "at": 0.5}}))
+    with pytest.raises(ValueError, match="config.advance.metric='f9' is no held-out figure .* it has f1"):
+        Progress(reference="").note_evaluation({"f1": 0.0}, stages)
+
+
+def test_where_evaluations_decide_their_settings_can_not_change(tmp_path: pathlib.Path) -> None:
+    saved = epath.Path(tmp_path / "config.json")
+    config = config_of(a={"batch": {"micro_prompts": 2}, "num_steps": 3})
+    config.data.eval = "pairs"
+    saved.write_text(config.to_json())
+    config.eval.every = 7
+    config.curriculum.stages.a.batch.micro_prompts = 4
+    config.curriculum.stages.a.num_steps = 9
+    assert len(settings.check_resume(config, saved)) == 3
+    config.advance.at = 0.5
+    saved.write_text(config.to_json())
+    config.eval.every = 8
+    with pytest.raises(ValueError, match="eval.every: 7 -> 8"):
+        settings.check_resume(config, saved)
+
+
+def three_stages(inputs: pathlib.Path) -> ConfigDict:  # noqa: F811
+    """Supervised, then GRPO twice, with a new optimizer and reference; an evaluation ends the last stage."""
+    data = {"data.eval": str(inputs / "pairs"), "data.eval_extra": (f"again={inputs / 'pairs'}",)}
+    other = {"optimizer.schedule": "linear", "eval.every": 2, "eval.num_pairs": 4, "checkpoint.keep": 1}
+    config = small_config(inputs, "grpo", **data, **other)
+    config.curriculum.stages = ConfigDict(
+        {
+            "warmup": {"algorithm": "sft", "num_steps": 1},
+            "first": {"num_steps": 1, "grpo": {"reanchor": True}, "optimizer": {"restart": True}},
+            "second": {
+                "num_steps": 5,
+                "data": {"num_differences": (1, 2)},
+                "advance": {"metric": "again/f1", "at": -1.0},
+            },
+        }
+    )
+    config.curriculum.order = ("warmup", "first", "second")
+    return config
+
+
+@pytest.fixture(scope="module")
+def straight(inputs: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> epath.Path:  # noqa: F811
+    """The workdir of a run of three stages that nothing interrupted."""
+    return run(three_stages(inputs), tmp_path_factory.mktemp("straight"))
+
+
+def test_each_stage_trains_in_its_own_way(straight: epath.Path) -> None:
+    metrics, evals = lines(straight, "metrics.jsonl"), lines(straight, "evals.jsonl")
+    assert [line["stage"] for line in metrics] == [1, 2, 3, 3]
+    assert [(line["step"], line["stage"]) for line in evals] == [(0, 1), (1, 1), (2, 2), (4, 3)]
+    assert all(line["again/f1"] == line["f1"] for line in evals)
+    assert ["sft/loss" in line for line in metrics] == [True, False, False, False]
+    # Two updates per step: the first schedule ends at 0 after 2, that of the others after 12.
+    rates = [line["learning_rate"] for line in metrics]
+    np.testing.assert_allclose(rates, 1e-2 * np.array([1 / 2, 11 / 12, 9 / 12, 7 / 12]), rtol=1e-6)
+    # The reference of the last two is the model after the first: only updates lead away from it.
+    assert 0 <= metrics[1]["grpo/kl"] < metrics[2]["grpo/kl"]
+
+
+def test_the_ends_of_stages_are_kept(straight: epath.Path) -> None:
+    kept = Checkpoints(straight, read_only=True)
+    assert kept.steps == [1, 2, 4]
+    kept.close()
+
+
+def test_a_run_stopped_at_the_end_of_a_stage_and_inside_another_continues_exactly(
+    straight: epath.Path,
+    inputs: pathlib.Path,  # noqa: F811
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = three_stages(inputs)
+    checks: list[int] = []
+    check = Stop.check
+
+    def stop_at_the_last(self: Stop) -> None:
+        checks[0] -= 1
+        if checks[0] == 0:
+            self.request("a test")
+        check(self)
+
+    monkeypatch.setattr(Stop, "check", stop_at_the_last)
+    ends = []
+    for count in (7, 16):  # in the evaluation after the first stage; while the fourth step samples
+        checks[:] = [count]
+        with pytest.raises(Stopped):
+            run(config, tmp_path / "stopped")
+        ends.append(max(int(path.name) for path in (tmp_path / "stopped" / "checkpoints").iterdir()))
+    assert ends == [1, 3]
+    checks[:] = [0]
+    stopped = run(config, tmp_path / "stopped")
+
+    for name in ("metrics.jsonl", "evals.jsonl", "samples/samples.jsonl"):
+        expected, actual = (
+            [without_times(line) for line in lines(workdir, name)] for workdir in (straight, stopped)
+        )
+        assert actual == expected
+    assert fingerprint(final_params(config, stopped)) == fingerprint(final_params(config, straight))
+
+
+def test_a_stage_that_begins_anew_is_what_a_command_of_its_own_would_be(
+    inputs: pathlib.Path,  # noqa: F811
+    tmp_path: pathlib.Path,
+) -> None:
+    together = small_config(inputs, "sft", num_steps=1)
+    together.curriculum.stages = ConfigDict({"a": {}, "b": {"optimizer": {"restart": True}}})
+    together.curriculum.order = ("a", "b")
+    first = run(small_config(inputs, "sft", num_steps=1), tmp_path / "first")
+    seed = curriculum.seed_of(0, 1)
+    second = small_config(inputs, "sft", num_steps=1, seed=seed, init_from=str(first))
+    assert fingerprint(final_params(second, run(second, tmp_path / "second"))) == fingerprint(
+        final_params(together, run(together, tmp_path / "together"))
+    )
