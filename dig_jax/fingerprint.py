@@ -26,6 +26,7 @@ def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
 
 
 def _checksum(array: jax.Array) -> jax.Array:
+    array = jax.device_put(array, jax.memory.Space.Device)  # moments may be in the memory of the host
     unsigned = {2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(array, unsigned).astype(jnp.uint32)
     position = jnp.zeros(array.shape, jnp.uint32)

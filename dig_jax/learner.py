@@ -85,6 +85,7 @@ class Learner:
         chunk: tokens per slice of the output head.
         cut: how an update is cut into micro-batches.
         frozen: parts of the model that updates leave as they are, of `freeze.PARTS`.
+        offload: the optimizer's moments come from host memory, and go back there.
     """
 
     graphdef: nnx.GraphDef
@@ -96,6 +97,7 @@ class Learner:
     chunk: int
     cut: Cut
     frozen: frozenset[str]
+    offload: bool = False
 
     def init(self, params: nnx.State) -> TrainState:
         """The state before the first update."""
@@ -163,10 +165,15 @@ class Learner:
         )
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, trained)
+        before = state.opt_state
+        if self.offload:
+            # Not before the gradients are there: until then activations have the memory of the devices.
+            grads, before = jax.lax.optimization_barrier((grads, before))
+            before = jax.device_put(before, jax.memory.Space.Device)
+        updates, opt_state = self.optimizer.update(grads, before, trained)
         proposed = (optax.apply_updates(trained, updates), opt_state)
         keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
-        trained, opt_state = jax.tree.map(keep, proposed, (trained, state.opt_state))
+        trained, opt_state = jax.tree.map(keep, proposed, (trained, before))
         skipped = jnp.where(finite, 0, state.skipped + 1)
         metrics = {**metrics, "grad_norm": norm, "skipped_updates": 1.0 - finite}
         params = nnx.merge_state(trained, frozen)

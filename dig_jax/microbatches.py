@@ -42,9 +42,9 @@ class Cut:
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Cut":
-        """The sizes that `config.batch` gives; no buckets there are the halvings of R down to an eighth."""
+        """The sizes that `config.batch` gives; no buckets there are a half and a quarter of R."""
         longest = config.rollout.max_new_tokens
-        buckets = tuple(config.batch.response_buckets) or tuple(longest // 2**i for i in (1, 2, 3))
+        buckets = tuple(config.batch.response_buckets) or (longest // 2, longest // 4)
         return cls(
             config.batch.micro_prompts,
             config.batch.micro_completions,

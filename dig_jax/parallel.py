@@ -189,6 +189,16 @@ def abstract(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(describe, tree, shardings(tree, mesh))
 
 
+def on_host(tree: Any) -> Any:
+    """Shapes from `abstract`, with arrays in the pinned memory of the hosts; numbers stay on the devices."""
+
+    def place(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        sharding = leaf.sharding.with_memory_kind("pinned_host") if leaf.ndim else leaf.sharding
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(place, tree)
+
+
 class MeshJit:
     """`jax.jit` for functions of a model on a mesh: names of activations are looked up in `RULES`."""
 

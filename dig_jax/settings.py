@@ -53,7 +53,7 @@ def _check_values(config: ConfigDict) -> None:
     reward_config(config)
     grpo_config(config)
     _positive(config, "num_steps")
-    for name in ("prompts", "update_prompts", "micro_prompts", "rollout_prompts"):
+    for name in ("prompts", "update_prompts", "update_epochs", "micro_prompts", "rollout_prompts"):
         _positive(config.batch, name, "batch.")
     _positive(config.rollout, "max_new_tokens", "rollout.")
     if not 0 <= config.rollout.slots <= config.rollout.group_size:
@@ -85,6 +85,11 @@ def _check_values(config: ConfigDict) -> None:
     _multiple(config.batch, "prompts", "update_prompts")
     _multiple(config.batch, "update_prompts", "micro_prompts")
     lora.from_config(config)
+    if config.algorithm == "sft" and config.batch.update_epochs > 1:
+        raise ValueError(
+            f"config.batch.update_epochs={config.batch.update_epochs}: supervised training takes new pairs"
+            " for every update; set it to 1"
+        )
     if config.algorithm == "grpo":
         _multiple(config.batch, "prompts", "rollout_prompts")
         if config.rollout.group_size < 2:
@@ -117,7 +122,7 @@ def _check_values(config: ConfigDict) -> None:
 # A resumed run may change these: they decide what is written and where it runs, not what is computed.
 FREE_ON_RESUME = (
     *("rollout.slots", "rollout.rows", "rollout.mesh", "distributed"),
-    *("mesh", "model.remat", "model.attention", "eval", "checkpoint", "log"),
+    *("mesh", "model.remat", "model.attention", "optimizer.offload", "eval", "checkpoint", "log"),
     *("data.prefetch", "data.eval", "data.eval_extra", "data.eval_split", "data.max_bad_records"),
     *("batch.micro_prompts", "batch.micro_completions", "batch.response_buckets", "batch.rollout_prompts"),
 )

@@ -104,6 +104,7 @@ class StepMaker:
             chunk=config.model.head_chunk,
             cut=Cut.from_config(config),
             frozen=freeze.frozen_parts(config),
+            offload=config.optimizer.offload,
         )
 
 
@@ -121,19 +122,23 @@ def grpo_step(
     mesh: jax.sharding.Mesh,
     rates: Rates,
 ) -> Step:
-    """One GRPO step: experience for `batch.prompts` prompts, then updates on `batch.update_prompts` each."""
-    num_updates = updates_per_step(config)
+    """One GRPO step: experience for `batch.prompts` prompts, then updates on `batch.update_prompts` each.
+
+    With `batch.update_epochs` above 1 the updates are made again, on the same experience in the same order.
+    """
+    num_updates, epochs = updates_per_step(config), config.batch.update_epochs
     # With a single update per step the policy's log-probs before it are those of the update itself.
     needs_old = num_updates > 1
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
         collected = collector.collect(state.params, index)
         start = time.perf_counter()
-        slices = _cut(collected.experience, num_updates)
+        slices = _cut(collected.experience, num_updates // epochs)
         logprobs = jax.block_until_ready([_logprobs(state, part) for part in slices])
         scored = time.perf_counter()
         parts = []
-        for number, (part, known) in enumerate(zip(slices, logprobs, strict=True), start=index * num_updates):
+        order = epochs * list(zip(slices, logprobs, strict=True))
+        for number, (part, known) in enumerate(order, start=index * num_updates):
             state = with_learning_rate(state, rates(number))
             # The devices hold the prompts of one update at a time: patches of many images are large.
             experience = dataclasses.replace(parallel.put_batch(part, mesh), **known)
@@ -150,14 +155,14 @@ def grpo_step(
             "tokens_per_second/rollout": collected.response_tokens / sampling_seconds,
             "tokens_per_second/step": collected.response_tokens / sum(seconds.values()),
         }
-        return state, metrics, _skipped(parts, collected.ids)
+        return state, metrics, _skipped(parts, np.tile(collected.ids, epochs))
 
     def _logprobs(state: TrainState, part: Experience) -> dict[str, jax.Array]:
         """The fields of `Experience` that are log-probs of other parameters than the update's."""
         experience = parallel.put_batch(part, mesh)
         known = {}
         if reference is not None:
-            known["ref_logprobs"] = programs.logprobs(reference, experience)
+            known["ref_logprobs"] = programs.reference_logprobs(reference, state.params, experience)
         if needs_old:
             known["old_logprobs"] = programs.logprobs(state.params, experience)
         return known

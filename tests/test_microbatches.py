@@ -52,9 +52,9 @@ def test_a_response_as_long_as_a_bucket_fits_in_it():
     assert cut_up([[4, 4], [5, 1]], Cut(1, buckets=(4, 8))).bucket.tolist() == [1, 0]
 
 
-def test_without_buckets_of_their_own_responses_have_the_halvings_of_the_longest():
+def test_without_buckets_of_their_own_responses_have_a_half_and_a_quarter_of_the_longest():
     config = base.get_config()
-    assert Cut.from_config(config).lengths(config.rollout.max_new_tokens) == (256, 512, 1024, 2048)
+    assert Cut.from_config(config).lengths(config.rollout.max_new_tokens) == (512, 1024, 2048)
     config.rollout.max_new_tokens = 300
     assert Cut.from_config(config).lengths(300) == (150, 300)
     config.batch.response_buckets = (300,)

@@ -85,8 +85,8 @@ def phases(plan: Plan) -> Iterator[Phase]:
     plain = loading.abstract_model(config, plan.architecture, plan.mesh)
     graphdef, params = loading.with_adapters(config, *plain, plan.mesh)
     learner = make_learner(plan, graphdef)
-    state = parallel.abstract(jax.eval_shape(learner.init, params), plan.mesh)
     programs = train_programs(learner, params, plan.mesh)
+    state = programs.state
     copied = parallel.abstract(programs.reference.eval_shape(params), plan.mesh)
     reference = copied if config.grpo.kl_coef else None
     held = {
@@ -111,6 +111,7 @@ def make_learner(plan: Plan, graphdef: nnx.GraphDef) -> Learner:
         chunk=config.model.head_chunk,
         cut=Cut.from_config(config),
         frozen=freeze.frozen_parts(config),
+        offload=config.optimizer.offload,
     )
 
 
@@ -166,7 +167,7 @@ def _update_phases(
     forward = config.batch.update_prompts * flops.forward(plan.architecture, work)
     if reference is not None:
         bare = dataclasses.replace(batch, ref_logprobs=None, old_logprobs=None)
-        lower = partial(programs.logprobs.lower, reference, bare)
+        lower = partial(programs.reference_logprobs.lower, reference, state.params, bare)
         yield Phase("reference log-probs", lower, held | waiting, "batch", runs=parts, flops=forward)
     if updates > 1:
         bare = dataclasses.replace(batch, old_logprobs=None)
