@@ -194,6 +194,39 @@ def test_the_report_is_one_page_with_table_charts_pictures_and_settings(tmp_path
     assert all(link.startswith("data:") for link in page.links)
 
 
+def write_stages(workdir) -> None:
+    """Two steps of `a`, then two of `b`, evaluated on a second held-out set as well."""
+    (workdir / "config.json").write_text(json.dumps({"curriculum": {"order": ["a", "b"]}}))
+    run = writer(workdir)
+    run.evaluation(0, {"f1": 0.1, "other/f1": 0.2, "stage": 1})
+    for step in range(1, 5):
+        run.step(step, {"reward/reward": step / 10, "stage": 1 + (step > 2)})
+    run.evaluation(2, {"f1": 0.3, "other/f1": 0.4, "stage": 1})
+    run.evaluation(3, {"f1": 0.9, "other/f1": 0.9, "stage": 2})
+    run.evaluation(4, {"f1": 0.7, "other/f1": 0.6, "stage": 2})
+    run.close()
+
+
+def test_the_report_of_several_stages_has_a_column_for_each_and_marks_where_they_begin(tmp_path):
+    write_stages(tmp_path)
+    text = write_report(tmp_path).read_text()
+    page = Outline(text)
+    assert "stages a, b" in page.text and "4 steps, the last in b" in page.text
+    assert re.search(r"start\s*a\s*b\s*change\s*F1, greedy answers\s*0.100\s*0.300\s*0.700", page.text)
+    assert re.search(r"other: F1, greedy answers\s*0.200\s*0.400\s*0.600", page.text)
+    assert page.tags.count("svg") == 3  # held-out accuracy, that of the other set, training reward
+    assert text.count('class="mark"') == 3  # where b begins
+
+
+def test_a_chart_marks_what_its_lines_reach_and_escapes_the_labels():
+    points = [(step, 0.0) for step in range(10, 20)]
+    marks = [(0, "gone"), (5, "<first>"), (15, "second"), (30, "to come")]
+    chart = line_chart("metric", [("metric", points)], x_label="step", marks=marks)
+    assert "&lt;first&gt;" in chart and "second" in chart
+    assert "gone" not in chart and "to come" not in chart
+    assert chart.count('class="mark"') == 1  # the first begins before the chart does
+
+
 def test_text_of_the_model_cannot_break_the_page(tmp_path):
     run = writer(tmp_path)
     run.sample(1, 0, answer(text="</pre><script>alert(1)</script>\ud800"))
@@ -218,7 +251,7 @@ def test_a_chart_keeps_every_line_inside_its_frame(points):
     [path] = re.findall(r'points="([^"]*)"', chart)
     for place in path.split():
         x, y = map(float, place.split(","))
-        assert 52 <= x <= 448 and 13.9 <= y <= 200.1
+        assert 52 <= x <= 448 and 17.9 <= y <= 200.1
 
 
 def test_a_chart_of_a_long_run_has_a_bounded_size():

@@ -7,18 +7,26 @@ from collections.abc import Sequence
 Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 460, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 18, 30
+_LETTER_WIDTH = 6.5  # pixels, about
 _MAX_DOTS = 25  # longer lines are clearer without dots
 _MAX_POINTS = 400  # about one per pixel; longer runs are averaged in equal slices
 
 
-def line_chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], x_label: str) -> str:
+def line_chart(
+    title: str,
+    series: Sequence[tuple[str, Sequence[Point]]],
+    x_label: str,
+    marks: Sequence[tuple[float, str]] = (),
+) -> str:
     """Draws one chart with its legend, as an HTML figure.
 
     Args:
       title: what is shown.
       series: (label, points) of each line; points are (x, y) in order of x and finite. Empty ones are left
-      out. x_label: name of the x axis.
+        out.
+      x_label: name of the x axis.
+      marks: (x, label) of what begins there and lasts up to the next, in order of x.
 
     Returns:
       HTML, or "" when no line has a point.
@@ -49,6 +57,11 @@ def line_chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], x_labe
         if x_low <= tick <= x_high:
             x, _ = at(tick, y_low)
             parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{_number(tick)}</text>')
+    ends = [*(x for x, _ in marks[1:]), math.inf]
+    for (begin, label), end in zip(marks, ends, strict=False):  # no marks have no end
+        if begin < x_high and end > x_low:
+            left, right = (at(min(max(x, x_low), x_high), y_low)[0] for x in (begin, end))
+            parts.append(_mark(left, label, room=right - left))
     for index, (label, points) in enumerate(drawn):
         parts.append(_line(index, label, [at(x, y) for x, y in points], points))
     legend = "".join(
@@ -60,6 +73,16 @@ def line_chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], x_labe
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{heading} by {html.escape(x_label)}">'
         f"{''.join(parts)}</svg></figure>"
     )
+
+
+def _mark(x: float, label: str, room: float) -> str:
+    """A vertical line with its label at the top, cut to `room` pixels."""
+    line = ""
+    if x > _LEFT:  # at the axis itself there is a line already
+        line = f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>'
+    letters = int((room - 6) / _LETTER_WIDTH)
+    shown = label if len(label) <= letters else label[: max(letters - 1, 0)] + "…" * (letters > 1)
+    return line + f'<text x="{x + 4:.1f}" y="{_TOP - 3}">{html.escape(shown)}</text>'
 
 
 def _line(index: int, label: str, places: Sequence[Point], points: Sequence[Point]) -> str:

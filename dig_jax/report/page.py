@@ -11,15 +11,15 @@ from etils import epath
 
 from dig_jax.report.curves import line_chart
 from dig_jax.report.style import STYLE
-from dig_jax.report.summary import before_and_after
+from dig_jax.report.summary import before_and_after, held_out_sets, read_config, stage_names
 from dig_jax.report.writer import EVALS_FILE, METRICS_FILE, SAMPLES_FILE, read_lines
 
 Records = list[dict[str, Any]]
 
 # Charts shown first: title, and the (label, key) of each line. The rest of the metrics follow, folded away.
 _HELD_OUT_CHARTS = (
-    ("Held out: accuracy", (("F1", "f1"), ("mean IoU", "iou"), ("right form", "format"))),
-    ("Held out: reward", (("sampled", "reward_sampled"), ("greedy", "reward_greedy"))),
+    ("accuracy", (("F1", "f1"), ("mean IoU", "iou"), ("right form", "format"))),
+    ("reward", (("sampled", "reward_sampled"), ("greedy", "reward_greedy"))),
 )
 _TRAINING_CHARTS = (
     ("Training reward", (("reward", "reward/reward"), ("F1", "reward/f1"), ("IoU", "reward/iou"))),
@@ -48,14 +48,15 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
       The path of the page.
     """
     workdir = epath.Path(workdir)
-    config = _read_config(workdir / "config.json")
+    config = read_config(workdir)
+    names = stage_names(config)
     metrics = read_lines(workdir / METRICS_FILE)
     evals = read_lines(workdir / EVALS_FILE)
     samples = read_lines(workdir / SAMPLES_FILE)
     body = [
-        _header(workdir.name, config, metrics),
-        _before_and_after(evals),
-        _section("Learning curves", _charts(evals, metrics)),
+        _header(workdir.name, config, names, metrics),
+        _before_and_after(evals, names),
+        _section("Learning curves", _charts(evals, metrics, _stage_marks(metrics, names))),
         _section("Answers on held-out pairs", _samples(samples, (workdir / SAMPLES_FILE).parent)),
         _settings(config),
     ]
@@ -72,15 +73,14 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     return path
 
 
-def _read_config(path: epath.Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _header(name: str, config: dict[str, Any], metrics: Records) -> str:
+def _header(name: str, config: dict[str, Any], stages: list[str], metrics: Records) -> str:
     done = metrics[-1]["step"] if metrics else 0
-    facts = [f"{done} of {config['num_steps']} steps" if "num_steps" in config else f"{done} steps"]
-    if "algorithm" in config:
-        facts.insert(0, str(config["algorithm"]))
+    if stages:
+        current = stages[int(metrics[-1]["stage"]) - 1] if metrics else stages[0]
+        facts = [f"stages {', '.join(stages)}", f"{done} steps, the last in {current}"]
+    else:
+        of = f" of {config['num_steps']}" if "num_steps" in config else ""
+        facts = [*([str(config["algorithm"])] if "algorithm" in config else []), f"{done}{of} steps"]
     seconds = sum(line.get("time/step") or 0 for line in metrics)
     if seconds:
         facts.append(f"{seconds / 60:.1f} minutes of training steps")
@@ -88,20 +88,24 @@ def _header(name: str, config: dict[str, Any], metrics: Records) -> str:
     return f"<header><h1>{html.escape(name)}</h1><p>{words}</p></header>\n"
 
 
-def _before_and_after(evals: Records) -> str:
-    rows = before_and_after(evals)
-    cells = "".join(
-        f"<tr><th>{html.escape(words)}</th><td>{before:.3f}</td><td><b>{after:.3f}</b></td>"
-        f'<td class="{_direction(after - before)}">{after - before:+.3f}</td></tr>'
-        for words, before, after in rows
-    )
-    if not cells:
+def _before_and_after(evals: Records, stages: list[str]) -> str:
+    headings, rows = before_and_after(evals, stages)
+    if not rows:
         return ""
-    first, last = evals[0]["step"], evals[-1]["step"]
+    head = "".join(f"<td>{html.escape(heading)}</td>" for heading in headings)
+    body = ""
+    for held_out, words, (*earlier, last) in rows:
+        name = f"{held_out}: {words}" if held_out else words
+        cells = "".join(f"<td>{value:.3f}</td>" for value in earlier)
+        change = last - earlier[0]
+        body += (
+            f"<tr><th>{html.escape(name)}</th>{cells}<td><b>{last:.3f}</b></td>"
+            f'<td class="{_direction(change)}">{change:+.3f}</td></tr>'
+        )
     return _section(
         "Held-out pairs, before and after",
-        f"<table><thead><tr><th></th><td>step {first}</td><td>step {last}</td><td>change</td></tr></thead>"
-        f"<tbody>{cells}</tbody></table>",
+        f'<div class="wide"><table><thead><tr><th></th>{head}<td>change</td></tr></thead>'
+        f"<tbody>{body}</tbody></table></div>",
     )
 
 
@@ -109,20 +113,36 @@ def _direction(change: float) -> str:
     return "better" if change > 0 else "worse" if change < 0 else "same"
 
 
-def _charts(evals: Records, metrics: Records) -> str:
-    shown = [_chart(title, lines, evals) for title, lines in _HELD_OUT_CHARTS]
-    shown += [_chart(title, lines, metrics) for title, lines in _TRAINING_CHARTS]
+def _stage_marks(metrics: Records, names: list[str]) -> list[tuple[float, str]]:
+    """The step at which each stage began, and its name."""
+    began: dict[float, int] = {}
+    for line in metrics if names else []:
+        began.setdefault(line["stage"], line["step"] - 1)
+    return [(step, names[int(number) - 1]) for number, step in began.items()]
+
+
+def _charts(evals: Records, metrics: Records, marks: list[tuple[float, str]]) -> str:
+    shown = []
+    for held_out in held_out_sets(evals):
+        what = f"Held out ({held_out})" if held_out else "Held out"
+        for title, lines in _HELD_OUT_CHARTS:
+            of_set = [(label, f"{held_out}/{key}".removeprefix("/")) for label, key in lines]
+            shown.append(_chart(f"{what}: {title}", of_set, evals, marks))
+    shown += [_chart(title, lines, metrics, marks) for title, lines in _TRAINING_CHARTS]
     main = {key for _, lines in _TRAINING_CHARTS for _, key in lines}
-    names = sorted({name for line in metrics for name in line} - main - {"step"})
-    rest = "".join(_chart(name, [(name, name)], metrics) for name in names)
+    names = sorted({name for line in metrics for name in line} - main - {"step", "stage"})
+    rest = "".join(_chart(name, [(name, name)], metrics, marks) for name in names)
     if rest:
         rest = f'<details><summary>All other metrics</summary><div class="charts">{rest}</div></details>'
     charts = "".join(shown)
     return f'<div class="charts">{charts}</div>{rest}' if charts or rest else ""
 
 
-def _chart(title: str, lines: Sequence[tuple[str, str]], records: Records) -> str:
-    return line_chart(title, [(label, _points(records, key)) for label, key in lines], x_label="step")
+def _chart(
+    title: str, lines: Sequence[tuple[str, str]], records: Records, marks: list[tuple[float, str]]
+) -> str:
+    series = [(label, _points(records, key)) for label, key in lines]
+    return line_chart(title, series, x_label="step", marks=marks)
 
 
 def _points(records: Records, key: str) -> list[tuple[float, float]]:

@@ -34,7 +34,8 @@ figcaption { font-size: 14px; }
 .key.line1::before { background: var(--line1); } .key.line2::before { background: var(--line2); }
 svg { display: block; width: 100%; height: auto; margin-top: 6px; }
 svg text { fill: var(--soft); font-size: 12px; }
-.grid { stroke: var(--rule); }
+.grid { stroke: var(--rule); } .mark { stroke: var(--soft); stroke-dasharray: 3 3; }
+.wide { overflow-x: auto; }
 polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
 polyline.line0 { stroke: var(--line0); } polyline.line1 { stroke: var(--line1); }
 polyline.line2 { stroke: var(--line2); }

@@ -1,6 +1,7 @@
-"""The held-out figures of a run, before and after training, as a table on the terminal."""
+"""The held-out figures of a run, before, between and after its stages, as a table on the terminal."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -18,36 +19,69 @@ HELD_OUT = {
     "reward_sampled": "mean reward, sampled answers",
 }
 
+Row = tuple[str, str, list[Any]]  # held-out set, words, and a figure per column
 
-def before_and_after(evals: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
-    """(words, first value, last value) of every held-out figure that both evaluations have."""
+
+def stage_names(config: Mapping[str, Any]) -> list[str]:
+    """The names of a run's stages in order; empty for a run of one stage, or without a config."""
+    return list(config.get("curriculum", {}).get("order", ()))
+
+
+def held_out_sets(evals: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the held-out sets that were evaluated; the main one, "", comes first."""
+    return sorted({name.rpartition("/")[0] for line in evals for name in line})
+
+
+def before_and_after(evals: Sequence[dict[str, Any]], stages: Sequence[str]) -> tuple[list[str], list[Row]]:
+    """The first evaluation and the last, or the last of every stage.
+
+    Args:
+      evals: lines of evals.jsonl.
+      stages: names of the stages, in order; empty for a run of one.
+
+    Returns:
+      Headings of the columns ("start" and the stages' names, or the two steps), and a row for every figure
+      that all of these evaluations have.
+    """
     if not evals:
-        return []
-    first, last = evals[0], evals[-1]
-    return [
-        (words, first[name], last[name])
-        for name, words in HELD_OUT.items()
-        if _has(first, name) and _has(last, name)
-    ]
+        return [], []
+    ends = {line["stage"]: line for line in evals if stages}
+    if ends:
+        after = [(stages[int(number) - 1], line) for number, line in ends.items()]
+        columns = [("start", evals[0]), *after]
+    else:
+        columns = [(f"step {line['step']}", line) for line in (evals[0], evals[-1])]
+    rows = []
+    for held_out in held_out_sets(evals):
+        for name, words in HELD_OUT.items():
+            values = [line.get(f"{held_out}/{name}".removeprefix("/")) for _, line in columns]
+            if None not in values:
+                rows.append((held_out, words, values))
+    return [heading for heading, _ in columns], rows
 
 
 def print_before_after(workdir: epath.PathLike) -> None:
-    """Prints the first and the last evaluation of a run; nothing if it was never evaluated."""
-    evals = read_lines(epath.Path(workdir) / EVALS_FILE)
-    rows = before_and_after(evals)
+    """Prints the main set's figures before, between and after the stages; nothing if there are none."""
+    workdir = epath.Path(workdir)
+    headings, rows = before_and_after(read_lines(workdir / EVALS_FILE), stage_names(read_config(workdir)))
     if not rows:
         return
     table = Table(title="Held-out pairs, before and after")
     table.add_column("")
-    table.add_column(f"step {evals[0]['step']}", justify="right")
-    table.add_column(f"step {evals[-1]['step']}", justify="right", style="bold")
-    table.add_column("change", justify="right")
-    for words, before, after in rows:
-        change = after - before
+    for heading in headings[:-1]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column(headings[-1], justify="right", no_wrap=True, style="bold")
+    table.add_column("change", justify="right", no_wrap=True)
+    for held_out, words, values in rows:
+        if held_out:  # on the page, and in the log
+            continue
+        change = values[-1] - values[0]
         color = "green" if change > 0 else "red" if change < 0 else "dim"
-        table.add_row(words, f"{before:.3f}", f"{after:.3f}", f"[{color}]{change:+.3f}[/]")
+        table.add_row(words, *(f"{value:.3f}" for value in values), f"[{color}]{change:+.3f}[/]")
     Console().print(table)
 
 
-def _has(figures: Mapping[str, Any], name: str) -> bool:
-    return figures.get(name) is not None
+def read_config(workdir: epath.Path) -> dict[str, Any]:
+    """The settings of a run as written in its workdir; empty if there are none."""
+    path = workdir / "config.json"
+    return json.loads(path.read_text()) if path.exists() else {}
