@@ -45,7 +45,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)[1:]
         flags.FLAGS.config.keys()  # a config file that could not be loaded complains on use only
     except (flags.Error, AttributeError, KeyError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        unknown = "no such setting, or none that this stage changes in the config file: "
+        print(f"error: {unknown if isinstance(error, KeyError) else ''}{error}", file=sys.stderr)
         sys.exit(2)
     if rest:
         print(
