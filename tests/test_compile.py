@@ -212,11 +212,12 @@ def test_a_step_that_does_not_fit_is_told_which_program_which_memory_and_which_s
     work = Workload(pair_bucket(model, 448, 448, 150), images=2, group=8, response=2048)
     plan = make_plan(config, model, work, jax.devices()[:1])
     memory = {"parameters": 4 * GIB, "activations": 12 * GIB, "code": GIB // 10}
-    measured = Measured("update", memory, False, 1.0, 0.0, hlo.NOTHING, {}, 1.0)
+    measured = Measured("update", memory, 0, False, 1.0, 0.0, hlo.NOTHING, {}, 1.0)
     told = advice.explain(plan, measured, limit=15 * GIB)
     assert told.splitlines()[0].startswith("DOES NOT FIT: update needs 16.10 GiB per chip of 15.00 ")
     assert told.splitlines()[1:] == [
-        "  activations (12.00 GiB): model.remat=full; batch.micro_prompts below 8, down to 1",
+        "  activations (12.00 GiB): model.remat=full; batch.micro_prompts below 8, down to 1;"
+        " batch.micro_completions below 8, down to 1",
         "  parameters (4.00 GiB): model.param_dtype=bfloat16 (half)",
         "  all of these: a larger slice",
     ]

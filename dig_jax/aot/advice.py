@@ -33,15 +33,19 @@ def _training_options(plan: Plan) -> dict[str, list[str]]:
     config, mesh = plan.config, plan.mesh.shape
     split = [f"mesh.fsdp={mesh['fsdp'] * mesh['data']}, mesh.data=1"] if mesh["data"] > 1 else []
     dtype = ["model.param_dtype=bfloat16 (half)"] if config.model.param_dtype == "float32" else []
+    lora = [] if config.model.lora.rank else ["model.lora.rank=64 (adapters alone are trained)"]
+    offload = [] if config.optimizer.offload else ["optimizer.offload=True (in the hosts' memory)"]
+    group, pieces = config.rollout.group_size, config.batch.micro_completions
     remat = ["model.remat=full"] if config.model.remat != "full" else []
     return {
         "parameters": split + dtype,
-        "gradients": split + dtype,
-        "optimizer": split + dtype,
+        "gradients": split + dtype + lora,
+        "optimizer": offload + split + dtype + lora,
         "reference": [*split, "grpo.kl_coef=0 (no reference)"],
         "batch": _less("batch.update_prompts", config.batch.update_prompts, config.batch.micro_prompts),
         "activations": remat
         + _less("batch.micro_prompts", config.batch.micro_prompts, parallel.data_shards(plan.mesh))
+        + _less("batch.micro_completions", pieces or group, 1)
         + _more_tensor(plan, "mesh.tensor", mesh["tensor"]),
     }
 

@@ -40,6 +40,7 @@ class Phase:
         runs: how often a step runs it, or one turn of its open-ended loop.
         flops: of one run or turn, over all chips, without recomputation.
         gradients: bytes per chip of the gradients that are among its temporaries.
+        on_host: bytes that the chip's host keeps meanwhile.
         counts_turns: a run ends when its data says so; cost is that of one turn of its loop.
     """
 
@@ -50,6 +51,7 @@ class Phase:
     runs: float
     flops: float
     gradients: int = 0
+    on_host: int = 0
     counts_turns: bool = False
 
 
@@ -94,8 +96,11 @@ def phases(plan: Plan) -> Iterator[Phase]:
         "optimizer": chip_bytes(state.opt_state),
         "reference": chip_bytes(reference),
     }
-    yield from _rollout_phases(plan, graphdef, params, held)
-    yield from _update_phases(plan, programs, state, reference, held)
+    on_host = chip_bytes(state, on_host=True)
+    for phase in _rollout_phases(plan, graphdef, params, held):
+        yield dataclasses.replace(phase, on_host=on_host)
+    for phase in _update_phases(plan, programs, state, reference, held):
+        yield dataclasses.replace(phase, on_host=on_host)
 
 
 def make_learner(plan: Plan, graphdef: nnx.GraphDef) -> Learner:
@@ -201,10 +206,12 @@ def _with_sharding(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> 
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
-def chip_bytes(tree: Any) -> int:
-    """Bytes of a tree of arrays or shapes on one chip."""
+def chip_bytes(tree: Any, *, on_host: bool = False) -> int:
+    """Bytes of a tree of arrays or shapes in the memory of one chip, or of what its host keeps for it."""
 
     def size(x: Any) -> int:
+        if (x.sharding.memory_kind == "pinned_host") != on_host:
+            return 0
         shape = x.sharding.shard_shape(x.shape)
         dtype = x.dtype
         width = 8 if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else dtype.itemsize  # a key is 2 words

@@ -40,7 +40,10 @@ def _memory_rows(measured: list[Measured], chip: Chip) -> list[list[str]]:
     ]
     rows.append(["total", *(f"{phase.total / GIB:.2f}" for phase in measured)])
     share = [f"{phase.total / chip.hbm:.0%}" for phase in measured]
-    return [*rows, [f"share of {chip.hbm / GIB:.2f} GiB", *share]]
+    rows.append([f"share of {chip.hbm / GIB:.2f} GiB", *share])
+    if any(phase.on_host for phase in measured):
+        rows.append(["on its host", *(f"{phase.on_host / GIB:.2f}" for phase in measured)])
+    return rows
 
 
 def _cost_rows(done: list[Measured]) -> list[list[str]]:

@@ -23,6 +23,7 @@ class Measured:
         name: of the phase.
         memory: bytes by kind while it runs: `Phase.resident`, what it makes, the `code` of the program, and
             its temporaries: `gradients`, and `activations` for all others.
+        on_host: bytes of the host's memory, for this chip: an optimizer that waits there.
         fits: whether they stay below the usable memory and the compiler agrees.
         runs: per step.
         flops: of one run, on one chip.
@@ -33,6 +34,7 @@ class Measured:
 
     name: str
     memory: dict[str, int]
+    on_host: int
     fits: bool
     runs: float
     flops: float
@@ -71,7 +73,7 @@ def measure(phase: Phase, chip: Chip, num_chips: int) -> Measured:
             raise
         memory = _memory(phase, {"activations": needed})
         seconds = time.perf_counter() - start
-        return Measured(phase.name, memory, False, phase.runs, 0.0, NOTHING, {}, seconds)
+        return Measured(phase.name, memory, phase.on_host, False, phase.runs, 0.0, NOTHING, {}, seconds)
     seconds = time.perf_counter() - start
     sizes = compiled.memory_analysis()
     memory = _memory(
@@ -87,6 +89,7 @@ def measure(phase: Phase, chip: Chip, num_chips: int) -> Measured:
     return Measured(
         name=phase.name,
         memory=memory,
+        on_host=phase.on_host,
         fits=sum(memory.values()) <= USABLE * chip.hbm,
         runs=phase.runs,
         flops=flops,
