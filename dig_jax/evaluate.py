@@ -146,6 +146,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--num_pairs", type=int, default=0, help="0 is the whole split")
     parser.add_argument("--group_size", type=int, help="sampled completions per pair; 0 is greedy only")
+    parser.add_argument(
+        "--mismatched",
+        action="store_true",
+        help="replace image A of every pair by that of another: a model that compares must fail on these",
+    )
     parser.add_argument("--out", help="JSON file for the figures and every greedy answer")
     args = parser.parse_args(argv)
     with cli.user_errors():
@@ -155,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings.check(config)
         mesh = parallel.make_mesh(config.mesh)
         tokenizer = load_tokenizer(model_folder.hf_files(model))
-        loader = loading.eval_loader(config, args.data, model, tokenizer)
+        loader = loading.eval_loader(config, args.data, model, tokenizer, args.mismatched)
         graphdef, params = loading.load_params(config, model, model, mesh)
         programs = rollout_programs(graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh))
         sampler = Sampler(programs, tokenizer, settings.reward_config(config))
@@ -172,7 +177,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         if args.out:
             answers = [
-                {"id": answer.pair.id, "text": answer.text, **answer.terms} for answer in result.answers
+                {"id": answer.pair.id, "text": answer.text, "boxes": answer.boxes.tolist(), **answer.terms}
+                for answer in result.answers
             ]
             write_json(epath.Path(args.out), {"metrics": result.metrics, "answers": answers})
     print(json.dumps(result.metrics))

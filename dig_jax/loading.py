@@ -15,6 +15,7 @@ from dig_jax.data.augment import NO_AUGMENT, Augment
 from dig_jax.data.encode import PairEncoder
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
+from dig_jax.data.mismatch import MismatchedPairs
 from dig_jax.data.noise import CountNoise
 from dig_jax.data.prompts import QUESTION
 from dig_jax.data.tokenizer import Tokenizer
@@ -144,10 +145,14 @@ def train_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) ->
 
 
 def eval_loader(
-    config: ConfigDict, folder: epath.PathLike, model: epath.Path, tokenizer: Tokenizer
+    config: ConfigDict,
+    folder: epath.PathLike,
+    model: epath.Path,
+    tokenizer: Tokenizer,
+    mismatched: bool = False,
 ) -> PairLoader:
-    """Held-out pairs of a folder in the order of the split, unchanged."""
-    dataset = PairDataset(
+    """Held-out pairs of a folder in the order of the split; mismatched: with the image A of another pair."""
+    dataset = (MismatchedPairs if mismatched else PairDataset)(
         [folder],
         config.data.eval_split,
         num_differences=(),

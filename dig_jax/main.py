@@ -45,8 +45,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)[1:]
         flags.FLAGS.config.keys()  # a config file that could not be loaded complains on use only
     except (flags.Error, AttributeError, KeyError, OSError) as error:
-        unknown = "no such setting, or none that this stage changes in the config file: "
-        print(f"error: {unknown if isinstance(error, KeyError) else ''}{error}", file=sys.stderr)
+        unknown = isinstance(error, (KeyError, AttributeError))
+        what = "no such setting, or none that this stage changes in the config file: " if unknown else ""
+        print(f"error: {what}{error}", file=sys.stderr)
         sys.exit(2)
     if rest:
         print(

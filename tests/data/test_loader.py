@@ -12,6 +12,7 @@ from dig_jax.data.buckets import Bucket
 from dig_jax.data.encode import PairEncoder, changed_cells
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
+from dig_jax.data.mismatch import MismatchedPairs
 from dig_jax.data.noise import CountNoise
 from dig_jax.models.qwen3_vl.hf import load_config
 from tests.data.conftest import NUM_TRAIN
@@ -173,6 +174,18 @@ def test_the_cache_keeps_pairs_up_to_its_size(pairs_folder):
     )
     first = [cached[i] for i in range(4)]
     assert [cached[i] is first[i] for i in range(4)] == [True, True, False, False]
+
+
+def test_mismatched_pairs_differ_in_the_first_image_alone(pairs_folder, dataset):
+    options = {"num_differences": (), "max_bad_records": 0, "cache_bytes": 1 << 20}
+    mismatched = MismatchedPairs([pairs_folder], "train", **options)
+    firsts = [pair.image_a.tobytes() for pair in (dataset[i] for i in range(len(dataset)))]
+    assert sorted(mismatched[i].image_a.tobytes() for i in range(len(dataset))) == sorted(firsts)
+    for i in range(len(dataset)):
+        assert mismatched[i].id == dataset[i].id
+        assert mismatched[i].image_a.tobytes() != firsts[i]
+        np.testing.assert_array_equal(mismatched[i].image_b, dataset[i].image_b)
+        np.testing.assert_array_equal(mismatched[i].boxes, dataset[i].boxes)
 
 
 def test_a_batch_holds_the_labels_and_the_answer(make_loader, tokenizer):
