@@ -25,7 +25,7 @@ from absl import app, flags
 from jax.experimental import topologies
 from ml_collections import ConfigDict, config_flags
 
-from dig_jax import cli, model_folder
+from dig_jax import cli, curriculum, model_folder
 from dig_jax.aot import report
 from dig_jax.aot.chips import CHIPS, Chip
 from dig_jax.aot.inputs import Workload, pair_bucket
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     given = flags.FLAGS
     cli.log_to_terminal()
     with cli.user_errors():
-        config = given.config
+        config = stage_config(given.config, given.stage)
         chip, devices = topology(given.topology, given.num_slices)
         architecture = with_layers(architecture_of(given.model, config), given.layers)
         bucket = pair_bucket(architecture, *size_of(given.image_size), given.text_tokens)
@@ -65,6 +65,20 @@ def main(argv: list[str]) -> None:
     else:
         print(report.table(plan, measured, result, chip, given.topology))
     sys.exit(0 if result["fits"] else 1)
+
+
+def stage_config(config: ConfigDict, name: str) -> ConfigDict:
+    """The settings of the stage called `name`, or of the first that samples; of the run if it has no stages.
+
+    Raises:
+        ValueError: there is no such stage, or it does not sample.
+    """
+    stages = curriculum.stages(config)
+    for stage in stages:
+        if stage.config.algorithm == "grpo" and name in ("", stage.name):
+            return stage.config
+    have = ", ".join(f"{stage.name or 'the run'} ({stage.config.algorithm})" for stage in stages)
+    raise ValueError(f"--stage={name}: expected a stage of algorithm grpo; --config has {have}")
 
 
 def topology(name: str, num_slices: int) -> tuple[Chip, list[jax.Device]]:
@@ -151,6 +165,7 @@ def run() -> None:
         "",
         f"Published architecture ({', '.join(published.SIZES)}); default that of config.model_path.",
     )
+    flags.DEFINE_string("stage", "", "Stage of the curriculum, where --config has one; default the first.")
     flags.DEFINE_integer("layers", 0, "Keep this many layers of the decoder and the tower; 0 = all.", 0)
     flags.DEFINE_string("image_size", "448x448", "Height and width of both images, in pixels.")
     flags.DEFINE_integer("text_tokens", 150, "Tokens of the prompt besides its images.", 1)

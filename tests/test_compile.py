@@ -1,6 +1,7 @@
 """The ahead-of-time compile: reading compiled programs, FLOPs, errors, and (slow) the real compiler."""
 
 import dataclasses
+import importlib
 import importlib.util
 import json
 import os
@@ -12,9 +13,11 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import base
 from dig_jax import compile as command
+from dig_jax import parallel
 from dig_jax.aot import advice, flops, hlo, roofline
 from dig_jax.aot.chips import CHIPS, GIB
 from dig_jax.aot.inputs import Workload, pair_bucket
@@ -22,6 +25,11 @@ from dig_jax.aot.phases import Phase, make_plan
 from dig_jax.aot.roofline import Measured
 from dig_jax.models.qwen3_vl import published
 from dig_jax.models.qwen3_vl.model import Qwen3VL
+
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu (the TPU compiler) exists for Linux x86-64 only",
+)
 
 # In the compiler's own words, cut down: a loop of 3 turns that gathers over 4 chips, a fusion that reads one
 # of 3 layers, a decoding loop whose end depends on data, and values in on-chip memory (S(1)).
@@ -152,6 +160,39 @@ def test_a_wrong_flag_is_an_error_that_names_it(call, message):
         call()
 
 
+def test_a_stage_of_a_curriculum_is_compiled_with_its_own_settings():
+    config = importlib.import_module("configs.curriculum").get_config()
+    config.curriculum.stages.mixed["rollout"] = {"max_new_tokens": 4096}
+    assert command.stage_config(config, "").rollout.max_new_tokens == 2048
+    assert command.stage_config(config, "mixed").rollout.max_new_tokens == 4096
+    with pytest.raises(ValueError, match="--stage=last: .* has single .grpo., double .grpo., mixed .grpo."):
+        command.stage_config(config, "last")
+
+
+def test_supervised_training_has_no_grpo_step_to_compile():
+    config = base.get_config()
+    config.algorithm = "sft"
+    with pytest.raises(ValueError, match="expected a stage of algorithm grpo; --config has the run .sft."):
+        command.stage_config(config, "")
+
+
+@needs_compiler
+def test_what_is_summed_over_slices_is_summed_inside_them_first():
+    _, devices = command.topology("v5e:2x2", num_slices=2)
+    config = base.get_config()
+    with pytest.raises(ValueError, match="mesh.data=1 is no multiple of the 2 slices"):
+        parallel.make_mesh(config.mesh, devices)
+    config.mesh.data = 2
+    mesh = parallel.make_mesh(config.mesh, devices)
+    shape = (2, 4, 1024, 1024)  # 4 MiB on each of 2 slices of 4 chips
+    x = jax.ShapeDtypeStruct(shape, np.float32, sharding=NamedSharding(mesh, PartitionSpec("data", "fsdp")))
+    total = jax.jit(lambda x: x.sum((0, 1)), out_shardings=parallel.replicated(mesh))
+    traffic = hlo.read_traffic(total.lower(x).compile().as_text())
+    mib = 1 << 20
+    assert traffic.across_slices == mib  # a quarter of it, which the chip has the sum of
+    assert traffic.collectives == {"reduce-scatter": 3 * mib, "all-gather": 3 * mib}
+
+
 def test_the_size_is_read_from_the_name_of_a_model_that_is_not_there():
     config = base.get_config()
     config.model_path = "Qwen/Qwen3-VL-8B-Thinking"
@@ -224,10 +265,6 @@ def test_a_step_that_does_not_fit_is_told_which_program_which_memory_and_which_s
 
 
 RECORDED = pathlib.Path(__file__).parent / "compile_memory.json"
-needs_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="libtpu (the TPU compiler) exists for Linux x86-64 only",
-)
 
 
 def compile_command(*arguments):
