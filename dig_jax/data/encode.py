@@ -13,7 +13,8 @@ import numpy as np
 
 from dig_jax.data.buckets import Bucket
 from dig_jax.data.images import ImageConfig, patch_grid, preprocess
-from dig_jax.data.prompts import answer_ids, prompt_ids
+from dig_jax.data.noise import Answer
+from dig_jax.data.prompts import answer_ids, box_tokens, prompt_ids
 from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
@@ -31,8 +32,8 @@ class Batch:
       prompts: tokens [B, P], patches [B, N, ...] and positions of the question about both images.
       boxes: float32 [B, max_boxes, 4], true boxes in 0..1, zeros after the last.
       num_boxes: int32 [B].
-      answers: int32 [B, R], the right answer with its end-of-turn token, then padding.
-      answer_mask: float32 [B, R], 1 on the answer and its end-of-turn token.
+      answers: int32 [B, R], the answer to learn with its end-of-turn token, then padding.
+      answer_mask: float32 [B, R], 1 on the answer and its end-of-turn token, 0 on coordinates of false boxes.
       cell_targets: float32 [B, P], 1 at the prompt slots whose token shows a changed part of the last image.
       cell_mask: float32 [B, P], 1 at the prompt slots of the last image.
       pairs: the pairs themselves, as shown (after augmentation).
@@ -104,14 +105,14 @@ class PairEncoder:
         return Bucket(text + tokens, tokens * merge_size**2)
 
     def __call__(
-        self, pairs: Sequence[Pair], bucket: Bucket, answers: Sequence[np.ndarray] | None = None
+        self, pairs: Sequence[Pair], bucket: Bucket, answers: Sequence[Answer] | None = None
     ) -> Batch:
         """Encodes pairs, padded to the P and N of `bucket`.
 
         Args:
           pairs: B pairs.
           bucket: P and N.
-          answers: float [n, 4] each, the boxes that the answers to learn name; None for the true ones.
+          answers: what the answers to learn name, one per pair; None for the true boxes.
 
         Raises:
           ValueError: naming the pair, when it does not fit into P, N, R or max_boxes.
@@ -130,9 +131,13 @@ class PairEncoder:
             all_images.append(images)
             boxes[row, : len(pair.boxes)] = pair.boxes
             if self._max_answer_length:
-                answer = self._answer(pair, pair.boxes if answers is None else answers[row])
+                answer = self._answer(pair, pair.boxes if answers is None else answers[row].boxes)
                 answer_tokens[row, : len(answer)] = answer
                 answer_mask[row, : len(answer)] = 1
+                if answers is not None:
+                    for box in answers[row].boxes[~answers[row].true]:
+                        tokens = box_tokens(self._tokenizer, answer, box, self._answer_step)
+                        answer_mask[row, tokens] = 0
             targets = changed_cells(pair.boxes, images[-1][1], self.image_config.merge_size).ravel()
             slots = np.flatnonzero(prompt == self._tokenizer.image_token_id)[-len(targets) :]
             cell_targets[row, slots] = targets

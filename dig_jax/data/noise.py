@@ -1,8 +1,11 @@
 """Wrong numbers of boxes in supervised answers, so that a policy keeps trying several.
 
-A warm-up on pairs that all have the same number of differences ends certain of that number: it would draw
-another one less than once in a million completions, and GRPO can only reinforce what is drawn. A pretrained
-model does not have that problem, because it has written lists of every length.
+A warm-up on pairs that all have the same number of differences ends certain of that number, and GRPO can only
+reinforce what is drawn. A pretrained model does not have that problem: it has written lists of every length.
+
+False boxes are context: that a list goes on, and ends, is learnt, and so is a true box after a false one, but
+not where the false one is. A policy that learnt to write random boxes after a right one would do so after the
+first of two differences as well.
 """
 
 from __future__ import annotations
@@ -12,6 +15,19 @@ import dataclasses
 import numpy as np
 
 _SIDES = (0.1, 0.4)  # of a false box, in shares of the image
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a supervised answer names.
+
+    Attributes:
+      boxes: float [n, 4], x0, y0, x1, y1 in 0..1, in any order.
+      true: bool [n]; the coordinates of the others are not learnt.
+    """
+
+    boxes: np.ndarray
+    true: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +49,14 @@ class CountNoise:
         if self.max_boxes < 1:
             raise ValueError(f"sft.count_noise_boxes is {self.max_boxes}; expected at least 1")
 
-    def __call__(self, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The boxes float [n, 4] to write for a pair with true `boxes` [M, 4]."""
-        if rng.random() >= self.share:
-            return boxes
-        counts = [count for count in range(self.max_boxes + 1) if count != len(boxes)]
-        count = int(rng.choice(counts))
+    def __call__(self, boxes: np.ndarray, rng: np.random.Generator) -> Answer:
+        """What to write for a pair with true `boxes` [M, 4]."""
+        count = len(boxes)
+        if rng.random() < self.share:
+            count = int(rng.choice([n for n in range(self.max_boxes + 1) if n != len(boxes)]))
         false = [_random_box(rng) for _ in range(count - len(boxes))]
-        return np.concatenate([boxes[:count], np.reshape(false, (-1, 4))])
+        named = np.concatenate([boxes[:count], np.reshape(false, (-1, 4))])
+        return Answer(named, np.arange(count) < len(boxes))
 
 
 NO_NOISE = CountNoise(share=0.0, max_boxes=1)

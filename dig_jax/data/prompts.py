@@ -90,3 +90,20 @@ def answer_ids(tokenizer: Tokenizer, boxes: np.ndarray, step: int = 1) -> list[i
     """
     thinking = "\n</think>\n\n" if tokenizer.opens_thinking else ""
     return [*tokenizer.encode(thinking + format_answer(boxes, step)), tokenizer.eos_ids[0]]
+
+
+def box_tokens(tokenizer: Tokenizer, answer: Sequence[int], box: np.ndarray, step: int = 1) -> slice:
+    """Which tokens of an answer of `answer_ids` are the coordinates of a box it names, and the commas between.
+
+    Args:
+      tokenizer: the one the answer was made with.
+      answer: its ids.
+      box: float [4], one of the boxes.
+      step: as for the answer.
+    """
+    coordinates = format_answer(box[None], step)[2:-2]
+    ends = np.cumsum([len(tokenizer.decode([id])) for id in answer])
+    first = tokenizer.decode(answer).index(f"[{coordinates}]") + 1
+    last = first + len(coordinates)
+    # The first token to end behind `first`, up to the last one that ends by `last`.
+    return slice(*(np.searchsorted(ends, [first, last], side="right").tolist()))

@@ -13,7 +13,7 @@ from dig_jax.data.encode import PairEncoder, changed_cells
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
 from dig_jax.data.mismatch import MismatchedPairs
-from dig_jax.data.noise import CountNoise
+from dig_jax.data.noise import Answer, CountNoise
 from dig_jax.models.qwen3_vl.hf import load_config
 from tests.data.conftest import NUM_TRAIN
 from tests.data.drawn_pairs import draw_pair, write_pairs
@@ -222,6 +222,15 @@ def test_count_noise_changes_answers_but_not_labels(make_loader):
         np.testing.assert_array_equal(batch.cell_targets, expected.cell_targets)
         assert not (batch.answers == expected.answers).all(axis=1).any()
     assert_same(noisy.batch(1), make_loader(count_noise=CountNoise(share=1.0, max_boxes=1)).batch(1))
+
+
+def test_coordinates_of_false_boxes_are_not_learnt(make_encoder, tokenizer):
+    pair = dataclasses.replace(draw_pair(0), boxes=np.array([[0.5, 0.5, 0.7, 0.7]], np.float32))
+    answer = Answer(np.array([[0.5, 0.5, 0.7, 0.7], [0.1, 0.2, 0.3, 0.4]]), np.array([True, False]))
+    batch = make_encoder()([pair], ROOM, [answer])
+    learnt = batch.answers[0][batch.answer_mask[0] > 0]
+    assert tokenizer.decode(batch.answers[0]) == "[[100,200,300,400],[500,500,700,700]]"
+    assert tokenizer.hf.decode(learnt) == "[[],[500,500,700,700]]<|im_end|>"
 
 
 def test_cell_targets_lie_on_the_tokens_of_the_last_image(make_encoder, tokenizer):
