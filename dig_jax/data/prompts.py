@@ -93,11 +93,11 @@ def answer_ids(tokenizer: Tokenizer, boxes: np.ndarray, step: int = 1) -> list[i
 
 
 def box_tokens(tokenizer: Tokenizer, answer: Sequence[int], box: np.ndarray, step: int = 1) -> slice:
-    """Which tokens of an answer of `answer_ids` are the coordinates of a box it names, and the commas between.
+    """Which tokens of an answer are the coordinates of a box that it names, with the commas between.
 
     Args:
       tokenizer: the one the answer was made with.
-      answer: its ids.
+      answer: ids of `answer_ids`.
       box: float [4], one of the boxes.
       step: as for the answer.
     """
