@@ -6,6 +6,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from etils import epath
 from flax import nnx
 
@@ -127,12 +128,15 @@ def main() -> None:
     pool, drawn, weights = many.draw()
     state, loss = many.update(expected)
     state_of_one, loss_of_one = one.update(expected)
-    moments, moments_of_one = state.opt_state[1][0], state_of_one.opt_state[1][0]
+    mu, nu = (optax.tree_utils.tree_get(state.opt_state, name) for name in ("mu", "nu"))
+    mu_of_one = optax.tree_utils.tree_get(state_of_one.opt_state, "mu")
 
     def layer(tree: nnx.State, part: str, name: str) -> jax.Array:
         return tree["text"]["layers"][part][name]["kernel"].get_value()
 
-    trees = {"params": state.params, "mu": moments.mu, "nu": moments.nu, "weights": weights}
+    reference = train_programs(many.learner, many.params, many.mesh).reference(many.params)
+    trees = {"params": state.params, "mu": mu, "nu": nu}
+    trees |= {"reference": reference, "weights": weights}
     print(
         json.dumps(
             {
@@ -140,7 +144,7 @@ def main() -> None:
                 "logprob_distance": float(np.abs(drawn.logprobs - expected.logprobs).max()),
                 "loss": [loss, loss_of_one],
                 # The first moment after one update is a multiple of the gradient.
-                "gradient_distance": distance(moments.mu, moments_of_one.mu),
+                "gradient_distance": distance(mu, mu_of_one),
                 "gate_proj": {name: shard(layer(tree, "mlp", "gate_proj")) for name, tree in trees.items()},
                 "k_proj": {name: shard(layer(tree, "attn", "k_proj")) for name, tree in trees.items()},
                 "embedding": {

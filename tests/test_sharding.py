@@ -46,7 +46,7 @@ def test_shards_are_what_the_table_says_and_results_those_of_one_device(model, m
     step = json.loads(run.stdout.splitlines()[-1])
 
     data, fsdp, tensor = mesh
-    for kind in ("params", "mu", "nu"):  # moments lie as their parameters do
+    for kind in ("params", "mu", "nu", "reference"):  # moments and reference lie as the parameters do
         assert step["gate_proj"][kind] == [LAYERS, WIDTH // fsdp, INNER // tensor], kind
         assert step["k_proj"][kind] == [LAYERS, WIDTH // fsdp, HEADS // tensor, HEAD_DIM], kind
         assert step["embedding"][kind] == [step["vocab"] // tensor, WIDTH // fsdp], kind
