@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
     del argv
     given = flags.FLAGS
     cli.log_to_terminal()
+    jax.config.update("jax_enable_compilation_cache", False)  # what is not for this machine is not read back
     with cli.user_errors():
         config = stage_config(given.config, given.stage)
         chip, devices = topology(given.topology, given.num_slices)

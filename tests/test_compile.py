@@ -104,6 +104,47 @@ def test_a_fusion_that_slices_reads_the_slice_and_on_chip_memory_is_no_traffic()
     assert hlo.read_traffic(PROGRAM).hbm == LAYER + 2 * SHARD  # and the all-reduce: in and out
 
 
+def test_a_collective_that_several_fusions_carry_counts_once():
+    gather = 'f32[64,8]{1,0} all-gather(%p), replica_groups=[1,4]<=[4], frontend_attributes={chain_id="1"}'
+    text = f"""\
+%begin (p: f32[16,8]) -> (f32[16,8], f32[64,8], s32[2]) {{
+  %p = f32[16,8]{{1,0}} parameter(0)
+  %g = {gather}
+  ROOT %s = (f32[16,8], f32[64,8], s32[2]) custom-call(%g), custom_call_target="AsyncCollectiveStart"
+}}
+
+%meanwhile (p: f32[16,8], q: f32[64,8], x: f32[5,8]) -> (f32[5,8], f32[16,8], f32[64,8], f32[64,8]) {{
+  %p = f32[16,8]{{1,0}} parameter(0)
+  %q = f32[64,8]{{1,0}} parameter(1)
+  %x = f32[5,8]{{1,0}} parameter(2)
+  %y = f32[5,8]{{1,0}} multiply(%x, %x)
+  %g = {gather}
+  ROOT %t = (f32[5,8], f32[16,8], f32[64,8], f32[64,8]) tuple(%y, %p, %q, %g)
+}}
+
+%end (p: f32[16,8], q: f32[64,8]) -> f32[64,8] {{
+  %p = f32[16,8]{{1,0}} parameter(0)
+  %q = f32[64,8]{{1,0}} parameter(1)
+  %g = {gather}
+  ROOT %d = f32[64,8]{{1,0}} custom-call(%p, %q, %g), custom_call_target="AsyncCollectiveDone"
+}}
+
+ENTRY %main (a: f32[16,8], x: f32[5,8]) -> f32[64,8] {{
+  %a = f32[16,8]{{1,0}} parameter(0)
+  %x = f32[5,8]{{1,0}} parameter(1)
+  %s = (f32[16,8]{{1,0}}, f32[64,8]{{1,0}}, s32[2]{{0}}) fusion(%a), calls=%begin
+  %p = f32[16,8]{{1,0}} get-tuple-element(%s), index=0
+  %q = f32[64,8]{{1,0}} get-tuple-element(%s), index=1
+  %m = (f32[5,8], f32[16,8], f32[64,8], f32[64,8]) fusion(%p, %q, %x), calls=%meanwhile
+  ROOT %d = f32[64,8]{{1,0}} fusion(%p, %q), calls=%end
+}}
+"""
+    traffic = hlo.read_traffic(text)
+    assert traffic.collectives == {"all-gather": 3 * SHARD}
+    begin = SHARD + (SHARD + 4 * SHARD + 8)  # in; and out, with the shard that is handed on, and two flags
+    assert traffic.hbm == begin + 2 * 5 * 8 * 4
+
+
 def test_an_update_in_place_moves_what_is_updated():
     text = """\
 ENTRY %main (c: f32[100,8], n: f32[1,8], i: s32[]) -> f32[100,8] {
@@ -176,7 +217,16 @@ def test_supervised_training_has_no_grpo_step_to_compile():
         command.stage_config(config, "")
 
 
+@pytest.fixture
+def no_compilation_cache():
+    """Programs for machines that are not there can not be read back."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+
+
 @needs_compiler
+@pytest.mark.usefixtures("no_compilation_cache")
 def test_what_is_summed_over_slices_is_summed_inside_them_first():
     _, devices = command.topology("v5e:2x2", num_slices=2)
     config = base.get_config()

@@ -9,6 +9,9 @@ Traffic with the memory (HBM) is what the operations of the scheduled program re
 results that the compiler placed in on-chip memory (memory space `S(n)`) left out. An operand that is only
 sliced counts with its slices, and an update in place with the part that is updated. Traffic inside
 hand-written kernels is not visible: their operands and results count once.
+
+A collective may be spread over operations that compute meanwhile: one fusion begins it, others carry it on,
+each with the whole collective in its text. It counts where it begins.
 """
 
 import dataclasses
@@ -177,7 +180,9 @@ class _Reader:
 
     def _own(self, instruction: Instruction, computation: Computation, fused: bool) -> Traffic:
         kind = instruction.opcode.removesuffix("-start")
-        sent = {kind: _sent(kind, instruction, computation)} if kind in COLLECTIVES else {}
+        sent = {}
+        if kind in COLLECTIVES and not _carries_on(computation):
+            sent = {kind: _sent(kind, instruction, computation)}
         across = max((a.size for a in instruction.results), default=0) if kind == "send" else 0
         return Traffic(sent, across, 0 if fused else _moved(instruction, computation, self._computations))
 
@@ -273,6 +278,12 @@ def _sent(kind: str, instruction: Instruction, computation: Computation) -> floa
     return {"all-reduce": 2, "reduce-scatter": 1, "all-to-all": 1}[kind] * operand * share
 
 
+def _carries_on(computation: Computation) -> bool:
+    """Whether the collective in a fused computation is one that another began."""
+    text = "".join(instruction.text for instruction in computation.values())
+    return "chain_id=" in text and "AsyncCollectiveStart" not in text
+
+
 def _group_size(text: str) -> int:
     """Chips that take part in one group of a collective."""
     if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
@@ -308,6 +319,8 @@ def _fusion_moved(
     fusion: Instruction, operands: list[Instruction], computations: dict[str, Computation]
 ) -> float:
     called = _callees(fusion)[0]
+    if any("AsyncCollectiveDone" in i.text for i in computations[called].values()):
+        return 0
     read = sum(
         min(operand.hbm_size, _read_of(_parameter(computations[called], number), called, computations))
         for number, operand in enumerate(operands)
@@ -320,7 +333,7 @@ def _read_of(name: str, called: str, computations: dict[str, Computation]) -> fl
     body = computations[called]
     read = 0.0
     for user in body.values():
-        if name not in user.operands:
+        if name not in user.operands or _passes(user, body):
             continue
         position = user.operands.index(name)
         if user.opcode in _SLICES and position == 0:
@@ -340,17 +353,24 @@ def _written(called: str, computations: dict[str, Computation]) -> float:
     body = computations[called]
 
     def written(instruction: Instruction) -> float:
+        if _passes(instruction, body):
+            return sum(written(body[name]) for name in instruction.operands if instruction.opcode == "tuple")
         if instruction.opcode == "dynamic-update-slice":
             return body[instruction.operands[1]].size
         if instruction.opcode == "bitcast":
             return written(body[instruction.operands[0]])
-        if instruction.opcode == "tuple":
-            return sum(written(body[name]) for name in instruction.operands)
         if instruction.opcode == "fusion":
             return _written(_callees(instruction)[0], computations)
         return instruction.size
 
     return sum(written(instruction) for instruction in body.values() if instruction.is_root)
+
+
+def _passes(instruction: Instruction, body: Computation) -> bool:
+    """Whether a part of a fused computation only hands values on."""
+    if instruction.opcode in COLLECTIVES:
+        return _carries_on(body)
+    return instruction.opcode in ("tuple", "parameter")
 
 
 def _parameter(body: Computation, number: int) -> str:
