@@ -114,6 +114,11 @@ warmup: setup setup-render  ## remake the checkpoint the quickstart starts from,
 	[ -d runs/quickstart_warmup ] || \
 	  $(PY) -m dig_jax.export --workdir=runs/warmup --out=runs/quickstart_warmup --dtype=bfloat16
 
+# One warm-up per seed, a dozen arms of GRPO: hours on four cores. STUDY_ARGS="--arms=full,control --seeds=0" is less.
+.PHONY: study
+study: setup setup-render  ## rerun the learning study: tables and plots in runs/study (docs/learning.md)
+	$(PY) -m study --out=runs/study $(STUDY_ARGS)
+
 .PHONY: test test-slow lint format types bench bench-generator
 # Two processes: one spends most of its time compiling on one core. A file's tests share what is costly to make.
 test: setup-dev setup-render  ## run the tests (PYTEST_ARGS="..." passes options on)

@@ -1,0 +1,71 @@
+"""What the study compares: data, warm-ups and arms, each a few changes of configs/scratch.py.
+
+A change is named by stage and setting, such as "mixed.num_steps"; "*" stands for every stage that is run. All
+arms start from a warm-up and have as many GRPO steps as `full`, unless their words say otherwise. Rewards are
+those that an arm trains with: held-out figures are by the default reward for all of them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from configs import scratch
+
+Changes = Mapping[str, Any]
+
+# Folder -> options of the generator. Training and held-out pairs, and the folders, have different seeds.
+DATA: Mapping[str, Mapping[str, Any]] = {
+    "single": {"differences": "1", "num_pairs": 2500, "test_pairs": 200, "seed": 11},
+    "double": {"differences": "2", "num_pairs": 1500, "test_pairs": 0, "seed": 12},
+    "mixed": {"differences": "0-4", "num_pairs": 2000, "test_pairs": 400, "seed": 13},
+}
+
+WARMUPS: Mapping[str, Changes] = {
+    "warmup": {},
+    "warmup_no_noise": {"warmup.sft.count_noise": 0.0},
+    "warmup_no_aux": {"warmup.sft.aux_weight": 0.0},
+}
+
+_STEPS = sum(scratch.get_config().curriculum.stages[name].num_steps for name in scratch.GRPO)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One training run per seed.
+
+    Attributes:
+        words: what it is, for tables and plots.
+        changes: of the settings of configs/scratch.py.
+        order: its stages.
+        warmup: where it starts from.
+    """
+
+    words: str
+    changes: Changes = dataclasses.field(default_factory=dict)
+    order: tuple[str, ...] = scratch.GRPO
+    warmup: str = "warmup"
+
+
+ARMS: Mapping[str, Arm] = {
+    "full": Arm("GRPO, full reward, curriculum"),
+    "control": Arm(
+        "control: more answers on single pairs",
+        {
+            "single.algorithm": "sft",
+            "single.num_steps": 1500,  # the CPU time of `full`
+            "single.batch": {"prompts": 16, "update_prompts": 16, "micro_prompts": 16},
+            "single.sft": {"max_answer_tokens": 28, "aux_weight": 1.0, "count_noise": 0.0},
+        },
+        order=("single",),
+    ),
+    "mixed_only": Arm("mixed from the start", {"mixed.num_steps": _STEPS}, order=("mixed",)),
+    "format_only": Arm("reward: format only", {"*.reward.format_weight": 1.0}),
+    "iou_only": Arm("reward: IoU only", {"*.reward": {"f1_weight": 0.0, "iou_weight": 1.0}}),
+    "f1_only": Arm("reward: F1 only", {"*.reward": {"f1_weight": 1.0, "iou_weight": 0.0}}),
+    "kl": Arm("with KL, coefficient 0.01", {"*.grpo.kl_coef": 0.01}),
+    "threshold_0": Arm("iou_threshold 0 in the reward", {"*.reward.iou_threshold": 0.0}),
+    "iou_matched": Arm("IoU averaged over matched boxes", {"*.reward.iou_average": "matched"}),
+    "no_identical": Arm("no identical pairs in training", {"mixed.data.num_differences": (1, 2, 3, 4)}),
+    "no_noise": Arm("warm-up without count noise", warmup="warmup_no_noise"),
+    "no_aux": Arm("warm-up without auxiliary loss", warmup="warmup_no_aux"),
+}
