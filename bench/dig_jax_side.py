@@ -100,12 +100,13 @@ class DigJaxSide:
         self.prompt_length = loader.bucket(0).prompt_length
 
     def step(self, index: int) -> dict[str, float]:
-        """Runs a step; seconds in all and in sampling, and the tokens of the longest completion."""
+        """Runs a step; seconds in all, of sampling, of the reward; tokens of the longest completion."""
         start = time.perf_counter()
         self._state, metrics, _ = self._step(self._state, index)
         jax.block_until_ready(self._state)
         return {
             "step_s": time.perf_counter() - start,
             "rollout_s": metrics["time/rollout"],
+            "reward_s": metrics["time/reward"],
             "decoded": metrics["rollout/response_length_max"],
         }

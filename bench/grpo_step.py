@@ -49,7 +49,7 @@ def main() -> None:
         folder = Path(temporary)
         setting.write_model(folder / "model")
         pairs = setting.make_pairs(8)
-        config = _config(str(folder / "model"))
+        config = make_config(str(folder / "model"))
         ours = DigJaxSide(config, folder / "model", pairs, setting.QUESTION)
         job = _trl_job(
             config, args, str(folder / "model"), setting.write_images(pairs, folder), setting.QUESTION
@@ -96,7 +96,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def _config(model: str) -> Any:
+def make_config(model: str) -> Any:
     from configs import base
 
     config = base.get_config()

@@ -11,7 +11,7 @@ from bench.dig_jax_side import DigJaxSide
 @pytest.mark.slow
 def test_a_step_of_the_benchmark_runs_on_the_prompts_it_promises(tmp_path: Path):
     setting.write_model(tmp_path / "model")
-    config = grpo_step._config(str(tmp_path / "model"))
+    config = grpo_step.make_config(str(tmp_path / "model"))
     side = DigJaxSide(config, tmp_path / "model", setting.make_pairs(4), setting.QUESTION)
     assert side.prompt_tokens == 212
     measured = side.step(0)

@@ -1,7 +1,7 @@
 """Overlap of boxes, batched: IoU, generalised IoU and the matching cost, under `jax.jit`.
 
 Boxes are `x0, y0, x1, y1`, normalised to 0..1. Shape letters: n completions, N predicted and M true boxes,
-both padded. Padding may hold anything finite. A box without area is allowed and overlaps nothing.
+both padded. A box without area is allowed and overlaps nothing.
 
 XLA compiles once per shape, so callers pad all three sizes by `padded_size`: then neither the number of boxes
 in an answer nor a smaller last batch compiles anything new.
@@ -47,19 +47,19 @@ def costs_and_ious(
     """Cost of matching predicted to true boxes: `l1_weight * mean|P - T| + giou_weight * (1 - GIoU(P, T))`.
 
     Args:
-      predicted: float32 [n, N, 4].
+      predicted: float32 [n, N, 4]; padding may hold anything, NaN too.
       num_predicted: int32 [n], how many rows of `predicted` are boxes.
       true: float32 [n, M, 4].
       num_true: int32 [n].
       l1_weight, giou_weight: scalars.
 
     Returns:
-      The costs, float32 [n, N, M], infinite where either side is padding; and the IoU of every pair.
+      The costs, float32 [n, N, M], infinite where either side is padding; and the IoU of every pair of boxes.
     """
-    l1 = sum(jnp.abs(p - t) for (p, t) in _columns(predicted, true)) / 4
-    cost = l1_weight * l1 + giou_weight * (1.0 - pairwise_giou(predicted, true))
     is_predicted = jnp.arange(predicted.shape[1]) < num_predicted[:, None]  # [n, N]
     is_true = jnp.arange(true.shape[1]) < num_true[:, None]  # [n, M]
+    l1 = sum(jnp.abs(p - t) for (p, t) in _columns(predicted, true)) / 4
+    cost = l1_weight * l1 + giou_weight * (1.0 - pairwise_giou(predicted, true))
     cost = jnp.where(is_predicted[:, :, None] & is_true[:, None, :], cost, jnp.inf)
     return cost, pairwise_iou(predicted, true)
 

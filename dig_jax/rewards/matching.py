@@ -12,8 +12,8 @@ from math import perm
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-# Assignments of one problem up to which all are tried: 5 boxes with 5, or 7 with 3.
-_TRIED = 256
+# Assignments of one problem up to which all are tried: 5 boxes with 5, or 6 with 4.
+_TRIED = 360
 
 
 def assign(costs: np.ndarray, num_predicted: np.ndarray, num_true: np.ndarray) -> np.ndarray:
@@ -51,20 +51,21 @@ def assign(costs: np.ndarray, num_predicted: np.ndarray, num_true: np.ndarray) -
 def _try_all(costs: np.ndarray) -> np.ndarray:
     """Solves problems of one size [n, N, M] by the total of every assignment; matches [n, N]."""
     count, predicted, true = costs.shape
-    members, matches = _assignments(predicted, true)
-    # In float64 the sum of a few float32 costs is as good as exact.
-    totals = costs.reshape(count, predicted * true).astype(np.float64) @ members
+    costs = costs.reshape(count, predicted * true)
+    pairs, matches = _assignments(predicted, true)
+    totals = np.zeros((count, len(matches)))  # in float64 a sum of a few float32 costs is as good as exact
+    for pair in pairs:
+        totals += costs[:, pair]
     return matches[totals.argmin(axis=1)]
 
 
 @cache
 def _assignments(predicted: int, true: int) -> tuple[np.ndarray, np.ndarray]:
-    """All A assignments: float64 [N * M, A], 1 where a pair is in one; and as matches, int32 [A, N]."""
+    """All A assignments: their pairs as indices into N * M, [min(N, M), A]; and as matches, int32 [A, N]."""
     if predicted <= true:
         matches = np.array(list(permutations(range(true), predicted)), np.int32)
-    else:
-        chosen = np.array(list(permutations(range(predicted), true)), np.int32)  # [A, M]
-        matches = np.full((len(chosen), predicted), -1, np.int32)
-        np.put_along_axis(matches, chosen, np.arange(true, dtype=np.int32)[None], axis=1)
-    members = matches[:, :, None] == np.arange(true)  # [A, N, M]
-    return members.reshape(len(matches), -1).T.astype(np.float64), matches
+        return (np.arange(predicted) * true + matches).T.copy(), matches
+    chosen = np.array(list(permutations(range(predicted), true)), np.int32)  # [A, M]
+    matches = np.full((len(chosen), predicted), -1, np.int32)
+    np.put_along_axis(matches, chosen, np.arange(true, dtype=np.int32)[None], axis=1)
+    return (chosen * true + np.arange(true)).T.copy(), matches

@@ -1,0 +1,57 @@
+"""What benchmarks have in common on the outside: the options they share, and figures for one table."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One line of the table.
+
+    Attributes:
+      what: is measured, with the setting.
+      ours, peer: its figure, with the unit; "" where there is none.
+      ratio: times better than the peer; 0 where there is no peer.
+      aim: the ratio aimed for; 0 where there is none.
+    """
+
+    what: str
+    ours: str
+    peer: str = ""
+    ratio: float = 0.0
+    aim: float = 0.0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that every benchmark has."""
+    parser.add_argument("--threads", type=int, default=2, help="CPUs and threads of each side (default 2)")
+    parser.add_argument("--json", default="", metavar="FILE", help="write the figures of the table there")
+    parser.add_argument(
+        "--profile",
+        default="",
+        metavar="DIR",
+        help="after the timing, run dig_jax's side once more and leave a trace of it there, for TensorBoard",
+    )
+
+
+def save(results: Sequence[Result], path: str) -> None:
+    """Writes results as JSON, unless the path is empty."""
+    if path:
+        Path(path).write_text(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
+
+
+def load(path: Path) -> list[Result]:
+    """Reads what `save` wrote; nothing when there is no such file."""
+    return [Result(**line) for line in json.loads(path.read_text())] if path.exists() else []
+
+
+def table(results: Sequence[Result]) -> str:
+    """Results as a table in Markdown."""
+    lines = ["| | dig_jax | peer | ratio | aim |", "|---|---|---|---|---|"]
+    for result in results:
+        ratio, aim = (f"{value:.3g}" if value else "" for value in (result.ratio, result.aim))
+        lines.append(f"| {result.what} | {result.ours} | {result.peer} | {ratio} | {aim} |")
+    return "\n".join(lines)
