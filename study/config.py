@@ -31,6 +31,8 @@ def get_config(name: str) -> ConfigDict:
     config.eval.every = sum(config.curriculum.stages[stage].num_steps for stage in order)  # and after stages
     if quick:
         _change(config.curriculum.stages, order, {"*.num_steps": 2})
+        config.batch.prompts = config.batch.update_prompts = config.batch.rollout_prompts = 8
+        config.batch.response_buckets = (config.rollout.max_new_tokens,)  # fewer programs
         config.eval.num_pairs = 8
         config.eval.batch_prompts = 4
     return config
