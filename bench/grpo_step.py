@@ -1,7 +1,7 @@
 """Seconds per GRPO step: dig_jax against TRL, in one run on one machine.
 
-    make bench
-    python -m bench.grpo_step --trl-python=.venv-trl/bin/python [--steps=20] [--threads=2]
+    make bench BENCH=grpo_step
+    python -m bench.grpo_step --trl-python=.venv-trl/bin/python [--steps=20] [--threads=2] [--profile=DIR]
 
 Both sides start from the same model folder (random weights, float32) and see the same two-image prompts;
 the setting is that of `bench/setting.py`: 2 prompts, 4 completions each, 32 new tokens, KL coefficient 0.01
@@ -16,7 +16,6 @@ The end token may be drawn, as in training, but a step is counted only when its 
 """
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -24,23 +23,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench import results, timing
+from bench.results import Result
 from bench.trl_side import TrlSide
 
 PROMPTS, GROUP, NEW_TOKENS = 2, 4, 32
+AIM = 4.0
 
 Row = dict[str, float]  # step_s, rollout_s, decoded
 
 
 def main() -> None:
     args = _parse(sys.argv[1:])
-    if not hasattr(os, "sched_setaffinity"):
-        sys.exit("error: this benchmark binds both sides to the same CPUs, which only Linux lets it do")
-    # Before JAX starts its thread pool, which is as large as the CPUs it may use. The peer inherits the
-    # same CPUs.
-    cpus = sorted(os.sched_getaffinity(0))[: args.threads]
-    if len(cpus) < args.threads:
-        sys.exit(f"error: --threads={args.threads}, but this process may use {len(cpus)} CPUs only")
-    os.sched_setaffinity(0, cpus)
+    cpus = timing.bind(args.threads)  # the peer inherits them
 
     from bench import setting
     from bench.dig_jax_side import DigJaxSide
@@ -60,7 +55,9 @@ def main() -> None:
             ours_rows, peer_rows = _take_turns(ours, peer, args)
         finally:
             peer.close()
-    _print_table(ours_rows, peer_rows, args.steps)
+        results.save(_print_table(ours_rows, peer_rows, args.steps), args.json)
+        with timing.profile(args.profile):
+            ours.step(args.warmup + args.steps)
 
 
 def _take_turns(ours: Any, peer: TrlSide, args: argparse.Namespace) -> tuple[list[Row], list[Row]]:
@@ -85,7 +82,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--trl-python", required=True, help="interpreter of the environment that has TRL")
     parser.add_argument("--steps", type=int, default=20, help="steps measured on each side (default 20)")
     parser.add_argument("--warmup", type=int, default=3, help="steps before those (default 3)")
-    parser.add_argument("--threads", type=int, default=2, help="CPUs and threads of each side (default 2)")
+    results.add_options(parser)
     args = parser.parse_args(argv)
     if args.steps < 1 or args.warmup < 1 or args.threads < 1:
         parser.error("--steps, --warmup and --threads must be at least 1")
@@ -147,7 +144,7 @@ def _print_head(args: argparse.Namespace, cpus: list[int], ours: Any, peer: dict
         sys.exit("error: the two sides do not run the same model on the same prompts")
 
 
-def _print_table(ours: list[Row], peer: list[Row], steps: int) -> None:
+def _print_table(ours: list[Row], peer: list[Row], steps: int) -> list[Result]:
     if not ours or not peer:
         sys.exit("error: no step decoded all tokens on both sides")
     print(f"\n{'median seconds':16}{'step':>9}{'rollout':>9}{'rest':>9}   range of steps")
@@ -159,8 +156,11 @@ def _print_table(ours: list[Row], peer: list[Row], steps: int) -> None:
         medians.append((statistics.median(total), rollout, rest))
         numbers = "".join(f"{value:9.3f}" for value in medians[-1])
         print(f"{name:16}{numbers}   {min(total):.3f} to {max(total):.3f}, {len(rows)} of {steps} counted")
-    ratios = "".join(f"{theirs / own:9.1f}" for own, theirs in zip(*medians, strict=True))
-    print(f"{'TRL / dig_jax':16}{ratios}")
+    ratios = [theirs / own for own, theirs in zip(*medians, strict=True)]
+    print(f"{'TRL / dig_jax':16}" + "".join(f"{ratio:9.1f}" for ratio in ratios))
+    what = f"GRPO step, {PROMPTS} x {GROUP} x {NEW_TOKENS} tokens, against TRL"
+    own, other = (f"{1e3 * side[0]:.0f} ms" for side in medians)
+    return [Result(what, own, other, ratios[0], AIM)]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Tokens per second of prefill and decode: dig_jax against transformers, in one run on one machine.
 
     make bench BENCH=inference
-    python -m bench.inference [--size=small] [--size=mid] [--repeats=9] [--threads=2]
+    python -m bench.inference [--size=small] [--size=mid] [--repeats=9] [--threads=2] [--profile=DIR]
 
 Both sides load the same generated Hugging Face folder (random weights, float32) and take turns, run by run,
 the same CPUs with the same number of threads. On a machine with a GPU that both JAX and torch can use, they
@@ -30,20 +30,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import results, timing
+from bench.results import Result
+from bench.timing import IDLE_S, Seconds
+
 if TYPE_CHECKING:
-    from bench.inference_sides import Seconds, Side
+    from bench.inference_sides import Side
     from bench.inference_sizes import Size
 
 GROUP = 8
+AIMS = {("small", "decode"): 4.0}
 LOGITS_TOLERANCE = 1e-3  # absolute; the logits of these models have a standard deviation of about one half
-IDLE_S = 0.05  # between runs, so that one side's waiting threads are asleep when the other starts
 
-Row = tuple["Seconds", "Seconds"]  # of dig_jax and of transformers in one turn
+Row = tuple[Seconds, Seconds]  # of dig_jax and of transformers in one turn
 
 
 def main() -> None:
     args = _parse(sys.argv[1:])
-    _bind(args.threads)
+    timing.bind(args.threads)
+    # On a GPU, JAX would take most of its memory at once and leave none for the peer.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     device = _device(args.threads)
 
     from bench.inference_sides import DigJax, Transformers
@@ -52,6 +58,7 @@ def main() -> None:
     names = ("jax", "jaxlib", "flax", "torch", "transformers")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     print(f"float32 on {device}, {args.threads} threads; {versions}", flush=True)
+    found: list[Result] = []
     for name in args.size or list(SIZES):
         size = SIZES[name]
         prompts = make_prompts(size)
@@ -64,9 +71,15 @@ def main() -> None:
         kinds = peer.choose_cache(runs=2)
         print(f"transformers' cache: {peer.cache} ({_seconds(kinds)})", flush=True)
         rows = _take_turns(ours, peer, args.repeats)
-        _print_table(rows, {"prefill": size.prompts * size.prompt_length, "decode": _decoded(size)})
+        tokens = {"prefill": size.prompts * size.prompt_length, "decode": _decoded(size)}
+        _print_table(rows, tokens)
+        found += _results(name, rows, tokens)
         if device != "cpu":
             _print_bandwidth(size, ours, rows["decode"])
+        with timing.profile(args.profile and f"{args.profile}/{name}"):
+            ours.prefill()
+            ours.decode()
+    results.save(found, args.json)
 
 
 def check(ours: "Side", peer: "Side") -> None:
@@ -104,23 +117,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--size", action="append", choices=("small", "mid"), help="of the model; repeat for several (all)"
     )
     parser.add_argument("--repeats", type=int, default=9, help="runs of each side that count (default 9)")
-    parser.add_argument("--threads", type=int, default=2, help="CPUs and threads of each side (default 2)")
+    results.add_options(parser)
     args = parser.parse_args(argv)
     if args.repeats < 1 or args.threads < 1:
         parser.error("--repeats and --threads must be at least 1")
     return args
-
-
-def _bind(threads: int) -> None:
-    """Binds this process to some CPUs, before JAX starts its thread pool: that is as large as they are."""
-    if not hasattr(os, "sched_setaffinity"):
-        sys.exit("error: this benchmark binds both sides to the same CPUs, which only Linux lets it do")
-    cpus = sorted(os.sched_getaffinity(0))[:threads]
-    if len(cpus) < threads:
-        sys.exit(f"error: --threads={threads}, but this process may use {len(cpus)} CPUs only")
-    os.sched_setaffinity(0, cpus)
-    # On a GPU, JAX would take most of its memory at once and leave none for the peer.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def _device(threads: int) -> str:
@@ -192,6 +193,16 @@ def _print_table(rows: dict[str, list[Row]], tokens: dict[str, int]) -> None:
         wall = _spread([theirs.wall / mine.wall for mine, theirs in pairs])
         cpu = _spread([theirs.cpu / mine.cpu for mine, theirs in pairs])
         print(f"| {name} | {own:,.0f} | {other:,.0f} | {wall} | {cpu} |", flush=True)
+
+
+def _results(size: str, rows: dict[str, list[Row]], tokens: dict[str, int]) -> list[Result]:
+    found = []
+    for name, pairs in rows.items():
+        own, other = zip(*pairs, strict=True)
+        mine, theirs = (f"{tokens[name] / timing.median(side):,.0f} tokens/s" for side in (own, other))
+        what = f"{name}, {size} model, against transformers"
+        found.append(Result(what, mine, theirs, timing.ratio(own, other).wall, AIMS.get((size, name), 0.0)))
+    return found
 
 
 def _spread(ratios: list[float]) -> str:

@@ -8,41 +8,23 @@ completion ends early on either side.
 Shape letters: B prompts, G completions, R new tokens, V vocabulary.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bench.inference_sizes import Prompt, Size
+from bench.timing import Seconds
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.inputs import make_prompts as pad_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.rollout.engine import Decoding, advance, sample_keys, start
 from dig_jax.rollout.sampling import Sampling
-
-
-class Seconds(NamedTuple):
-    """A point in time, or the time between two.
-
-    On a machine that does other work too, `cpu` says more than `wall`: it is the processor time of this
-    process alone, over all its threads, those that wait in a loop included.
-    """
-
-    wall: float
-    cpu: float
-
-    @classmethod
-    def now(cls) -> "Seconds":
-        return cls(time.perf_counter(), time.process_time())
-
-    def since(self, begin: "Seconds") -> "Seconds":
-        return Seconds(self.wall - begin.wall, self.cpu - begin.cpu)
 
 
 class Side(Protocol):

@@ -1,6 +1,7 @@
 """Refilled slots against fixed batches, on completions whose lengths have a long tail.
 
-    python -m bench.rollout [--prompts=32] [--rounds=5] [--json]
+    make bench BENCH=rollout
+    python -m bench.rollout [--prompts=32] [--rounds=5] [--threads=2]
 
 Lengths come from a log-normal distribution (sigma 1), a stand-in for models that think. Both sides draw the
 same completions with the same model and as many slots, so with the same memory for caches. Fixed batches
@@ -11,9 +12,7 @@ costs.
 """
 
 import argparse
-import json
-import statistics
-import time
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from bench import results, timing
+from bench.results import Result
 from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.published import architecture
@@ -29,6 +30,7 @@ from dig_jax.rollout import engine, pool
 from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.rollout.sampling import Sampling, sample
 
+AIM = 1.7
 GROUP, LONGEST, MEDIAN = 8, 256, 32  # completions per prompt; their lengths in tokens
 PROMPT = 32  # tokens
 FIXED_PROMPTS, ROWS, SLOTS = 4, 16, 2  # 32 slots on both sides
@@ -99,7 +101,7 @@ def sides(sampling: Sampling) -> dict[str, Draw]:
     return {"fixed": fixed, "refilled": lambda *args: jax.device_get(refilled(*args))}
 
 
-def run(num_prompts: int, rounds: int) -> dict[str, Any]:
+def run(num_prompts: int, rounds: int, profile: str = "") -> dict[str, Any]:
     """Times both sides; see the module's docstring.
 
     Raises:
@@ -118,20 +120,17 @@ def run(num_prompts: int, rounds: int) -> dict[str, Any]:
     draw = sides(sampling)
     drawn = {name: side(model, prompts, keys) for name, side in draw.items()}  # compiles
     assert np.array_equal(drawn["fixed"].tokens, drawn["refilled"].tokens)
-    seconds: dict[str, list[float]] = {name: [] for name in draw}
-    for _ in range(rounds):
-        for name, side in draw.items():
-            start = time.perf_counter()
-            side(model, prompts, keys)
-            seconds[name].append(time.perf_counter() - start)
+    calls = {name: functools.partial(side, model, prompts, keys) for name, side in draw.items()}
+    taken = timing.take_turns(calls, rounds, warmup=0)
+    with timing.profile(profile):
+        calls["refilled"]()
     tokens = int(drawn["fixed"].mask.sum())
-    ratios = [a / b for a, b in zip(seconds["fixed"], seconds["refilled"], strict=True)]
     return {
         "tokens": tokens,
         "truncated": float(1 - drawn["fixed"].finished.mean()),
         "steps": {name: int(drawn[name].steps) for name in draw},
-        "tokens_per_second": {name: tokens / statistics.median(seconds[name]) for name in draw},
-        "speedup": statistics.median(ratios),
+        "tokens_per_second": {name: tokens / timing.median(taken[name]) for name in draw},
+        "speedup": timing.ratio(taken["refilled"], taken["fixed"]).wall,
     }
 
 
@@ -140,18 +139,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="bench.rollout", description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", type=int, default=32, help=f"a multiple of {ROWS}")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    results.add_options(parser)
     args = parser.parse_args(argv)
     if args.prompts < ROWS or args.prompts % ROWS or args.rounds < 1:
         parser.error(f"--prompts must be a multiple of {ROWS}, and --rounds at least 1")
-    result = run(args.prompts, args.rounds)
-    if args.json:
-        print(json.dumps(result))
-        return
+    timing.bind(args.threads)
+    result = run(args.prompts, args.rounds, args.profile)
     print(f"{result['tokens']} tokens, {result['truncated']:.1%} of the completions truncated")
     for name, rate in result["tokens_per_second"].items():
         print(f"{name:>9}: {result['steps'][name]:5d} steps, {rate:7.0f} tokens/s")
     print(f"refilling is {result['speedup']:.2f} times as fast")
+    rates = result["tokens_per_second"]
+    what = "decoding a long tail of lengths: refilled slots against fixed batches"
+    own, other = (f"{rates[side]:,.0f} tokens/s" for side in ("refilled", "fixed"))
+    results.save([Result(what, own, other, result["speedup"], AIM)], args.json)
 
 
 if __name__ == "__main__":

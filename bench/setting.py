@@ -48,10 +48,16 @@ _TEMPLATE = (
 )
 
 
-def write_model(folder: Path) -> None:
-    """Writes a Hugging Face folder with random weights: both sides start from the same ones."""
+def write_model(folder: Path, depth: int = 2) -> None:
+    """Writes a Hugging Face folder with random weights: both sides start from the same ones.
+
+    Args:
+      folder: where to.
+      depth: layers of the decoder, and of the vision tower.
+    """
     tokenizer = _tokenizer()
     config = Qwen3VLConfig.from_dict(_config(tokenizer))
+    config = config.resized(text={"num_hidden_layers": depth}, vision={"depth": depth})
     save_model(folder, Qwen3VL(config, rngs=nnx.Rngs(0)))
     tokenizer.save_pretrained(folder)
     image_settings = {
@@ -68,10 +74,10 @@ def write_model(folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps(ends))
 
 
-def make_pairs(count: int) -> list[Pair]:
-    """Pairs that differ in the color of one of three rectangles."""
+def make_pairs(count: int, side: int = IMAGE_SIDE) -> list[Pair]:
+    """Pairs of images of `side` pixels squared that differ in the color of one of three rectangles."""
     rng = np.random.default_rng(0)
-    return [_pair(index, rng) for index in range(count)]
+    return [_pair(index, side, rng) for index in range(count)]
 
 
 def write_images(pairs: list[Pair], folder: Path) -> list[list[str]]:
@@ -85,18 +91,18 @@ def write_images(pairs: list[Pair], folder: Path) -> list[list[str]]:
     return paths
 
 
-def _pair(index: int, rng: np.random.Generator) -> Pair:
-    before = np.full((IMAGE_SIDE, IMAGE_SIDE, 3), 90, np.uint8)
+def _pair(index: int, size: int, rng: np.random.Generator) -> Pair:
+    before = np.full((size, size, 3), 90, np.uint8)
     boxes = []
     for _ in range(3):
-        side = int(rng.integers(IMAGE_SIDE // 8, IMAGE_SIDE // 4))
-        x, y = (int(v) for v in rng.integers(0, IMAGE_SIDE - side, 2))
+        side = int(rng.integers(size // 8, size // 4))
+        x, y = (int(v) for v in rng.integers(0, size - side, 2))
         before[y : y + side, x : x + side] = (200, 40, 40)
         boxes.append((x, y, x + side, y + side))
     after = before.copy()
     x0, y0, x1, y1 = boxes[-1]
     after[y0:y1, x0:x1] = (40, 40, 200)
-    box = np.array([boxes[-1]], np.float32) / IMAGE_SIDE
+    box = np.array([boxes[-1]], np.float32) / size
     return Pair(f"bench-{index}", before, after, box, box, box, ("color",), ("the last square became blue",))
 
 
