@@ -15,9 +15,9 @@ Changes = Mapping[str, Any]
 
 # Folder -> options of the generator. Training and held-out pairs, and the folders, have different seeds.
 DATA: Mapping[str, Mapping[str, Any]] = {
-    "single": {"differences": "1", "num_pairs": 2500, "test_pairs": 200, "seed": 11},
-    "double": {"differences": "2", "num_pairs": 1500, "test_pairs": 0, "seed": 12},
-    "mixed": {"differences": "0-4", "num_pairs": 2000, "test_pairs": 400, "seed": 13},
+    "single": {"differences": "1", "num_pairs": 2400, "test_pairs": 200, "seed": 101},
+    "double": {"differences": "2", "num_pairs": 2000, "test_pairs": 0, "seed": 102},
+    "mixed": {"differences": "0-4", "num_pairs": 2000, "test_pairs": 400, "seed": 103},
 }
 
 WARMUPS: Mapping[str, Changes] = {
@@ -54,7 +54,8 @@ ARMS: Mapping[str, Arm] = {
             "single.algorithm": "sft",
             "single.num_steps": 1500,  # the CPU time of `full`
             "single.batch": {"prompts": 16, "update_prompts": 16, "micro_prompts": 16},
-            "single.sft": {"max_answer_tokens": 28, "aux_weight": 1.0, "count_noise": 0.0},
+            "single.sft": {"max_answer_tokens": 12, "aux_weight": 1.0, "count_noise": 0.0},
+            "single.optimizer": {"learning_rate": 1e-3, "weight_decay": 0.05},
         },
         order=("single",),
     ),
