@@ -138,8 +138,8 @@ def get_config() -> ConfigDict:
     config.sft.answer_step = 1  # answers are rounded to multiples of this, in 0..1000
     config.sft.max_answer_tokens = 256
     config.sft.aux_weight = 0.0  # weight of the auxiliary loss "this image cell overlaps a true box"
-    # Share of the answers given a wrong number of boxes, by leaving out or by adding random ones. A warm-up on
-    # pairs of one number of differences would otherwise end so certain of it that GRPO never sees another.
+    # Share of the answers given a wrong number of boxes, by leaving out or by adding random ones. A warm-up
+    # on pairs of one number of differences would otherwise end so certain of it that GRPO never sees another.
     config.sft.count_noise = 0.0
     config.sft.count_noise_boxes = 3  # the most boxes of such an answer
 
