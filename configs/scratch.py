@@ -61,8 +61,8 @@ def get_config() -> ConfigDict:
     )
     config.batch.prompts = config.batch.update_prompts = config.batch.rollout_prompts = 32
     config.batch.response_buckets = (12, 20, 28, 36)
-    # Divided by its group's standard deviation, "[]" on an identical pair would weigh little more than a box that
-    # lies a little better than others where all miss, and be unlearnt before the policy knew when to say it.
+    # Divided by its group's standard deviation, "[]" on an identical pair would weigh little more than a box
+    # that lies a little better where all miss, and be unlearnt before the policy knew when to say it.
     config.grpo.normalize_std = False
     config.grpo.kl_coef = 0.0
     config.optimizer.learning_rate = 5e-4
