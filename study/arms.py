@@ -38,21 +38,23 @@ class Arm:
         changes: of the settings of configs/scratch.py.
         order: its stages.
         warmup: where it starts from.
+        base: the arm that tables compare it with, seed by seed; "" for none.
     """
 
     words: str
     changes: Changes = dataclasses.field(default_factory=dict)
     order: tuple[str, ...] = scratch.GRPO
     warmup: str = "warmup"
+    base: str = "full"
 
 
 ARMS: Mapping[str, Arm] = {
-    "full": Arm("GRPO, full reward, curriculum"),
+    "full": Arm("GRPO, full reward, curriculum", base=""),
     "control": Arm(
         "control: more answers on single pairs",
         {
             "single.algorithm": "sft",
-            "single.num_steps": 1500,  # the CPU time of `full`
+            "single.num_steps": 2200,  # the CPU time of `full`
             "single.batch": {"prompts": 16, "update_prompts": 16, "micro_prompts": 16},
             "single.sft": {"max_answer_tokens": 12, "aux_weight": 1.0, "count_noise": 0.0},
             "single.optimizer": {"learning_rate": 1e-3, "weight_decay": 0.05},
@@ -63,10 +65,12 @@ ARMS: Mapping[str, Arm] = {
     "format_only": Arm("reward: format only", {"*.reward.format_weight": 1.0}),
     "iou_only": Arm("reward: IoU only", {"*.reward": {"f1_weight": 0.0, "iou_weight": 1.0}}),
     "f1_only": Arm("reward: F1 only", {"*.reward": {"f1_weight": 1.0, "iou_weight": 0.0}}),
-    "kl": Arm("with KL, coefficient 0.01", {"*.grpo.kl_coef": 0.01}),
+    "no_kl": Arm("no KL in any stage", {"*.grpo.kl_coef": 0.0}),
+    "kl": Arm("KL 0.1 in the mixed stage as well", {"*.grpo.kl_coef": 0.1}),
     "threshold_0": Arm("iou_threshold 0 in the reward", {"*.reward.iou_threshold": 0.0}),
     "iou_matched": Arm("IoU averaged over matched boxes", {"*.reward.iou_average": "matched"}),
     "no_identical": Arm("no identical pairs in training", {"mixed.data.num_differences": (1, 2, 3, 4)}),
+    "std": Arm("advantages over the group's deviation", {"*.grpo.normalize_std": True}),
     "no_noise": Arm("warm-up without count noise", warmup="warmup_no_noise"),
     "no_aux": Arm("warm-up without auxiliary loss", warmup="warmup_no_aux"),
 }
