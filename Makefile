@@ -140,13 +140,16 @@ types: setup-dev  ## mypy
 	$(PY) -m mypy
 
 # A benchmark is a module of bench/; what it needs beyond .venv is said here.
-BENCH ?= grpo_step
-bench: bench-$(BENCH)  ## a benchmark: BENCH=grpo_step, inference, compile_time, generator ... (bench/README.md)
+BENCH ?= all
+bench: bench-$(BENCH)  ## the benchmarks and one table; one alone: BENCH=reward, inference ... (bench/README.md)
+
+bench-all: setup-dev $(TRL)/.stamp
+	$(PY) -m bench.all --trl-python=$(TRL)/bin/python $(BENCH_ARGS)
 
 bench-grpo_step: setup $(TRL)/.stamp
 	$(PY) -m bench.grpo_step --trl-python=$(TRL)/bin/python $(BENCH_ARGS)
 
-bench-inference bench-parity: bench-%: setup-dev
+bench-inference bench-parity bench-accelerator: bench-%: setup-dev
 	$(PY) -m bench.$* $(BENCH_ARGS)
 
 bench-generator: setup setup-render  ## pairs per minute, the generator against plain Blender, alternating

@@ -6,19 +6,8 @@ of all tokens so far. The time that takes at the memory's peak is the least a st
 
 import jax
 
+from bench.peaks import PEAKS
 from dig_jax.models.qwen3_vl.model import Qwen3VL
-
-# Bytes per second of device memory, by `jax.Device.device_kind`; from the vendor's data sheets.
-PEAKS = {
-    "NVIDIA H200": 4.8e12,
-    "NVIDIA H100 80GB HBM3": 3.35e12,
-    "NVIDIA H100 PCIe": 2.0e12,
-    "NVIDIA A100-SXM4-80GB": 2.039e12,
-    "NVIDIA A100-SXM4-40GB": 1.555e12,
-    "NVIDIA L4": 0.3e12,
-    "NVIDIA GeForce RTX 4090": 1.008e12,
-    "Tesla T4": 0.32e12,
-}
 
 
 def weight_bytes(model: Qwen3VL) -> int:
@@ -59,5 +48,5 @@ def describe(step_bytes: float, step_seconds: float, device_kind: str) -> str:
     text = f"{step_bytes / 1e6:,.0f} MB per decoding step, {reached / 1e9:,.0f} GB/s"
     peak = PEAKS.get(device_kind)
     if peak is None:
-        return f"{text} (no peak known for {device_kind!r}: add it to bench/bandwidth.py)"
-    return f"{text}, {reached / peak:.0%} of the {peak / 1e9:,.0f} GB/s of {device_kind}"
+        return f"{text} (no peak known for {device_kind!r}: add it to bench/peaks.py)"
+    return f"{text}, {reached / peak.bandwidth:.0%} of the {peak.bandwidth / 1e9:,.0f} GB/s of {device_kind}"

@@ -23,10 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from configs import base
-from dig_jax import settings, sft
-from dig_jax.learner import Learner, make_optimizer
-from dig_jax.microbatches import Cut
+from bench.learning import make_learner
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -104,7 +101,7 @@ def lower(program: str, shapes: Shapes, *, remat: str = "none", chunk: int = 64)
         )
     if program == "decode":
         return _lower_decode(graphdef, params, prompts, shapes)
-    learner = _learner(graphdef, shapes, chunk)
+    learner = make_learner(graphdef, shapes.vocab, shapes.prompts, chunk)
     state = jax.eval_shape(learner.init, params)
     return jax.jit(learner.update_grpo, donate_argnums=0).lower(state, _experience(prompts, shapes))
 
@@ -132,21 +129,6 @@ def _lower_decode(
 
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (shapes.prompts, shapes.group)))
     return jax.jit(decode).lower(params, jax.eval_shape(begin, params, prompts, keys), keys)
-
-
-def _learner(graphdef: nnx.GraphDef, shapes: Shapes, chunk: int) -> Learner:
-    config = base.get_config()
-    return Learner(
-        graphdef=graphdef,
-        optimizer=make_optimizer(config.optimizer),
-        grpo=settings.grpo_config(config),
-        sft=sft.SFTConfig(aux_weight=0.0, token_yes=0, token_no=1),
-        temperature=1.0,
-        allowed=np.ones(shapes.vocab, bool),
-        chunk=chunk,
-        cut=Cut(shapes.prompts),
-        frozen=frozenset(),
-    )
 
 
 def _prompts(shapes: Shapes, config: Qwen3VLConfig) -> Prompts:

@@ -54,6 +54,7 @@ def main() -> None:
 
     from bench.inference_sides import DigJax, Transformers
     from bench.inference_sizes import SIZES, make_prompts, write_model
+    from dig_jax.models.qwen3_vl import hf
 
     names = ("jax", "jaxlib", "flax", "torch", "transformers")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
@@ -64,8 +65,8 @@ def main() -> None:
         prompts = make_prompts(size)
         with tempfile.TemporaryDirectory() as folder:
             write_model(Path(folder), size)
-            ours = DigJax(Path(folder), size, prompts, GROUP)
-            peer = Transformers(Path(folder), size, prompts, GROUP, device)
+            ours = DigJax(hf.load_model(Path(folder)), size, prompts, GROUP)
+            peer = Transformers(load_peer(folder), size, prompts, GROUP, device)
         _print_head(name, size, ours)
         check(ours, peer)
         kinds = peer.choose_cache(runs=2)
@@ -80,6 +81,16 @@ def main() -> None:
             ours.prefill()
             ours.decode()
     results.save(found, args.json)
+
+
+def load_peer(folder: str | Path) -> Any:
+    """The peer's model, in float32."""
+    import torch
+    from transformers import Qwen3VLForConditionalGeneration
+
+    return Qwen3VLForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa"
+    )
 
 
 def check(ours: "Side", peer: "Side") -> None:

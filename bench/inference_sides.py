@@ -10,7 +10,6 @@ Shape letters: B prompts, G completions, R new tokens, V vocabulary.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -19,7 +18,6 @@ import numpy as np
 
 from bench.inference_sizes import Prompt, Size
 from bench.timing import Seconds
-from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.inputs import make_prompts as pad_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -47,11 +45,11 @@ class DigJax:
     """Our side: `model.prefill`, and the rollout's own `start` and `advance`.
 
     Attributes:
-      model: the model, as loaded.
+      model: as given.
     """
 
-    def __init__(self, folder: Path, size: Size, prompts: list[Prompt], group: int):
-        self.model = hf.load_model(folder)
+    def __init__(self, model: Qwen3VL, size: Size, prompts: list[Prompt], group: int):
+        self.model = model
         self._new_tokens = size.new_tokens
         self._batch = jax.device_put(self._pad(size, prompts))
         self._one = jax.device_put(self._pad(size, prompts[:1]))
@@ -121,19 +119,19 @@ class Transformers:
     position only, and `generate` with `num_return_sequences`, without stopping criteria or filters. The
     key/value cache is the faster one of the dynamic and the static kind; `choose_cache` finds out.
 
+    Args:
+      model: a Qwen3VLForConditionalGeneration, with attention "sdpa".
+
     Attributes:
       cache: "dynamic" or "static".
     """
 
-    def __init__(self, folder: Path, size: Size, prompts: list[Prompt], group: int, device: str):
+    def __init__(self, model: Any, size: Size, prompts: list[Prompt], group: int, device: str):
         import torch
-        from transformers import Qwen3VLForConditionalGeneration
 
         self._torch = torch
         self._device = device
-        self._model = Qwen3VLForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="sdpa"
-        )
+        self._model = model
         self._model.eval().to(device)
         self._model.generation_config.eos_token_id = None  # no completion ends early
         self._model.generation_config.pad_token_id = 0

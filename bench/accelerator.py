@@ -1,0 +1,196 @@
+"""On a GPU or TPU: how much of its arithmetic the update uses, and how much of its memory bandwidth decoding.
+
+    make bench BENCH=accelerator
+    python -m bench.accelerator [--size=8B] [--layers=12] [--repeats=5] [--profile=DIR]
+
+The model has the widths of the largest published Qwen3-VL of which at least four decoder layers can be
+trained in the memory of one device (float32 parameters and moments), and as many layers as fit; random
+weights, bfloat16. The prompt is two images of 448x448 pixels and 60 words, with G = 8 completions of 1,024
+tokens.
+
+- update: one GRPO update on that prompt. MFU is the useful work (forward and backward of prompt and
+  completions, the prompt once, nothing for rematerialisation) over the time and the device's peak.
+- decode: the bytes that a step has to read (weights of decoder and head, caches; see `bench/bandwidth.py`)
+  over the time and the device's peak bandwidth.
+
+The peer is transformers on the same device with the same widths, depth and tokens, held to the same useful
+work. The sides run one after the other, each in a process of its own, because each takes most of the memory.
+The aims are 50 % and 60 %. Without an accelerator nothing is measured, and that is said; --tiny runs both
+sides on a CPU with a toy model, to see that they run.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import jax
+from flax import nnx
+
+from bench import accelerator_sides, bandwidth, results, timing
+from bench.accelerator_sides import Figures, Job
+from bench.inference_sizes import IMAGES, SIZES, Size
+from bench.peaks import PEAKS
+from bench.results import Result
+from dig_jax.aot import flops
+from dig_jax.aot.inputs import Workload
+from dig_jax.data.buckets import Bucket
+from dig_jax.models.qwen3_vl import published
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
+from dig_jax.models.qwen3_vl.model import Qwen3VL
+
+BYTES_PER_PARAMETER = 18  # trained: float32 value, two moments and gradient, and a copy in bfloat16
+SHARE_FOR_PARAMETERS = 0.7  # of the memory; the rest is for activations
+FEWEST_LAYERS = 4
+SIDES = ("dig_jax", "transformers")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
+    args = _parse(sys.argv[1:] if argv is None else argv)
+    # JAX would take most of the memory at once, and leave none to the other process.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    timing.bind(args.threads)
+    device = jax.devices()[0]
+    if device.platform == "cpu" and not args.tiny:
+        print("no GPU or TPU here: nothing is measured (--tiny runs both sides on the CPU with a toy model)")
+        results.save([], args.json)
+        return
+    try:
+        job = tiny_job(args.repeats, args.threads) if args.tiny else accelerator_job(args, device)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    if args.side:
+        side = getattr(accelerator_sides, args.side)
+        figures = side(job, args.profile) if args.side == "dig_jax" else side(job)
+        print(json.dumps(dataclasses.asdict(figures)))
+        return
+    work = useful_work(job)
+    text, vision = job.size.config.text, job.size.config.vision
+    print(
+        f"{device.device_kind}: width {text.hidden_size}, {text.num_hidden_layers} + {vision.depth} layers,"
+        f" {job.precision}; {job.size.prompt_length} + {job.group} x {job.size.new_tokens} tokens;"
+        f" {work.flops / 1e12:.3g} TFLOP an update, {work.step_bytes / 1e9:.3g} GB a decoding step",
+        flush=True,
+    )
+    ours, peer = (_in_own_process(side, argv or sys.argv[1:]) for side in SIDES)
+    found = lines(work, ours, peer, device.device_kind)
+    print("\n" + results.table(found))
+    results.save(found, args.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What has to be done: floating-point operations of an update, bytes that a decoding step reads."""
+
+    flops: float
+    step_bytes: float
+
+
+def useful_work(job: Job) -> Work:
+    """The work of a job, counted from the architecture."""
+    size = job.size
+    bucket = Bucket(size.prompt_length, size.num_patches)
+    load = Workload(bucket, IMAGES, job.group, size.new_tokens)
+    dtype = jax.numpy.dtype(job.precision)
+    model = nnx.eval_shape(lambda: Qwen3VL(size.config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype))
+    return Work(
+        flops.FORWARD_AND_BACKWARD * flops.forward(size.config, load),
+        bandwidth.mean_step_bytes(model, size.prompt_length, job.group, size.new_tokens),
+    )
+
+
+def lines(work: Work, ours: Figures, peer: Figures, device_kind: str) -> list[Result]:
+    """The lines of the table; without a known peak, rates in place of shares."""
+    peak = PEAKS.get(device_kind)
+    limits = (peak.flops, peak.bandwidth) if peak else (0.0, 0.0)
+    found = []
+    for what, amount, unit, limit, mine, theirs in (
+        ("update, MFU", work.flops, "TFLOP/s", limits[0], ours.update_s, peer.update_s),
+        ("decode, share of bandwidth", work.step_bytes, "TB/s", limits[1], ours.step_s, peer.step_s),
+    ):
+        own, other = (
+            f"{amount / seconds / limit:.1%}" if limit else f"{amount / seconds / 1e12:.3g} {unit}"
+            for seconds in (mine, theirs)
+        )
+        found.append(Result(f"{what}, on {device_kind}", own, other, theirs / mine))
+    return found
+
+
+def accelerator_job(args: argparse.Namespace, device: jax.Device) -> Job:
+    """The job for a device, as the options say or as its memory allows."""
+    if args.size and args.layers:
+        name, layers = args.size, args.layers
+    else:
+        memory = (device.memory_stats() or {})["bytes_limit"]
+        name, layers = widest(memory, (args.size,) if args.size else tuple(reversed(published.SIZES)))
+    config = with_layers(published.architecture(name), layers)
+    size = Size(config, grid=28, words=60, prompts=1, new_tokens=1024)
+    return Job(size, 8, args.repeats, "bfloat16", args.threads)
+
+
+def widest(memory: int, sizes: tuple[str, ...]) -> tuple[str, int]:
+    """The first of the sizes of which enough layers can be trained in so many bytes, and how many fit.
+
+    Raises:
+      ValueError: not even the smallest fits.
+    """
+    budget = memory * SHARE_FOR_PARAMETERS / BYTES_PER_PARAMETER
+    for size in sizes:
+        config = published.architecture(size)
+        one, two = (count_parameters(with_layers(config, layers)) for layers in (1, 2))
+        layers = min(int((budget - one) / (two - one)) + 1, config.text.num_hidden_layers)
+        if layers >= FEWEST_LAYERS:
+            return size, layers
+    raise ValueError(
+        f"{memory / 2**30:.1f} GiB of memory do not hold {FEWEST_LAYERS} layers of {' or '.join(sizes)}"
+    )
+
+
+def with_layers(config: Qwen3VLConfig, layers: int) -> Qwen3VLConfig:
+    """The same widths with fewer decoder layers; the vision tower keeps its own, and at most as many taps."""
+    taps = config.vision.deepstack_visual_indexes[:layers]
+    return config.resized(text={"num_hidden_layers": layers}, vision={"deepstack_visual_indexes": taps})
+
+
+def tiny_job(repeats: int, threads: int) -> Job:
+    """A toy model, in float32."""
+    return Job(dataclasses.replace(SIZES["small"], prompts=1, new_tokens=12), 2, repeats, "float32", threads)
+
+
+def count_parameters(config: Qwen3VLConfig) -> int:
+    """Parameters of a model."""
+    model = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def _in_own_process(side: str, argv: list[str]) -> Figures:
+    command = [sys.executable, "-m", "bench.accelerator", *argv, f"--side={side}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"error: {' '.join(command)} ended with code {done.returncode}")
+    return Figures(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.accelerator",
+        description=__doc__.replace("%", "%%"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--size", choices=published.SIZES, help="whose widths (default: widest that fits)")
+    parser.add_argument("--layers", type=int, default=0, help="of the decoder (default: as many as fit)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs that count (default 5)")
+    parser.add_argument("--tiny", action="store_true", help="a toy model, on whatever there is")
+    parser.add_argument("--side", choices=SIDES, help="run one side and print its seconds as JSON")
+    results.add_options(parser)
+    args = parser.parse_args(argv)
+    if args.repeats < 1 or args.layers < 0 or args.threads < 1:
+        parser.error("--repeats and --threads must be at least 1, --layers at least 0")
+    return args
+
+
+if __name__ == "__main__":
+    main()
