@@ -140,10 +140,10 @@ def widest(memory: int, sizes: tuple[str, ...]) -> tuple[str, int]:
     budget = memory * SHARE_FOR_PARAMETERS / BYTES_PER_PARAMETER
     for size in sizes:
         config = published.architecture(size)
-        one, two = (count_parameters(with_layers(config, layers)) for layers in (1, 2))
-        layers = min(int((budget - one) / (two - one)) + 1, config.text.num_hidden_layers)
-        if layers >= FEWEST_LAYERS:
-            return size, layers
+        fewest, more = (count_parameters(with_layers(config, FEWEST_LAYERS + n)) for n in (0, 1))
+        if fewest <= budget:
+            layers = FEWEST_LAYERS + int((budget - fewest) / (more - fewest))
+            return size, min(layers, config.text.num_hidden_layers)
     raise ValueError(
         f"{memory / 2**30:.1f} GiB of memory do not hold {FEWEST_LAYERS} layers of {' or '.join(sizes)}"
     )
