@@ -27,6 +27,8 @@ def get_config(name: str) -> ConfigDict:
         raise ValueError(f"the study has no arm {name!r}; it has {', '.join((*WARMUPS, *ARMS))}")
     config = scratch.get_config()
     config.curriculum.order = order
+    for stage in set(config.curriculum.stages) - set(order):
+        del config.curriculum.stages[stage]  # a run that is stopped goes on whatever becomes of the others
     _change(config.curriculum.stages, order, changes)
     if name in ARMS:
         config.eval.every = 100  # and after stages
@@ -34,8 +36,8 @@ def get_config(name: str) -> ConfigDict:
         _change(config.curriculum.stages, order, {"*.num_steps": 2})
         config.batch.prompts = config.batch.update_prompts = config.batch.rollout_prompts = 8
         config.batch.response_buckets = (config.rollout.max_new_tokens,)  # fewer programs
-        config.eval.num_pairs = 8
-        config.eval.batch_prompts = 4
+        config.rollout.group_size = config.eval.group_size
+        config.eval.num_pairs = config.eval.batch_prompts = 8
     return config
 
 
