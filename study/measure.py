@@ -22,8 +22,9 @@ def measure(place: Place, names: Sequence[str], seeds: Sequence[int], quick: boo
 
     Returns:
         Records with `name`, `seed`, `minutes` (of the run, on `cores` cores), `stages` (held-out figures at
-        the start and at the end of each stage), the figures of `answer_figures`, and `mismatched`: those of
-        answers to pairs whose image A is that of another, None where the study did not ask.
+        the start and at the end of each stage), `curve` (main figures of every evaluation), the figures of
+        `answer_figures`, and `mismatched`: those of answers to pairs whose image A is that of another, None
+        where the study did not ask.
     """
     pairs = open_pairs(place.data / "mixed", "test")
     truth = {pair.id: (pair.kinds, pair.boxes) for pair in (pairs[index] for index in range(len(pairs)))}
@@ -41,6 +42,7 @@ def measure(place: Place, names: Sequence[str], seeds: Sequence[int], quick: boo
                     "minutes": cost.get("seconds", 0.0) / 60,
                     "cores": cost.get("cores"),
                     "stages": stage_figures(place.run(name, seed)),
+                    "curve": curve(place.run(name, seed)),
                     **answer_figures(json.loads(place.answers(name, seed).read_text()), truth),
                     "mismatched": json.loads(other.read_text())["metrics"] if other.exists() else None,
                 }
@@ -60,6 +62,12 @@ def stage_figures(workdir: Path) -> list[Record]:
     return [{"name": "start", **evals[0]}] + [
         {"name": order[number - 1], **line} for number, line in ends.items()
     ]
+
+
+def curve(workdir: Path) -> list[Record]:
+    """The main figures of every evaluation of a run."""
+    evals = read_lines(workdir / "evals.jsonl")
+    return [{key: line.get(key) for key in ("step", "f1", "reward_sampled")} for line in evals]
 
 
 def answer_figures(scored: Record, truth: Truth) -> Record:

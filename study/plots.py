@@ -1,4 +1,4 @@
-"""The study's plots, PNG: a dot per seed, and their mean."""
+"""The study's plots, PNG: every seed, and their mean."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ def draw(records: Sequence[Record], folder: Path) -> list[Path]:
 
 
 def _stages(records: Sequence[Record]) -> Any:
-    """Held-out mixed F1 and reward at the end of each stage, by training step."""
+    """Held-out mixed F1 and reward over the run: thin lines are seeds; where stages of `full` begin."""
     names = [name for name in CURVES if of(records, name)]
     if not names:
         return None
@@ -59,20 +59,15 @@ def _stages(records: Sequence[Record]) -> Any:
     for axis, (title, key) in zip(axes, panels, strict=True):
         for name in names:
             color = COLORS[name]
-            runs = [run["stages"] for run in of(records, name)]
+            runs = [run["curve"] for run in of(records, name)]
             # The control has more and cheaper steps: all are drawn over the share of the run.
-            places = [fmean(run[n]["step"] / run[-1]["step"] for run in runs) for n in range(len(runs[0]))]
             for run in runs:
-                axis.plot(
-                    [stage["step"] / run[-1]["step"] for stage in run],
-                    [stage[key] for stage in run],
-                    "o",
-                    color=color,
-                    alpha=0.35,
-                    markersize=4,
-                )
-            means = [fmean(run[n][key] for run in runs) for n in range(len(runs[0]))]
-            axis.plot(places, means, color=color, linewidth=2, label=words_of(name))
+                places = [point["step"] / run[-1]["step"] for point in run]
+                axis.plot(places, [point[key] for point in run], color=color, alpha=0.3, linewidth=1)
+            count = min(map(len, runs))
+            places = [fmean(run[n]["step"] / run[-1]["step"] for run in runs) for n in range(count)]
+            means = [fmean(run[n][key] for run in runs) for n in range(count)]
+            axis.plot(places, means, "o-", color=color, linewidth=2, markersize=3, label=words_of(name))
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_xlabel("share of the run")
         axis.set_ylim(bottom=0)

@@ -64,29 +64,34 @@ def markdown(records: Sequence[Record]) -> str:
 
 
 def _arm_tables(records: Sequence[Record], arms: Sequence[str]) -> list[str]:
-    """Each arm before and after; and its change against that of `full`, seed by seed."""
+    """Each arm before and after, and against its base, seed by seed."""
     rows = []
     for name in arms:
         runs = of(records, name)
         ends = [run["stages"][-1] for run in runs]
         gains = [run["stages"][-1]["f1"] - run["stages"][0]["f1"] for run in runs]
-        full = {run["seed"]: run["stages"][-1]["f1"] for run in of(records, "full")}
-        against = [
-            run["stages"][-1]["f1"] - full[run["seed"]]
-            for run in runs
-            if run["seed"] in full and name != "full"
-        ]
+        base = {run["seed"]: run["stages"][-1]["f1"] for run in of(records, ARMS[name].base)}
+        against = [run["stages"][-1]["f1"] - base[run["seed"]] for run in runs if run["seed"] in base]
         rows.append(
             [
-                words_of(name),
+                f"{words_of(name)} (`{name}`)",
                 spread(run["stages"][0]["f1"] for run in runs),
                 spread(end["f1"] for end in ends),
                 spread(gains, sign=True),
+                f"`{ARMS[name].base}`" if against else "",
                 spread(against, sign=True),
                 *(spread(end.get(key) for end in ends) for _, key in FIGURES[1:]),
             ]
         )
-    header = ["", "mixed F1 before", "after", "change", "against full", *(words for words, _ in FIGURES[1:])]
+    header = [
+        "",
+        "mixed F1 before",
+        "after",
+        "change",
+        "base",
+        "against it",
+        *(words for words, _ in FIGURES[1:]),
+    ]
     return ["## Arms", _headline(records), _table(header, rows)] if rows else []
 
 

@@ -122,6 +122,7 @@ def record(name: str, seed: int, *f1: float) -> measure.Record:
         "minutes": 2.0,
         "cores": 1,
         "stages": stages,
+        "curve": stages,
         "metrics": {"f1": f1[-1], "count_accuracy": 0.5, "precision": 0.5, "recall": 0.5},
         "numbers": {"0": f1[-1], "1": f1[-1]},
         "kinds": {"color": f1[-1]},
@@ -145,13 +146,13 @@ RECORDS = [
 def test_tables_show_mean_and_spread_over_seeds_and_changes_seed_by_seed():
     text = tables.markdown(RECORDS)
     assert "2 seeds (0, 1)" in text
-    full = next(line for line in text.splitlines() if line.startswith("| GRPO, full reward"))
-    assert full.startswith(
-        "| GRPO, full reward, curriculum | 0.200 ± 0.000 | 0.600 ± 0.141 | +0.400 ± 0.141 |  |"
+    full, kl = (
+        next(line for line in text.splitlines() if line.startswith(f"| {tables.words_of(name)}"))
+        for name in ("full", "kl")
     )
+    assert "(`full`) | 0.200 ± 0.000 | 0.600 ± 0.141 | +0.400 ± 0.141 |  |" in full  # before, after, change
     assert "`full` above that of `control`: **+0.250 ± 0.071** (by seed: +0.200, +0.300)" in text
-    kl = next(line for line in text.splitlines() if line.startswith("| with KL"))
-    assert "| +0.000 ± 0.141 |" in kl  # +0.1 and -0.1 against the full run of the same seed
+    assert "| `full` | +0.000 ± 0.141 |" in kl  # +0.1 and -0.1 against the full run of the same seed
     assert "| warm-up | 0.200 ± 0.000 | 0.000 ± 0.000 |" in text  # does it compare?
     assert "| color (4) |" in text
 
