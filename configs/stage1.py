@@ -8,9 +8,10 @@ give Qwen/Qwen3-VL-8B-Thinking instead, nothing else changes. 1,600 pairs at 512
 passes are 45 steps of 4 updates each. The paper gives neither batch size nor length: these are EasyR1's
 defaults.
 
-The layout is one for 16 TPU v5e chips (a slice of v5e:4x4), where a step at 448x448 pixels takes 94% of their
-memory, or for larger chips. For other slices set mesh, rollout.mesh and batch.micro_prompts, and ask
-`python -m dig_jax.compile --config=configs/stage1.py --topology=...` whether the step fits.
+The layout is one for 16 TPU v5e chips (a slice of v5e:4x4), where the update of a step at 448x448 pixels
+takes about 90% of their memory, or for larger chips. For other slices set mesh, rollout.mesh and
+batch.micro_prompts, and ask `python -m dig_jax.compile --config=configs/stage1.py --topology=...` whether the
+step fits; docs/scale.md says how to choose.
 """
 
 from ml_collections import ConfigDict
@@ -27,6 +28,7 @@ def get_config() -> ConfigDict:
     config.mesh.tensor = 4  # tables of the vocabulary and MLPs do not fit whole beside long responses
     config.batch.micro_prompts = 4  # one prompt with its 8 responses per group of 4 chips
     config.rollout.mesh.tensor = 4
-    config.rollout.rows = 32
-    config.rollout.slots = 2
+    config.batch.rollout_prompts = 128
+    config.rollout.rows = 64  # 256 slots: their caches take twice as long to read as the weights
+    config.rollout.slots = 4
     return config
