@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -284,6 +285,28 @@ def test_a_second_launch_is_refused_and_a_signal_lets_the_first_one_save(cloud: 
     assert (folder / "run.exit").read_text() == "75\n"
 
 
+@pytest.mark.parametrize(
+    "hosts, state",
+    [
+        ("none none", "none"),
+        ("exit:0 exit:0", "exit 0"),
+        ("exit:0 running", "running"),
+        ("exit:76 exit:1", "exit 1"),
+        ("exit:75 exit:76", "exit 75"),
+        ("exit:0 exit:76", "exit 76"),
+        ("exit:1 lost", "lost"),
+        ("exit:0 none", "lost"),
+    ],
+)
+def test_the_state_of_a_run_is_that_of_all_its_hosts(cloud: Cloud, hosts: str, state: str):
+    answers = " ".join(shlex.quote(answer.replace(":", " ")) for answer in hosts.split())
+    script = f"""source {SCRIPTS}/common.sh
+        on_workers() {{ printf '%s\\n' {answers}; }}
+        run_state"""
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == (state, "")
+
+
 @pytest.mark.parametrize("flags, checkpoints", [((), False), (("--checkpoints",), True)])
 def test_fetch_copies_a_run_from_host_0(cloud: Cloud, tmp_path: Path, flags: tuple, checkpoints: bool):
     cloud.make_slice()
@@ -338,7 +361,7 @@ def test_a_run_that_failed_because_its_slice_went_away_goes_on(cloud: Cloud):
     assert cloud.verbs().count("create") == 2
 
 
-@pytest.mark.parametrize("end", ["75 READY", "killed READY"])
+@pytest.mark.parametrize("end", ["75 READY", "76 READY", "killed READY"])
 def test_a_run_that_stopped_on_a_slice_that_stays_is_launched_again_there(cloud: Cloud, end: str):
     assert _keep_running(cloud, [end, "0 READY"]).returncode == 0
     assert cloud.verbs() == ["create", "scp"]
@@ -391,7 +414,8 @@ def test_slurm_queues_one_process_per_gpu_and_signals_the_run_before_its_time_is
 
 
 @pytest.mark.parametrize(
-    "code, turn, requeued", [(0, 0, False), (75, 0, True), (75, 1, True), (75, 2, False), (1, 0, False)]
+    "code, turn, requeued",
+    [(0, 0, False), (75, 0, True), (75, 1, True), (75, 2, False), (76, 0, True), (1, 0, False)],
 )
 def test_slurm_runs_again_what_saved_and_stopped(cloud: Cloud, code: int, turn: int, requeued: bool):
     (cloud.folder / "srun.exit").write_text(str(code))
@@ -401,6 +425,19 @@ def test_slurm_runs_again_what_saved_and_stopped(cloud: Cloud, code: int, turn: 
     srun, *others = cloud.programs()
     assert srun.endswith(f"dig_jax.main --distributed {' '.join(RUN)} --config.seed=3")
     assert others == (["scontrol requeue 17"] if requeued else [])
+
+
+def test_a_failure_of_one_task_counts_for_more_than_the_76_of_the_others(cloud: Cloud):
+    shown = cloud.run("slurm_job.sh", *COMMANDS["slurm_job.sh"], "--dry_run").stdout.splitlines()[0]
+    *_, task = shlex.split(shown.split(" task ")[0])
+    codes = {}
+    for code in (0, 1, 2, 75, 76, 137):
+        codes[code] = subprocess.run(["bash", "-c", task, "task", "bash", "-c", f"exit {code}"]).returncode
+    assert codes == {0: 0, 1: 101, 2: 102, 75: 75, 76: 76, 137: 137}
+    (cloud.folder / "srun.exit").write_text("101")
+    result = cloud.run("slurm_job.sh", *COMMANDS["slurm_job.sh"], SLURM_JOB_ID="17")
+    assert result.returncode == 1
+    assert len(cloud.programs()) == 1  # not queued again
 
 
 def test_a_signal_to_the_job_reaches_the_run_and_its_exit_code_counts(cloud: Cloud):
@@ -451,7 +488,7 @@ def test_the_jobset_restarts_a_preempted_run_without_counting_and_a_failed_one_c
     assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
     job = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
     saved, disrupted = job["podFailurePolicy"]["rules"]
-    assert saved["onExitCodes"] == {"containerName": "train", "operator": "In", "values": [75]}
+    assert saved["onExitCodes"] == {"containerName": "train", "operator": "In", "values": [75, 76]}
     assert disrupted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
     # A pod failure policy is for pods that are never restarted in place.
     assert (job["backoffLimit"], job["template"]["spec"]["restartPolicy"]) == (0, "Never")
@@ -472,5 +509,5 @@ def test_xpk_gets_the_same_run(cloud: Cloud):
     assert call.startswith(
         "xpk workload create --cluster=mine --workload=pod --zone=here-a --tpu-type=v6e-16"
     )
-    assert "--restart-on-exit-codes=75" in call
+    assert "--restart-on-exit-codes=75,76" in call
     assert r"--workdir=gs://bucket/run\ 1 --config.seed=3" in call

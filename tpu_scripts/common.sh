@@ -111,16 +111,36 @@ slice_state() {
   fi
 }
 
-# run_state: prints how the run on host 0 is: "none", "running", "exit CODE", "lost" when it was cut off without a
-# code, or "unreachable" when the host does not answer.
+# run_state: prints how the run is, over all hosts: "none", "running" while any host runs, "exit CODE", "lost" when it was
+# cut off without a code, or "unreachable" when the hosts do not answer. A failure on one host counts for more than the
+# 75 (saved and stopped) or 76 (lost another host) of the others.
 run_state() {
-  local answer
-  if answer=$(on_workers 0 "cd dig_jax 2>/dev/null && [ -e run.pid ] || { echo none; exit; }
+  local answer state codes
+  if ! answer=$(on_workers all "cd dig_jax 2>/dev/null && [ -e run.pid ] || { echo none; exit; }
   if [ -e run.exit ]; then echo \"exit \$(cat run.exit)\"
   elif kill -0 \"\$(cat run.pid)\" 2>/dev/null; then echo running
   else echo lost; fi"); then
-    if [ -n "$dry_run" ]; then echo "$answer"; else echo "${answer##*$'\n'}"; fi
-  else
     echo unreachable
+    return
+  fi
+  if [ -n "$dry_run" ]; then
+    echo "$answer"
+    return
+  fi
+  for state in running lost; do
+    if grep -qx "$state" <<<"$answer"; then
+      echo "$state"
+      return
+    fi
+  done
+  codes=$(sed -nE 's/^exit ([0-9]+)$/\1/p' <<<"$answer")
+  if [ -z "$codes" ]; then
+    echo none
+  elif state=$(grep -vxm1 -e 0 -e 75 -e 76 <<<"$codes") || state=$(grep -vxm1 0 <<<"$codes"); then
+    echo "exit $state"
+  elif grep -qx none <<<"$answer"; then
+    echo lost
+  else
+    echo "exit 0"
   fi
 }

@@ -2,7 +2,7 @@
 # shellcheck disable=SC2154  # read_options sets the options
 # Sees a training run through to its end on a TPU slice that may be taken away: creates the slice, sets it up, launches,
 # and watches. A slice that is gone (preempted, suspended, failed) is deleted and made anew, and the run goes on from its
-# last checkpoint; a run that saved and stopped is launched again. Leave it running on a machine that stays on (tmux);
+# last checkpoint; a run that saved and stopped, or lost a host, is launched again. Leave it running on a machine that stays on (tmux);
 # stopped and started again, it goes on watching.
 #
 #   tpu_scripts/keep_running.sh --name=NAME --zone=ZONE --type=TYPE --config=FILE --workdir=gs://BUCKET/PATH
@@ -64,7 +64,7 @@ if [ -n "$dry_run" ]; then
   echo "# there is none: set up, and launch"
   set_up
   launch
-  echo "# it saved and stopped (75) or was cut off: launch again, as above. It failed: show the log, and end"
+  echo "# it saved and stopped (75), lost a host (76) or was cut off: launch again, as above. It failed: show the log, and end"
   show_log
   echo "# the slice was taken away, or (with --delete_when_done) the run is done: delete it"
   delete
@@ -101,7 +101,7 @@ look_at_run() {
       [ -z "$delete_when_done" ] || delete
       exit 0
       ;;
-    'exit 75' | lost) attempt "launch again ($state)" launch ;;
+    'exit 75' | 'exit 76' | lost) attempt "launch again ($state)" launch ;;
     exit\ *)
       # Hosts that lose their neighbours to a preemption fail too: the slice's own state, a look later, decides.
       if [ "$failed" = "$state" ]; then
@@ -109,7 +109,7 @@ look_at_run() {
         stop "the run failed ($state)"
       fi
       ;;
-    *) no_answer "host 0"; return ;;
+    *) no_answer "a host"; return ;;
   esac
   silent=0 failed=$state
 }

@@ -14,7 +14,7 @@
 #   -- FLAG ...                 further flags of dig_jax.main, such as --config.model_path=models/...
 #
 # Each host keeps dig_jax/run.log, run.pid (the run's process group) and, at the end, run.exit (its exit code: 0 done,
-# 75 saved and stopped, else failed). To stop a run, so that it saves: kill -TERM -- -$(cat run.pid) on one host.
+# 75 saved and stopped, 76 lost another host, else failed). To stop a run, so that it saves: kill -TERM -- -$(cat run.pid) on one host.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -9,7 +9,8 @@
 #   --dry_run                   print the commands and run nothing
 #
 # slice: READY or ACTIVE (there), CREATING, WAITING_FOR_RESOURCES or PROVISIONING (not yet), PREEMPTED or SUSPENDED
-# (taken away), MISSING, ... run: none, running, exit CODE (0 done, 75 saved and stopped, else failed), lost (cut off).
+# (taken away), MISSING, ... run: none, running (on any host), lost (cut off), exit CODE: 0 done, 75 saved and stopped,
+# 76 lost another host, else failed.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -39,7 +39,7 @@ if [ -n "$xpk_cluster" ]; then
   required zone type
   need xpk "install it with: pip install xpk"
   run xpk workload create --cluster="$xpk_cluster" --workload="$name" --zone="$zone" ${project:+--project="$project"} \
-    --tpu-type="$type" --num-slices=1 --docker-image="$image" --max-restarts="$restarts" --restart-on-exit-codes=75 \
+    --tpu-type="$type" --num-slices=1 --docker-image="$image" --max-restarts="$restarts" --restart-on-exit-codes=75,76 \
     --termination-grace-period-seconds=300 --command="$(printf '%q ' "${command[@]}")"
   exit
 fi
