@@ -1,5 +1,6 @@
 """Stages of a run: which settings hold when, and that runs of several stages stop, resume and compare."""
 
+import importlib
 import pathlib
 
 import numpy as np
@@ -21,6 +22,9 @@ from tests.test_train import (  # noqa: F401  (inputs is a fixture)
     small_config,
     without_times,
 )
+
+
+CONFIGS = pathlib.Path(base.__file__).parent
 
 
 def config_of(**stages: dict) -> ConfigDict:
@@ -119,6 +123,14 @@ def test_wrong_curricula_are_named(change: dict, message: str) -> None:
         config[group][key] = ConfigDict(value) if isinstance(value, dict) else value
     with pytest.raises(ValueError, match=message):
         settings.check(config)
+
+
+@pytest.mark.parametrize("name", sorted({path.stem for path in CONFIGS.glob("*.py")} - {"__init__", "base"}))
+def test_every_config_is_valid_in_all_of_its_stages(name: str) -> None:
+    config = importlib.import_module(f"configs.{name}").get_config()
+    if not any(config.data.train):  # no experiment of its own
+        config.data.train = ("pairs",)
+    settings.check(config)
 
 
 def test_a_figure_that_no_evaluation_has_is_named_at_the_first_one() -> None:

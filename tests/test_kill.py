@@ -13,6 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dig_jax import train
+from tests.test_curriculum import three_stages
 from tests.test_train import inputs, lines, small_config, without_times  # noqa: F401  (inputs is a fixture)
 
 KILLS = 28
@@ -20,10 +21,14 @@ KILLS_PER_RUN = 7
 STEPS = 5
 
 
-def settings(inputs: pathlib.Path, algorithm: str) -> ConfigDict:  # noqa: F811
+def settings(inputs: pathlib.Path, kind: str) -> ConfigDict:  # noqa: F811
     """A checkpoint after every step, so that many kills hit one that is being written."""
+    if kind == "stages":
+        config = three_stages(inputs)
+        config.checkpoint.every = 1
+        return config
     changes = {"data.eval": str(inputs / "pairs"), "eval.every": 2, "checkpoint.every": 1}
-    return small_config(inputs, algorithm, num_steps=STEPS, **changes)
+    return small_config(inputs, kind, num_steps=STEPS, **changes)
 
 
 def live(config: ConfigDict, workdir: pathlib.Path, cache: pathlib.Path) -> None:
@@ -70,16 +75,16 @@ def outcome(workdir: pathlib.Path) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("algorithm", "kills", "seed"), [("grpo", 3 * KILLS // 4, 0), ("sft", KILLS // 4, 1)]
+    ("kind", "kills", "seed"), [("grpo", KILLS // 2, 0), ("sft", KILLS // 4, 1), ("stages", KILLS // 5, 2)]
 )
 def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(
-    algorithm: str,
+    kind: str,
     kills: int,
     seed: int,
     inputs: pathlib.Path,  # noqa: F811
     tmp_path: pathlib.Path,
 ) -> None:
-    config = settings(inputs, algorithm)
+    config = settings(inputs, kind)
     finish(config, tmp_path / "compiled")  # fills the cache
     seconds = finish(config, tmp_path / "whole")
     expected = outcome(tmp_path / "whole")
@@ -98,4 +103,4 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(
         finish(config, workdir)
         assert outcome(workdir) == expected
         run += 1
-    print(f"{algorithm}: {done} kills in {run} runs, {while_writing} of them while a checkpoint was written")
+    print(f"{kind}: {done} kills in {run} runs, {while_writing} of them while a checkpoint was written")
