@@ -111,8 +111,9 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
             params = checkpoints.restore_params(step, shapes) if step else start_params()
         if fingerprint(params) != progress.reference:
             raise ValueError(
-                f"{workdir} was started from another model (fingerprint {progress.reference}) than"
-                f" {init_folder} holds now ({fingerprint(params)}): restore that model, or use a new workdir"
+                f"the KL reference of {workdir} is another model (fingerprint {progress.reference}) than"
+                f" {f'its checkpoint {step}' if step else init_folder} holds now ({fingerprint(params)}):"
+                " restore that model, or use a new workdir"
             )
         return programs.reference(params)
 

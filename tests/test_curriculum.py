@@ -23,7 +23,6 @@ from tests.test_train import (  # noqa: F401  (inputs is a fixture)
     without_times,
 )
 
-
 CONFIGS = pathlib.Path(base.__file__).parent
 
 
