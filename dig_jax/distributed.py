@@ -31,9 +31,18 @@ _KEY = "dig_jax/links"  # where JAX's key-value store holds the port that proces
 logger = logging.getLogger("dig_jax")
 
 
+FLAGS = {
+    "distributed": "run with other processes, one per host, as one run",
+    "coordinator_address": "HOST:PORT of process 0; like the next two not needed on Cloud TPUs, under Slurm"
+    " and Open MPI, and on Kubernetes",
+    "num_processes": "number of processes",
+    "process_id": "index of this process, from 0",
+}  # of the commands that run in several processes, with their help
+
+
 @contextlib.contextmanager
 def joined(
-    coordinator: str | None, count: int | None, index: int | None, silence_seconds: float
+    wanted: bool, coordinator: str | None, count: int | None, index: int | None, silence_seconds: float
 ) -> Iterator[None]:
     """Joins this process to those of its run, before JAX has looked for devices; leaves them at the end.
 
@@ -41,6 +50,7 @@ def joined(
     (`EXIT_LOST`), without waiting for them.
 
     Args:
+        wanted: False: this process is a run of its own, and nothing happens here.
         coordinator: HOST:PORT of process 0; None: JAX_COORDINATOR_ADDRESS. Like the next two it need not be
             known on Cloud TPUs, under Slurm, Open MPI and on Kubernetes, where JAX finds it.
         count: number of processes; None: JAX_NUM_PROCESSES.
@@ -48,8 +58,13 @@ def joined(
         silence_seconds: a process not heard of for this long is lost.
 
     Raises:
-        ValueError: who takes part is neither said nor found out.
+        ValueError: who takes part is neither said nor found out, or it is said and not `wanted`.
     """
+    if not wanted:
+        if (coordinator, count, index) != (None, None, None):
+            raise ValueError("--coordinator_address, --num_processes and --process_id go with --distributed")
+        yield
+        return
     count = _from_environment("JAX_NUM_PROCESSES") if count is None else count
     index = _from_environment("JAX_PROCESS_ID") if index is None else index
     try:

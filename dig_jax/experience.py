@@ -126,9 +126,10 @@ class Collector:
             "rollout/tokens": tokens,
             "rollout/slot_use": tokens / sum(int(part.rollout.steps) for part in drawn) / self._num_slots,
         }
-        metrics = parallel.mean_over_processes(metrics)
+        metrics = parallel.combine_over_processes(metrics)
+        metrics["rollout/tokens"] *= jax.process_count()
         seconds = {name: sum(part.seconds[name] for part in drawn) for name in drawn[0].seconds}
-        return metrics, seconds, round(metrics["rollout/tokens"] * jax.process_count())
+        return metrics, seconds, round(metrics["rollout/tokens"])
 
 
 def _informative(experience: Experience) -> np.ndarray:

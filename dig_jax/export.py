@@ -20,7 +20,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax import cli, loading, model_folder, parallel
+from dig_jax import cli, distributed, loading, model_folder, parallel
 from dig_jax.folder import check_free, to_path, write_json
 from dig_jax.models.qwen3_vl import hf
 
@@ -100,22 +100,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=hf.MAX_SHARD_BYTES,
         help="weights above this size are split into several files (default: %(default)s)",
     )
-    parser.add_argument(
-        "--distributed",
-        action="store_true",
-        help="call jax.distributed.initialize() first: the same command runs on every host",
-    )
+    parser.add_argument("--distributed", action="store_true", help=distributed.FLAGS["distributed"])
+    parser.add_argument("--coordinator_address", help=distributed.FLAGS["coordinator_address"])
+    parser.add_argument("--num_processes", type=int, help=distributed.FLAGS["num_processes"])
+    parser.add_argument("--process_id", type=int, help=distributed.FLAGS["process_id"])
     args = parser.parse_args(argv)
     if args.max_shard_bytes < 1:
         parser.error(f"--max_shard_bytes={args.max_shard_bytes}: expected at least 1")
-    if args.distributed:
-        jax.distributed.initialize()
     with cli.user_errors():
         workdir, out = to_path(args.workdir), to_path(args.out)
-        mesh = mesh_for(cli.config_of(workdir).mesh)
-        export(workdir, out, mesh, step=args.step, dtype=args.dtype, max_shard_bytes=args.max_shard_bytes)
-    if jax.process_index() == 0:
-        print(f"wrote {out}")
+        config = cli.config_of(workdir)
+        place = (args.distributed, args.coordinator_address, args.num_processes, args.process_id)
+        with distributed.joined(*place, config.distributed.silence_seconds), cli.user_errors():
+            mesh = mesh_for(config.mesh)
+            export(workdir, out, mesh, step=args.step, dtype=args.dtype, max_shard_bytes=args.max_shard_bytes)
+            if jax.process_index() == 0:
+                print(f"wrote {out}")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
 The config is a Python file with `get_config()`; any setting of configs/base.py can be changed on the command
 line. The workdir receives config.json, checkpoints/, metrics.jsonl, evals.jsonl, samples/, report.html and
 TensorBoard events. Running the same command again continues the run. With --distributed the same command runs
-on every host; docs/scale.md says how the processes find each other.
+on every host; docs/hosts.md says how the processes find each other.
 Exit codes: 0 done, 1 failed, 2 a setting, a model or a dataset is missing or wrong, 75 saved and stopped by
 SIGTERM or a notice of the cloud machine, 76 another process of the run was lost or failed, 130 saved and
 stopped by Ctrl-C (twice stops at once).
 """
 
-import contextlib
 import sys
 
 from absl import app, flags
@@ -19,18 +18,14 @@ from dig_jax import cli, distributed, train
 from dig_jax.folder import to_path
 from dig_jax.stopping import Stopped
 
-WHERE_FOUND = "Not needed on Cloud TPUs, under Slurm, Open MPI and on Kubernetes."
-
 
 def main(argv: list[str]) -> None:
     """Entry point behind the flags."""
     del argv
     given = flags.FLAGS
     cli.log_to_terminal()
-    hosts: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if given.distributed:
-        silence = given.config.distributed.silence_seconds
-        hosts = distributed.joined(given.coordinator_address, given.num_processes, given.process_id, silence)
+    place = (given.distributed, given.coordinator_address, given.num_processes, given.process_id)
+    hosts = distributed.joined(*place, given.config.distributed.silence_seconds)
     try:
         # The outer errors are those of joining the others.
         with cli.user_errors(given.traceback), hosts, cli.user_errors(given.traceback):
@@ -64,10 +59,10 @@ def run() -> None:
     flags.DEFINE_string(
         "workdir", None, "Folder of the run; created when missing, continued when it holds a run."
     )
-    flags.DEFINE_bool("distributed", False, "Run with other processes, one per host, as one run.")
-    flags.DEFINE_string("coordinator_address", None, f"HOST:PORT of process 0. {WHERE_FOUND}")
-    flags.DEFINE_integer("num_processes", None, f"Number of processes. {WHERE_FOUND}", lower_bound=1)
-    flags.DEFINE_integer("process_id", None, f"Index of this process, from 0. {WHERE_FOUND}", lower_bound=0)
+    flags.DEFINE_bool("distributed", False, distributed.FLAGS["distributed"])
+    flags.DEFINE_string("coordinator_address", None, distributed.FLAGS["coordinator_address"])
+    flags.DEFINE_integer("num_processes", None, distributed.FLAGS["num_processes"], lower_bound=1)
+    flags.DEFINE_integer("process_id", None, distributed.FLAGS["process_id"], lower_bound=0)
     flags.DEFINE_bool("traceback", False, "Show where a setting, model or dataset error was raised.")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

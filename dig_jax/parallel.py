@@ -268,7 +268,10 @@ def gather_texts(texts: Sequence[str], width: int = 128) -> list[str]:
     return [text.decode(errors="replace") for text in gathered.view(f"S{width}").ravel()]
 
 
-def mean_over_processes(metrics: dict[str, float]) -> dict[str, float]:
-    """The mean of metrics that each process has of its own, equally many, rows."""
-    means = gather_rows(np.array([list(metrics.values())], np.float32)).mean(axis=0)
-    return dict(zip(metrics, map(float, means), strict=True))
+def combine_over_processes(metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics that each process has of its own, equally many, rows: maximum of `*_max`, mean of others."""
+    gathered = gather_rows(np.array([list(metrics.values())], np.float32))
+    return {
+        name: float(column.max() if name.endswith("_max") else column.mean())
+        for name, column in zip(metrics, gathered.T, strict=True)
+    }

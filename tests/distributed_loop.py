@@ -21,5 +21,5 @@ def main() -> None:
             exec(script)  # what this process does in the middle of the run
 
 
-with distributed.joined(f"127.0.0.1:{port}", int(count), int(index), float(silence)):
+with distributed.joined(True, f"127.0.0.1:{port}", int(count), int(index), float(silence)):
     main()

@@ -1,0 +1,70 @@
+"""The real command on a disk that may not be written to, then fills up, then has room."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.test_train import inputs, small_config  # noqa: F401  (inputs is a fixture)
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# A disk of our own, in a namespace of our own: it is gone with the last command.
+ON_A_SMALL_DISK = """
+mount -t tmpfs -o size=13m,mode=777 none "$DISK"
+mount -o remount,ro "$DISK"; "$@" 2>"$LOG.read_only"; echo read_only $?
+mount -o remount,rw "$DISK"; "$@" 2>"$LOG.full"; echo full $?
+ls "$DISK/run/checkpoints" | grep -v tmp
+mount -o remount,size=100m "$DISK"; "$@" 2>"$LOG.room"; echo room $?
+wc -l < "$DISK/run/metrics.jsonl"
+"""
+
+
+def can_mount() -> bool:
+    """Whether this system lets a user mount something in a namespace of their own."""
+    try:
+        command = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/tmp"]
+        return subprocess.run(command, capture_output=True, timeout=10).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_mount(), reason="needs user namespaces")
+def test_a_run_on_a_disk_that_is_read_only_or_full_says_so_and_goes_on_when_there_is_room(
+    inputs: pathlib.Path,  # noqa: F811
+    tmp_path: pathlib.Path,
+) -> None:
+    changes = {"checkpoint.keep": 1, "batch.update_prompts": 8, "batch.micro_prompts": 8}
+    settings = small_config(inputs, "sft", num_steps=3, **changes)
+    (tmp_path / "config.py").write_text(
+        "import json\nfrom ml_collections import ConfigDict\n"
+        f"def get_config():\n    return ConfigDict(json.loads({settings.to_json()!r}))\n"
+    )
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "dig_jax.main",
+        f"--config={tmp_path}/config.py",
+        f"--workdir={disk}/run",
+    ]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", ON_A_SMALL_DISK, "sh", *command],
+        env=os.environ | {"DISK": str(disk), "LOG": str(tmp_path / "log"), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    messages = {name: (tmp_path / f"log.{name}").read_text() for name in ("read_only", "full", "room")}
+    said = done.stdout.split("\n")
+    said = [line for line in said if line and not line.startswith("report: ")]
+    assert said == ["read_only 1", "full 1", "1", "room 0", "3"], (said, messages)
+    assert "error: " in messages["read_only"] and "Read-only file system" in messages["read_only"]
+    assert "error: a checkpoint could not be written to" in messages["full"]
+    assert "No space left on device" in messages["full"] and "Make room" in messages["full"]
+    assert "Traceback" not in messages["read_only"] + messages["full"]
+    assert "resumed at step 1 of 3" in messages["room"]
