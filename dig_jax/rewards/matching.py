@@ -51,12 +51,12 @@ def assign(costs: np.ndarray, num_predicted: np.ndarray, num_true: np.ndarray) -
 def _try_all(costs: np.ndarray) -> np.ndarray:
     """Solves problems of one size [n, N, M] by the total of every assignment; matches [n, N]."""
     count, predicted, true = costs.shape
-    costs = costs.reshape(count, predicted * true)
+    by_pair = np.ascontiguousarray(costs.reshape(count, predicted * true).T, np.float64)  # [N * M, n]
     pairs, matches = _assignments(predicted, true)
-    totals = np.zeros((count, len(matches)))  # in float64 a sum of a few float32 costs is as good as exact
-    for pair in pairs:
-        totals += costs[:, pair]
-    return matches[totals.argmin(axis=1)]
+    totals = by_pair.take(pairs[0], axis=0)  # in float64 a sum of a few float32 costs is as good as exact
+    for pair in pairs[1:]:
+        totals += by_pair.take(pair, axis=0)
+    return matches[(totals == totals.min(axis=0)).argmax(axis=0)]  # the first of the best
 
 
 @cache

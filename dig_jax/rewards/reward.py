@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dig_jax.rewards.answer import REASONS, Answer, parse_answer
+from dig_jax.rewards.answer import REASONS, VALID, Answer, parse_answer
 from dig_jax.rewards.boxes import costs_and_ious, padded_size
 from dig_jax.rewards.matching import assign
 
@@ -157,9 +157,12 @@ def score_answers(
     """Scores n answers as `score_texts` does the texts they were read from."""
     true_boxes, num_true = np.asarray(true_boxes), np.asarray(num_true)
     true, num_true = _check_true(len(answers), true_boxes, num_true, config)
-    num_predicted = np.array([len(answer.boxes) for answer in answers], np.int32)
-    predicted = np.concatenate([np.zeros((0, 4), np.float32), *(answer.boxes for answer in answers)])
-    valid = np.array([answer.valid for answer in answers], bool)
+    boxes = tuple(answer.boxes for answer in answers)
+    reasons = tuple(answer.reason for answer in answers)
+    num_predicted = np.fromiter(map(len, boxes), np.int32, len(boxes))
+    joined = b"".join(boxes)  # type: ignore[arg-type]  # arrays are buffers, and this is the fastest way
+    predicted = np.frombuffer(joined, np.float32).reshape(-1, 4)
+    valid = np.array([reason == VALID for reason in reasons], bool)
     ious, matched = _matched_ious(predicted, num_predicted, true, num_true, config, true_boxes.shape[1])
 
     found = matched & (ious >= config.iou_threshold - _IOU_SLACK)
@@ -186,8 +189,8 @@ def score_answers(
         num_predicted=num_predicted,
         num_true=num_true,
         true_positives=true_positives,
-        reasons=tuple(answer.reason for answer in answers),
-        boxes=tuple(answer.boxes for answer in answers),
+        reasons=reasons,
+        boxes=boxes,
     )
 
 
