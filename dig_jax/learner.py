@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from dig_jax import freeze, grpo, microbatches
 from dig_jax import sft as supervised
 from dig_jax.microbatches import Cut, Pieces
+from dig_jax.optimizer import Optimizer
 from dig_jax.policy import Experience, grpo_loss, response_logprobs
 
 Metrics = dict[str, jax.Array]
@@ -43,12 +44,12 @@ class TrainState:
     skipped: jax.Array
 
 
-def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+def make_optimizer(config: ConfigDict) -> Optimizer:
     """AdamW with global-norm clipping. Its learning rate is a part of its state: see `with_learning_rate`."""
     adamw = optax.inject_hyperparams(optax.adamw, static_args=("b1", "b2", "weight_decay"))(
         learning_rate=config.learning_rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
     )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+    return Optimizer(optax.clip_by_global_norm(config.clip_norm), adamw)
 
 
 def learning_rates(config: ConfigDict, total_updates: int) -> optax.Schedule:
@@ -89,7 +90,7 @@ class Learner:
     """
 
     graphdef: nnx.GraphDef
-    optimizer: optax.GradientTransformation
+    optimizer: Optimizer
     grpo: grpo.GRPOConfig
     sft: supervised.SFTConfig
     temperature: float
@@ -165,15 +166,8 @@ class Learner:
         )
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
-        before = state.opt_state
-        if self.offload:
-            # Not before the gradients are there: until then activations have the memory of the devices.
-            grads, before = jax.lax.optimization_barrier((grads, before))
-            before = jax.device_put(before, jax.memory.Space.Device)
-        updates, opt_state = self.optimizer.update(grads, before, trained)
-        proposed = (optax.apply_updates(trained, updates), opt_state)
-        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
-        trained, opt_state = jax.tree.map(keep, proposed, (trained, before))
+        step = self.optimizer.step_from_host if self.offload else self.optimizer.step
+        trained, opt_state = step(grads, state.opt_state, trained, finite)
         skipped = jnp.where(finite, 0, state.skipped + 1)
         metrics = {**metrics, "grad_norm": norm, "skipped_updates": 1.0 - finite}
         params = nnx.merge_state(trained, frozen)
