@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study import plots, tables
+from study import pictures, plots, tables
 from study.arms import ARMS
 from study.jobs import Place, plan
 from study.measure import Record, measure
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; the same command goes on", file=sys.stderr)
         return 130
     write(measure(place, arms, seeds, args.quick), place.out)
+    print(f"answers of {arms[0]}, seed {seeds[0]}: {pictures.draw(place, arms[0], seeds[0])}")
     return 0
 
 
