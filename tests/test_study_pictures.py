@@ -2,12 +2,17 @@
 
 import json
 
-import pytest
 from PIL import Image
 
+from dig_jax.data.records import Pair
+from dig_jax.report import pictures
 from study.jobs import Place
 from study.pictures import choose, draw
 from tests.data.drawn_pairs import draw_pair, write_pairs
+
+
+def draw_pair_picture(pair: Pair) -> Image.Image:
+    return pictures.draw_pair(pair.image_a, pair.image_b, pair.boxes, pair.boxes, ["one line"])
 
 
 def answer(id: str, count: int, reward: float) -> dict:
@@ -32,4 +37,6 @@ def test_the_sheet_has_a_row_per_number_of_differences(tmp_path):
     scored.write_text(json.dumps({"answers": answers}))
     path = draw(place, "full", 0)
     width, height = Image.open(path).size
-    assert height == pytest.approx(2 * 510 * 0.6, rel=0.05) and width == pytest.approx(1608 * 0.6, rel=0.01)
+    picture = draw_pair_picture(pairs[0])
+    assert width == round(2 * picture.width * 0.6)
+    assert height >= round(2 * picture.height * 0.6)
