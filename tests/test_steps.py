@@ -1,0 +1,89 @@
+"""A GRPO step: which updates it makes, on what, in which order."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import base
+from dig_jax import parallel
+from dig_jax.experience import Collected
+from dig_jax.learner import TrainState, make_optimizer
+from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.policy import Experience
+from dig_jax.steps import grpo_step
+
+
+class FixedCollector:
+    """Hands out one experience of four prompts; the first token of each is its number."""
+
+    def collect(self, params: object, step: int) -> Collected:
+        numbers = np.arange(4, dtype=np.int32)
+        tokens = np.broadcast_to(numbers[:, None, None], (4, 2, 3))
+        values = tokens.astype(np.float32)
+        empty = numbers[:, None]
+        prompts = Prompts(*[empty] * 8)
+        experience = Experience(prompts, tokens, values, values, values[..., 0])
+        return Collected(experience, np.array(list("abcd")), {}, {"rollout": 1.0}, 1)
+
+
+class Programs:
+    """Notes what is asked of it; every update moves the log-probs that come next."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.updates: list[tuple[list[int], float | None, float]] = []
+
+    def logprobs(self, params: object, batch: Experience) -> jnp.ndarray:
+        return jnp.full(batch.tokens.shape, -1.0 - self.made)
+
+    def update_grpo(self, state: TrainState, batch: Experience) -> tuple[TrainState, dict]:
+        old = None if batch.old_logprobs is None else float(batch.old_logprobs[0, 0, 0])
+        rate = float(state.opt_state[1].hyperparams["learning_rate"])
+        self.updates.append((batch.tokens[:, 0, 0].tolist(), old, rate))
+        self.made += 1
+        skipped = float(self.made == 3)
+        return state, {"loss": np.float32(self.made), "grad_norm": 1.0, "skipped_updates": skipped}
+
+
+@pytest.fixture
+def step():
+    """The function epochs -> the updates of the second step of a run, and the step's result."""
+
+    def run(epochs: int, update_prompts: int = 2):
+        config = base.get_config()
+        config.batch.prompts, config.batch.update_prompts = 4, update_prompts
+        config.batch.update_epochs = epochs
+        programs, mesh = Programs(), parallel.make_mesh(config.mesh)
+        optimizer = make_optimizer(config.optimizer)
+        params = nnx.state(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), nnx.Param)
+        state = TrainState(params, optimizer.init(params), jnp.int32(0))
+        rates = lambda number: 0.1 * number  # noqa: E731
+        result = grpo_step(config, programs, FixedCollector(), None, mesh, rates)(state, 1)
+        return programs.updates, result
+
+    return run
+
+
+def test_one_update_per_step_needs_no_old_logprobs(step):
+    updates, _ = step(epochs=1, update_prompts=4)
+    assert updates == [([0, 1, 2, 3], None, pytest.approx(0.1))]
+
+
+def test_several_updates_have_the_logprobs_from_before_the_first(step):
+    updates, _ = step(epochs=1)
+    assert updates == [([0, 1], -1.0, pytest.approx(0.2)), ([2, 3], -1.0, pytest.approx(0.3))]
+
+
+def test_epochs_go_through_the_same_experience_again(step):
+    updates, (_, metrics, skipped) = step(epochs=2)
+    assert [update[0] for update in updates] == [[0, 1], [2, 3]] * 2
+    assert {update[1] for update in updates} == {-1.0}
+    assert [update[2] for update in updates] == pytest.approx([0.4, 0.5, 0.6, 0.7])
+    assert metrics["grpo/loss"] == 2.5  # the mean of 1, 2, 3, 4
+    assert [(update.number, update.ids) for update in skipped] == [(2, ["a", "b"])]
+
+
+def test_a_single_update_that_is_repeated_has_old_logprobs_too(step):
+    updates, _ = step(epochs=2, update_prompts=4)
+    assert [update[1] for update in updates] == [-1.0, -1.0]
