@@ -163,12 +163,13 @@ def score_answers(
     joined = b"".join(boxes)  # type: ignore[arg-type]  # arrays are buffers, and this is the fastest way
     predicted = np.frombuffer(joined, np.float32).reshape(-1, 4)
     valid = np.array([reason == VALID for reason in reasons], bool)
-    ious, matched = _matched_ious(predicted, num_predicted, true, num_true, config, true_boxes.shape[1])
+    row, ious = _matched_ious(predicted, num_predicted, true, num_true, config, true_boxes.shape[1])
 
-    found = matched & (ious >= config.iou_threshold - _IOU_SLACK)
-    true_positives = np.count_nonzero(found, axis=1).astype(np.int32)
+    found = row[ious >= config.iou_threshold - _IOU_SLACK]
+    true_positives = np.bincount(found, minlength=len(boxes)).astype(np.int32)
     divisor = np.minimum if config.iou_average == "matched" else np.maximum
-    iou = ious.sum(axis=1) / np.maximum(divisor(num_predicted, num_true), 1)
+    iou_sum = np.bincount(row, weights=ious, minlength=len(boxes))
+    iou = iou_sum / np.maximum(divisor(num_predicted, num_true), 1)
     precision = true_positives / np.maximum(num_predicted, 1)
     recall = true_positives / np.maximum(num_true, 1)
     # The harmonic mean of TP / N and TP / M.
@@ -244,7 +245,7 @@ def _matched_ious(
     """Matches the boxes of each of n completions, which come one completion's after another's.
 
     Returns:
-      Each predicted box's IoU with its match, float32 [n, N], 0 where it has none; and bool [n, N], has one.
+      Of every matched pair, completion by completion: which completion it belongs to, and its IoU, float32.
     """
     count = len(num_predicted)
     extra = (0, padded_size(count) - count)
@@ -259,9 +260,8 @@ def _matched_ious(
     )
     most = int(num_predicted.max(initial=1))
     matches = assign(np.asarray(costs)[:count, :most], num_predicted[:count], num_true[:count])
-    matched = matches >= 0
-    own = np.asarray(ious)[np.arange(count)[:, None], np.arange(most), matches]  # -1 takes the last, unused
-    return np.where(matched, own, 0), matched
+    row, box = np.nonzero(matches >= 0)
+    return row, np.asarray(ious)[row, box, matches[row, box]]
 
 
 def _in_rows(boxes: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
