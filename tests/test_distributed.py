@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -14,7 +13,6 @@ from dig_jax.distributed import EXIT_LOST
 
 ROOT = pathlib.Path(__file__).parents[1]
 LOOP = ROOT / "tests" / "distributed_loop.py"
-SILENCE = 2.0
 
 
 def free_port() -> int:
@@ -26,11 +24,11 @@ def free_port() -> int:
 class Processes:
     """Processes of one run; `scripts` are what each does in its middle, Python code."""
 
-    def __init__(self, *scripts: str):
+    def __init__(self, *scripts: str, silence: float = 60.0):
         port = free_port()
         self.started = [
             subprocess.Popen(
-                [sys.executable, LOOP, str(port), str(len(scripts)), str(index), str(SILENCE), script],
+                [sys.executable, LOOP, str(port), str(len(scripts)), str(index), str(silence), script],
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -41,10 +39,8 @@ class Processes:
 
     def ends(self) -> list[tuple[int, str]]:
         """Exit code and stderr of each."""
-        outputs = [process.communicate(timeout=60) for process in self.started]
-        return [
-            (process.returncode, output[1]) for process, output in zip(self.started, outputs, strict=True)
-        ]
+        errors = [process.communicate(timeout=300)[1] for process in self.started]
+        return list(zip([process.returncode for process in self.started], errors, strict=True))
 
 
 DIE = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -53,24 +49,21 @@ DIE = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 @pytest.mark.parametrize("victim", [0, 1])
 def test_the_others_end_when_one_is_killed(victim: int) -> None:
     ends = Processes(*(DIE if index == victim else "" for index in range(3))).ends()
-    assert [code for code, _ in ends] == [
-        -signal.SIGKILL if index == victim else EXIT_LOST for index in range(3)
-    ]
-    for index, (_, errors) in enumerate(ends):
+    for index, (code, errors) in enumerate(ends):
+        assert code == (-signal.SIGKILL if index == victim else EXIT_LOST)
         if index != victim:
             assert f"error: process {victim} of 3 is lost (its connection closed)" in errors
             assert "Traceback" not in errors
 
 
 def test_one_that_is_silent_is_lost() -> None:
-    processes = Processes("", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)")
+    stop = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
+    processes = Processes("", stop, silence=2.0)
     first, stopped = processes.started
-    start = time.monotonic()
-    errors = first.communicate(timeout=60)[1]
+    errors = first.communicate(timeout=300)[1]
     stopped.kill()
     stopped.communicate()
     assert first.returncode == EXIT_LOST and "process 1 of 2 is lost (silent for 2 s" in errors
-    assert time.monotonic() - start < 30
 
 
 def test_an_error_in_one_is_told_to_all() -> None:
@@ -78,7 +71,8 @@ def test_an_error_in_one_is_told_to_all() -> None:
     assert [code for code, _ in ends] == [EXIT_LOST, 1, EXIT_LOST]
     for _, errors in (ends[0], ends[2]):
         assert "error: process 1 of 3 failed (KeyError: 'a bug'); its own log says more" in errors
-    assert "Traceback" in ends[1][1] and EXIT_LOST not in ends[1]
+        assert "Traceback" not in errors
+    assert "Traceback" in ends[1][1]
 
 
 def test_where_all_make_the_same_mistake_each_keeps_its_exit_code() -> None:
@@ -89,12 +83,13 @@ def test_an_end_in_good_order_is_no_loss() -> None:
     """The first one leaves a second before the others."""
     stop = "from dig_jax.stopping import Stopped; time.sleep({}); raise Stopped(75)"
     ends = Processes(stop.format(0), stop.format(1)).ends()
-    assert all(code == 1 and "Stopped: stopped on request" in errors for code, errors in ends)
+    for code, errors in ends:
+        assert code == 1 and "Stopped: stopped on request" in errors and "is lost" not in errors
 
 
 def test_who_takes_part_must_be_known(tmp_path: pathlib.Path) -> None:
     flags = ["--distributed", "--num_processes=2", "--config=configs/stage3.py", f"--workdir={tmp_path}"]
     command = [sys.executable, "-m", "dig_jax.main", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "error: --distributed: " in done.stderr and "--coordinator_address=HOST:PORT" in done.stderr
