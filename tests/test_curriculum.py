@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import curriculum, settings
+from dig_jax import curriculum, settings, train
 from dig_jax.checkpoint import Checkpoints
 from dig_jax.curriculum import Progress
 from dig_jax.fingerprint import fingerprint
@@ -197,6 +198,22 @@ def test_the_ends_of_stages_are_kept(straight: epath.Path) -> None:
     kept = Checkpoints(straight, read_only=True)
     assert kept.steps == [1, 2, 4]
     kept.close()
+
+
+def test_a_reference_that_is_gone_or_another_than_it_was_is_named(
+    straight: epath.Path,
+    inputs: pathlib.Path,  # noqa: F811
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copied = shutil.copytree(straight, tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "fingerprint", lambda params: "another")
+        with pytest.raises(ValueError, match="the KL reference of .* than its checkpoint 1 holds now"):
+            run(three_stages(inputs), copied)
+    shutil.rmtree(copied / "checkpoints" / "1")
+    with pytest.raises(FileNotFoundError, match="checkpoints/1 not found"):
+        run(three_stages(inputs), copied)
 
 
 def test_a_run_stopped_at_the_end_of_a_stage_and_inside_another_continues_exactly(
