@@ -93,7 +93,7 @@ def take(batch: Experience, piece: Pieces) -> Experience:
     lanes, group = piece.completions.shape[0], batch.mask.shape[1]
 
     def rows(x: jax.Array, index: jax.Array) -> jax.Array:
-        in_lanes = x.reshape(lanes, -1, *x.shape[1:])
+        in_lanes = x.reshape(lanes, x.shape[0] // lanes, *x.shape[1:])  # there may be no patches at all
         return jax.vmap(lambda lane, i: lane.at[i].get(mode="promise_in_bounds"))(in_lanes, index)
 
     def responses(x: jax.Array) -> jax.Array:
