@@ -162,12 +162,12 @@ def _check_corners(corners: Iterable[float]) -> str:
         return NOT_FINITE
     if min(x0, y0, x1, y1) < 0 or max(x0, y0, x1, y1) > COORDINATE_MAX:
         return OUT_OF_RANGE
-    if x1 - x0 < _CLOSE or y1 - y0 < _CLOSE:
+    shorter = min(x1 - x0, y1 - y0)
+    if abs(shorter) < _CLOSE:
         # Compared as they will be kept: 1 and 1 + 1e-12 are the same corner in float32.
         x0, y0, x1, y1 = _normalised([(x0, y0, x1, y1)])[0]
-        if x0 >= x1 or y0 >= y1:
-            return NOT_ORDERED
-    return VALID
+        shorter = min(x1 - x0, y1 - y0)
+    return VALID if shorter > 0 else NOT_ORDERED
 
 
 def _find_boxes(text: str, max_boxes: int) -> list[_Box]:
