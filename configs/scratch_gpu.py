@@ -13,8 +13,8 @@
 
 The same four stages with eight times the pairs per step. An image is 64 tokens here instead of 16, and a
 coordinate one of 101 numbers instead of 51. Steps and learning rates are carried over from the small model by
-rule of thumb. A cut-down model has been stepped through the stages on a CPU; nothing has been trained on a GPU
-yet. Where memory is short, lower batch.micro_prompts and batch.rollout_prompts.
+rule of thumb. A cut-down model has been stepped through the stages on a CPU; nothing has been trained on a
+GPU yet. Where memory is short, lower batch.micro_prompts and batch.rollout_prompts.
 """
 
 from ml_collections import ConfigDict
