@@ -193,3 +193,13 @@ def test_other_lengths_compile_nothing(run, model, experience):
     _, metrics, _ = program(nnx.state(model, nnx.Param), short)
     np.testing.assert_allclose(metrics["response_padding"], 1 - short.mask.sum() / (16 * 4), rtol=1e-5)
     assert program._cache_size() == before
+
+
+def test_prompts_without_images_are_cut_too(experience):
+    patches = np.zeros((PROMPTS, 0, 3), np.float32)
+    prompts = dataclasses.replace(experience.prompts, patches=patches)
+    batch = dataclasses.replace(experience, prompts=prompts)
+    piece = Pieces(np.array([[0, 1, 2, 3], [7, 6, 5, 4]]), np.int32(0))
+    micro = microbatches.take(batch, piece)
+    assert micro.prompts.patches.shape == (2, 0, 3)
+    np.testing.assert_array_equal(micro.tokens[1], experience.tokens[3, ::-1])
