@@ -18,7 +18,7 @@ Truth = dict[str, tuple[tuple[str, ...], np.ndarray]]  # id of a pair -> kinds, 
 
 
 def measure(place: Place, names: Sequence[str], seeds: Sequence[int], quick: bool) -> list[Record]:
-    """A record of each run: arms, and the warm-ups they start from.
+    """A record of each run that is done: arms, and the warm-ups they start from.
 
     Returns:
         Records with `name`, `seed`, `minutes` (of the run, on `cores` cores), `stages` (held-out figures at
@@ -33,6 +33,8 @@ def measure(place: Place, names: Sequence[str], seeds: Sequence[int], quick: boo
     records = []
     for name in trained:
         for seed in seeds:
+            if not place.answers(name, seed).exists():
+                continue
             cost = note(place.out, jobs[f"{name}_{seed}"]) or {}
             other = place.answers(name, seed, mismatched=True)
             records.append(
