@@ -13,11 +13,14 @@ from configs import scratch
 
 Changes = Mapping[str, Any]
 
+FINAL = "final"  # mixed pairs that no choice was made on: the ends of runs are scored on them
 # Folder -> options of the generator. Training and held-out pairs, and the folders, have different seeds.
+# Stages and curves are measured on the test pairs of `single` and `mixed`, on which the recipe was chosen.
 DATA: Mapping[str, Mapping[str, Any]] = {
     "single": {"differences": "1", "num_pairs": 2400, "test_pairs": 200, "seed": 101},
     "double": {"differences": "2", "num_pairs": 2000, "test_pairs": 0, "seed": 102},
     "mixed": {"differences": "0-4", "num_pairs": 2000, "test_pairs": 400, "seed": 103},
+    FINAL: {"differences": "0-4", "num_pairs": 0, "test_pairs": 400, "seed": 104},
 }
 
 WARMUPS: Mapping[str, Changes] = {

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from study.arms import ARMS, DATA
+from study.arms import ARMS, DATA, FINAL
 
 MISMATCHED = ("full", "control")  # arms, beside the warm-up, that the control for comparison is made of
 
@@ -39,7 +39,7 @@ class Place:
         return self.out / "runs" / f"{name}_{seed}"
 
     def answers(self, name: str, seed: int, mismatched: bool = False) -> Path:
-        """The scored answers of a run's end to the held-out mixed pairs."""
+        """The scored answers of a run's end to the final pairs."""
         return self.out / "answers" / f"{name}_{seed}{'_mismatched' if mismatched else ''}.json"
 
 
@@ -99,7 +99,7 @@ def _evaluate(place: Place, name: str, seed: int, quick: bool, mismatched: bool 
         "dig_jax.evaluate",
         *(["--mismatched"] if mismatched else []),
         model=place.run(name, seed),
-        data=place.data / "mixed",
+        data=place.data / FINAL,
         out=place.answers(name, seed, mismatched),
         num_pairs=8 if quick else 0,
         group_size=0 if mismatched else 4,

@@ -9,6 +9,7 @@ import numpy as np
 
 from dig_jax.data.records import open_pairs
 from dig_jax.report import read_lines
+from study.arms import FINAL
 from study.jobs import Place, plan
 from study.run import note
 
@@ -26,7 +27,7 @@ def measure(place: Place, names: Sequence[str], seeds: Sequence[int], quick: boo
         `answer_figures`, and `mismatched`: those of answers to pairs whose image A is that of another, None
         where the study did not ask.
     """
-    pairs = open_pairs(place.data / "mixed", "test")
+    pairs = open_pairs(place.data / FINAL, "test")
     truth = {pair.id: (pair.kinds, pair.boxes) for pair in (pairs[index] for index in range(len(pairs)))}
     jobs = {job.name: job for job in plan(place, names, seeds, quick)}
     trained = dict.fromkeys(job.name.rpartition("_")[0] for job in jobs.values() if _is_training(job.command))
@@ -73,7 +74,7 @@ def curve(workdir: Path) -> list[Record]:
 
 
 def answer_figures(scored: Record, truth: Truth) -> Record:
-    """Figures of the greedy answers to the held-out mixed pairs, from what `dig_jax.evaluate --out` wrote.
+    """Figures of the greedy answers to the final pairs, from what `dig_jax.evaluate --out` wrote.
 
     Returns:
         `metrics` as printed there; `numbers`, F1 by number of differences; `kinds`, the share found by kind

@@ -9,6 +9,7 @@ from PIL import Image
 
 from dig_jax.data.records import open_pairs
 from dig_jax.report.pictures import draw_pair
+from study.arms import FINAL
 from study.jobs import Place
 
 RANKS = {"good": 0.9, "bad": 0.1}  # columns: quantiles of the reward among pairs with as many differences
@@ -20,7 +21,7 @@ def draw(place: Place, name: str, seed: int) -> Path | None:
     scored = place.answers(name, seed)
     if not scored.exists():
         return None
-    source = open_pairs(place.data / "mixed", "test")
+    source = open_pairs(place.data / FINAL, "test")
     pairs = {pair.id: pair for pair in (source[index] for index in range(len(source)))}
     rows = []
     for chosen in choose(json.loads(scored.read_text())["answers"]):

@@ -88,23 +88,23 @@ def _stages(records: Sequence[Record]) -> Any:
 
 
 def _arms(records: Sequence[Record]) -> Any:
-    """Held-out mixed F1 of every arm at its end; the warm-up is the dotted line."""
+    """F1 of every arm's end on final pairs; the warm-up is the dotted line."""
     names = [name for name in dict.fromkeys(record["name"] for record in records) if name not in WARMUPS]
     if not names:
         return None
     figure, axis = plt.subplots(figsize=(7, 0.42 * len(names) + 1), layout="constrained")
     for row, name in enumerate(names):
-        values = [run["stages"][-1]["f1"] for run in of(records, name)]
+        values = [run["metrics"]["f1"] for run in of(records, name)]
         color = COLORS.get(name, GRAY)
         axis.plot(values, [row] * len(values), "o", color=color, alpha=0.4, markersize=5)
         axis.plot(fmean(values), row, "|", color=color, markersize=16, markeredgewidth=2.5)
-    start = [run["stages"][-1]["f1"] for run in of(records, "warmup")]
+    start = [run["metrics"]["f1"] for run in of(records, "warmup")]
     if start:
         axis.axvline(fmean(start), color=GRAY, linestyle=":", label="warm-up")
         axis.legend(loc="lower right", fontsize=8)
     axis.set_yticks(range(len(names)), [words_of(name) for name in names])
     axis.invert_yaxis()
-    axis.set_xlabel("mixed F1, greedy answers, at the end")
+    axis.set_xlabel("F1 on final pairs, greedy answers")
     axis.set_xlim(left=0)
     return figure
 

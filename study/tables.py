@@ -8,6 +8,13 @@ from statistics import fmean, stdev
 from study.arms import ARMS, WARMUPS
 from study.measure import Record
 
+# Figures of a run's end: words, key in what `dig_jax.evaluate` wrote about the final pairs.
+ENDS = (
+    ("mean IoU", "iou"),
+    ("reward, greedy", "reward_greedy"),
+    ("reward, sampled", "reward_sampled"),
+    ("right number of boxes", "count_accuracy"),
+)
 # Held-out figures shown by stage: words, key of evals.jsonl.
 FIGURES = (
     ("mixed F1", "f1"),
@@ -49,13 +56,14 @@ def markdown(records: Sequence[Record]) -> str:
     compared = [name for name in COMPARED if name in names]
     parts = [
         "# Results of the study",
-        f"Mean ± standard deviation over {len(seeds)} seeds ({', '.join(map(str, seeds))}). Held-out pairs;"
-        " F1 is of greedy answers, with boxes found at IoU 0.5; rewards are the default one, whatever an arm"
-        " trains with.",
+        f"Mean ± standard deviation over {len(seeds)} seeds ({', '.join(map(str, seeds))}). F1 is of greedy"
+        " answers, with boxes found at IoU 0.5; rewards are the default one, whatever an arm trains with."
+        " Final pairs are mixed ones that no choice of settings was made on; the tables by stage are of other"
+        " held-out pairs, on which the settings were chosen.",
         *_arm_tables(records, arms),
         *(_stage_table(records, name) for name in arms if len(of(records, name)[0]["stages"]) > 2),
-        _table_by(records, compared, "numbers", "F1 by number of differences"),
-        _table_by(records, compared, "kinds", "Share of differences found, by kind"),
+        _table_by(records, compared, "numbers", "F1 by number of differences, final pairs"),
+        _table_by(records, compared, "kinds", "Share of differences found, by kind, final pairs"),
         _answers_table(records, names),
         _mismatched_table(records, compared),
         _cost_table(records, names),
@@ -67,43 +75,37 @@ def _arm_tables(records: Sequence[Record], arms: Sequence[str]) -> list[str]:
     """Each arm before and after, and against its base, seed by seed."""
     rows = []
     for name in arms:
-        runs = of(records, name)
-        ends = [run["stages"][-1] for run in runs]
-        gains = [run["stages"][-1]["f1"] - run["stages"][0]["f1"] for run in runs]
-        base = {run["seed"]: run["stages"][-1]["f1"] for run in of(records, ARMS[name].base)}
-        against = [run["stages"][-1]["f1"] - base[run["seed"]] for run in runs if run["seed"] in base]
+        runs, base = of(records, name), ARMS[name].base
+        gains = _differences(records, name, ARMS[name].warmup)
+        against = _differences(records, name, base)
         rows.append(
             [
                 f"{words_of(name)} (`{name}`)",
-                spread(run["stages"][0]["f1"] for run in runs),
-                spread(end["f1"] for end in ends),
+                spread(run["metrics"]["f1"] for run in of(records, ARMS[name].warmup)),
+                spread(run["metrics"]["f1"] for run in runs),
                 spread(gains, sign=True),
-                f"`{ARMS[name].base}`" if against else "",
+                f"`{base}`" if against else "",
                 spread(against, sign=True),
-                *(spread(end.get(key) for end in ends) for _, key in FIGURES[1:]),
+                *(spread(run["metrics"].get(key) for run in runs) for _, key in ENDS),
             ]
         )
-    header = [
-        "",
-        "mixed F1 before",
-        "after",
-        "change",
-        "base",
-        "against it",
-        *(words for words, _ in FIGURES[1:]),
-    ]
-    return ["## Arms", _headline(records), _table(header, rows)] if rows else []
+    header = ["", "F1 before", "after", "change", "base", "against it", *(words for words, _ in ENDS)]
+    return ["## Arms, on final pairs", _headline(records), _table(header, rows)] if rows else []
+
+
+def _differences(records: Sequence[Record], name: str, base: str) -> list[float]:
+    """F1 on final pairs above that of another run, of the seeds that both have."""
+    other = {run["seed"]: run["metrics"]["f1"] for run in of(records, base)}
+    return [run["metrics"]["f1"] - other[run["seed"]] for run in of(records, name) if run["seed"] in other]
 
 
 def _headline(records: Sequence[Record]) -> str:
     """The primary figure: what the reward teaches above what as much further supervision does."""
-    control = {run["seed"]: run["stages"][-1]["f1"] for run in of(records, "control")}
-    runs = [run for run in of(records, "full") if run["seed"] in control]
-    if not runs:
+    above = _differences(records, "full", "control")
+    if not above:
         return ""
-    above = [run["stages"][-1]["f1"] - control[run["seed"]] for run in runs]
     by_seed = ", ".join(f"{value:+.3f}" for value in above)
-    return f"Mixed F1 of `full` above that of `control`: **{spread(above, sign=True)}** (by seed: {by_seed})."
+    return f"F1 of `full` above that of `control`: **{spread(above, sign=True)}** (by seed: {by_seed})."
 
 
 def _stage_table(records: Sequence[Record], name: str) -> str:
@@ -151,7 +153,7 @@ def _answers_table(records: Sequence[Record], names: Sequence[str]) -> str:
         "identical pairs right",
         "false boxes on them",
     ]
-    return "## Answers to mixed pairs\n\n" + _table(header, rows)
+    return "## Answers to final pairs\n\n" + _table(header, rows)
 
 
 def _mismatched_table(records: Sequence[Record], names: Sequence[str]) -> str:
@@ -163,7 +165,7 @@ def _mismatched_table(records: Sequence[Record], names: Sequence[str]) -> str:
             rows.append([words_of(name), *(spread(column) for column in zip(*differing, strict=True))])
     if not rows:
         return ""
-    title = "## Does it compare? Mixed F1 when image A is that of another pair"
+    title = "## Does it compare? F1 on final pairs when image A is that of another pair"
     return f"{title}\n\n" + _table(["", "true pairs", "image A of another pair"], rows)
 
 

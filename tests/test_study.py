@@ -151,7 +151,7 @@ def test_tables_show_mean_and_spread_over_seeds_and_changes_seed_by_seed():
         for name in ("full", "kl")
     )
     assert "(`full`) | 0.200 ± 0.000 | 0.600 ± 0.141 | +0.400 ± 0.141 |  |" in full  # before, after, change
-    assert "`full` above that of `control`: **+0.250 ± 0.071** (by seed: +0.200, +0.300)" in text
+    assert "F1 of `full` above that of `control`: **+0.250 ± 0.071** (by seed: +0.200, +0.300)" in text
     assert "| `full` | +0.000 ± 0.141 |" in kl  # +0.1 and -0.1 against the full run of the same seed
     assert "| warm-up | 0.200 ± 0.000 | 0.000 ± 0.000 |" in text  # does it compare?
     assert "| color (4) |" in text
@@ -177,7 +177,8 @@ def test_plots_of_one_arm_alone_are_drawn(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_runs_a_study_of_two_steps_from_pairs_to_plots(tmp_path):
-    for seed, (folder, counts) in enumerate({"single": (1,), "double": (2,), "mixed": (0, 1, 2)}.items()):
+    numbers = {"single": (1,), "double": (2,), "mixed": (0, 1, 2), "final": (0, 1, 2)}
+    for seed, (folder, counts) in enumerate(numbers.items()):
         splits = {
             split: [
                 draw_pair(i, size=(64, 64), num_differences=counts[i % len(counts)], seed=10 * seed + part)
