@@ -57,11 +57,13 @@ def nothing_goes_on() -> Iterator[None]:
 
 
 class Run:
-    """The command in one or several processes of one device each, started at once."""
+    """The command in one or several processes, started at once."""
 
     all: list["Run"] = []
 
-    def __init__(self, config: pathlib.Path, workdir: pathlib.Path, *flags: str, processes: int = 1):
+    def __init__(
+        self, config: pathlib.Path, workdir: pathlib.Path, *flags: str, processes: int = 1, devices: int = 1
+    ):
         self.workdir = workdir
         command = [f"--config={config}", f"--workdir={workdir}", *flags]
         places: list[list[str]] = [[]]
@@ -78,7 +80,7 @@ class Run:
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, ROOT / "tests" / "distributed_run.py", notes, *place, *command],
-                    env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"},
+                    env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": str(devices)},
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -181,4 +183,18 @@ def test_whoever_goes_on_with_a_run_it_is_the_same_run(config: pathlib.Path, tmp
 
     rest = sampled(Run(config, workdir, processes=2).succeeds().workdir, 2)
     assert rest == alone[-len(rest) :]
+    assert_same_metrics(workdir, whole)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_devices(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """One device; four, which share the weights; two."""
+    whole = Run(config, tmp_path / "whole", "--config.num_steps=3").succeeds().workdir
+    workdir = tmp_path / "run"
+    answers = []
+    for steps, devices in ((1, 1), (2, 4), (3, 2)):
+        answers += sampled(
+            Run(config, workdir, f"--config.num_steps={steps}", devices=devices).succeeds().workdir
+        )
+    assert answers == sampled(whole)
     assert_same_metrics(workdir, whole)
