@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 import pytest
 from etils import epath
 from flax import nnx
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import base
 from dig_jax import experience, learner, loading, settings, sft, train
 from dig_jax.data.buckets import Bucket
-from dig_jax.learner import Learner
+from dig_jax.learner import Learner, make_optimizer
 from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.inputs import Prompts, widen
@@ -58,7 +57,7 @@ def test_an_update_is_traced_once_for_any_images_and_lengths(
     graphdef, params = nnx.split(model, nnx.Param)
     trainer = Learner(
         graphdef=graphdef,
-        optimizer=optax.sgd(1e-3),
+        optimizer=make_optimizer(base.get_config().optimizer),
         grpo=settings.grpo_config(base.get_config()),
         sft=sft.SFTConfig(0.0, 1, 2),
         temperature=1.0,

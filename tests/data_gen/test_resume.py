@@ -113,7 +113,7 @@ def test_a_run_killed_three_times_at_random_moments_gives_the_same(
 def test_a_stopped_run_says_how_to_go_on_and_leaves_no_workers(
     number, order, uninterrupted, tmp_path, monkeypatch
 ):
-    log = behave(monkeypatch, tmp_path, delay=0.05)
+    log = behave(monkeypatch, tmp_path, delay=0.3)
     process = start(order, tmp_path / "set")
     wait_for(process, tmp_path, "set.staging/shard-*/t*/000001.json")
     process.send_signal(number)
