@@ -124,8 +124,8 @@ study: setup setup-render  ## rerun the learning study: tables and plots in runs
 test: setup-dev setup-render  ## run the tests (PYTEST_ARGS="..." passes options on)
 	$(PY) -m pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)
 
-test-slow: setup-dev setup-render setup-beam  ## run the tests marked slow: they render, train and compile for minutes
-	@$(PY) -m pytest -m slow $(PYTEST_ARGS) || { code=$$?; [ $$code = 5 ] && echo "no test is marked slow" || exit $$code; }
+test-slow: setup-dev setup-render setup-beam  ## run the tests marked slow, in two processes: they render, train and compile for minutes
+	@$(PY) -m pytest -m slow --numprocesses=2 --dist=loadfile $(PYTEST_ARGS) || { code=$$?; [ $$code = 5 ] && echo "no test is marked slow" || exit $$code; }
 
 lint: setup-dev  ## ruff (rules and formatting) and shellcheck
 	$(PY) -m ruff check .
