@@ -29,7 +29,7 @@ def test_the_sheet_has_a_row_per_number_of_differences(tmp_path):
     place = Place(tmp_path, tmp_path)
     assert draw(place, "full", 0) is None  # not scored yet
     pairs = [draw_pair(number, num_differences=number % 2) for number in range(4)]
-    write_pairs(tmp_path / "mixed", {"train": pairs[:1], "test": pairs})
+    write_pairs(tmp_path / "final", {"train": pairs[:1], "test": pairs})
     scored = place.answers("full", 0)
     scored.parent.mkdir()
     answers = [answer(pair.id, len(pair.boxes), 0.1) for pair in pairs]

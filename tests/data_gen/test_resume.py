@@ -55,6 +55,8 @@ def start(order, out):
         text=True,
         cwd=Path(__file__).parents[2],
         start_new_session=True,
+        # A shell's background jobs, such as these tests may be one of, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -113,7 +115,7 @@ def test_a_run_killed_three_times_at_random_moments_gives_the_same(
 def test_a_stopped_run_says_how_to_go_on_and_leaves_no_workers(
     number, order, uninterrupted, tmp_path, monkeypatch
 ):
-    log = behave(monkeypatch, tmp_path, delay=0.3)
+    log = behave(monkeypatch, tmp_path, delay=0.05)
     process = start(order, tmp_path / "set")
     wait_for(process, tmp_path, "set.staging/shard-*/t*/000001.json")
     process.send_signal(number)
