@@ -175,21 +175,15 @@ def _in_own_process(side: str, argv: list[str]) -> Figures:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.accelerator",
-        description=__doc__.replace("%", "%%"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = results.make_parser("accelerator", __doc__)
     parser.add_argument("--size", choices=published.SIZES, help="whose widths (default: widest that fits)")
-    parser.add_argument("--layers", type=int, default=0, help="of the decoder (default: as many as fit)")
-    parser.add_argument("--repeats", type=int, default=5, help="runs that count (default 5)")
+    parser.add_argument(
+        "--layers", type=results.at_least(0), default=0, help="of the decoder (default: as many as fit)"
+    )
+    parser.add_argument("--repeats", type=results.at_least(1), default=5, help="runs that count (default 5)")
     parser.add_argument("--tiny", action="store_true", help="a toy model, on whatever there is")
     parser.add_argument("--side", choices=SIDES, help="run one side and print its seconds as JSON")
-    results.add_options(parser)
-    args = parser.parse_args(argv)
-    if args.repeats < 1 or args.layers < 0 or args.threads < 1:
-        parser.error("--repeats and --threads must be at least 1, --layers at least 0")
-    return args
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ def _our_update(job: Job, model: Any, prompt: Prompt) -> Callable[[], None]:
     from flax import nnx
 
     from bench.learning import make_learner
+    from dig_jax.microbatches import Cut
     from dig_jax.models.qwen3_vl.inputs import make_prompts as pad_prompts
     from dig_jax.policy import Experience
 
@@ -99,7 +100,7 @@ def _our_update(job: Job, model: Any, prompt: Prompt) -> Callable[[], None]:
         ref_logprobs=np.full(size, -1.0, np.float32),
     )
     graphdef, params = nnx.split(model, nnx.Param)
-    learner = make_learner(graphdef, job.size.config.text.vocab_size, micro_prompts=1, chunk=64)
+    learner = make_learner(graphdef, job.size.config.text.vocab_size, chunk=64, cut=Cut(1))
     step = jax.jit(learner.update_grpo, donate_argnums=0)
     batch = jax.device_put(jax.tree.map(jnp.asarray, batch))
     state = learner.init(params)

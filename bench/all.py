@@ -52,16 +52,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.all",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = results.make_parser("all", __doc__)
     parser.add_argument(
         "--only", action="append", choices=tuple(SET), help="repeat for several (default: all)"
     )
     parser.add_argument("--trl-python", default="", help="interpreter of the environment that has TRL")
-    results.add_options(parser)
     args = parser.parse_args(argv)
     if "grpo_step" in (args.only or SET) and not args.trl_python:
         parser.error("grpo_step needs --trl-python; `make bench` makes .venv-trl and passes it")

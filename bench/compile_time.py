@@ -24,6 +24,7 @@ import numpy as np
 from flax import nnx
 
 from bench.learning import make_learner
+from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -101,7 +102,7 @@ def lower(program: str, shapes: Shapes, *, remat: str = "none", chunk: int = 64)
         )
     if program == "decode":
         return _lower_decode(graphdef, params, prompts, shapes)
-    learner = make_learner(graphdef, shapes.vocab, shapes.prompts, chunk)
+    learner = make_learner(graphdef, shapes.vocab, chunk=chunk, cut=Cut(shapes.prompts))
     state = jax.eval_shape(learner.init, params)
     return jax.jit(learner.update_grpo, donate_argnums=0).lower(state, _experience(prompts, shapes))
 

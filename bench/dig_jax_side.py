@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from dig_jax import freeze, loading, parallel, settings
+from dig_jax import loading, parallel, settings
 from dig_jax.data.augment import Augment
 from dig_jax.data.encode import PairEncoder
 from dig_jax.data.images import ImageConfig
@@ -18,8 +18,7 @@ from dig_jax.data.loader import PairDataset, PairLoader
 from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.experience import Collector
-from dig_jax.learner import Learner, make_optimizer
-from dig_jax.microbatches import Cut
+from dig_jax.learner import Learner
 from dig_jax.models.qwen3_vl.hf import load_config
 from dig_jax.programs import train_programs
 from dig_jax.rollout.programs import rollout_programs
@@ -72,16 +71,11 @@ class DigJaxSide:
             graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh)
         )
         sampler = Sampler(sampling_programs, tokenizer, settings.reward_config(config))
-        learner = Learner(
-            graphdef=graphdef,
-            optimizer=make_optimizer(config.optimizer),
-            grpo=settings.grpo_config(config),
+        learner = Learner.from_config(
+            config,
+            graphdef,
             sft=sft_config(config, tokenizer),
-            temperature=config.rollout.temperature,
             allowed=jnp.asarray(sampler.sampling(1.0).allowed(model_config.text.vocab_size)),
-            chunk=config.model.head_chunk,
-            cut=Cut.from_config(config),
-            frozen=freeze.frozen_parts(config),
         )
         collector = Collector(config, sampler, loader, learner.grpo)
         programs = train_programs(learner, params, mesh)

@@ -98,19 +98,15 @@ def summary(axis: str, sizes: tuple[int, ...], rows: list[Row]) -> Result:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.growth",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = results.make_parser("growth", __doc__)
     parser.add_argument("--axis", action="append", choices=tuple(AXES), help="repeat for several (all)")
-    parser.add_argument("--points", type=int, default=4, help="sizes of each axis, at most (default 4)")
-    parser.add_argument("--rounds", type=int, default=5, help="steps of each size that count (default 5)")
-    results.add_options(parser)
-    args = parser.parse_args(argv)
-    if args.points < 2 or args.rounds < 1 or args.threads < 1:
-        parser.error("--points must be at least 2, --rounds and --threads at least 1")
-    return args
+    parser.add_argument(
+        "--points", type=results.at_least(2), default=4, help="sizes of each axis, at most (default 4)"
+    )
+    parser.add_argument(
+        "--rounds", type=results.at_least(1), default=5, help="steps of each size that count (default 5)"
+    )
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

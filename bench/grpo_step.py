@@ -76,16 +76,15 @@ def _take_turns(ours: Any, peer: TrlSide, args: argparse.Namespace) -> tuple[lis
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = results.make_parser("grpo_step", __doc__)
     parser.add_argument("--trl-python", required=True, help="interpreter of the environment that has TRL")
-    parser.add_argument("--steps", type=int, default=20, help="steps measured on each side (default 20)")
-    parser.add_argument("--warmup", type=int, default=3, help="steps before those (default 3)")
-    results.add_options(parser)
+    parser.add_argument(
+        "--steps", type=results.at_least(1), default=20, help="steps measured on each side (default 20)"
+    )
+    parser.add_argument(
+        "--warmup", type=results.at_least(1), default=3, help="steps before those (default 3)"
+    )
     args = parser.parse_args(argv)
-    if args.steps < 1 or args.warmup < 1 or args.threads < 1:
-        parser.error("--steps, --warmup and --threads must be at least 1")
     if not Path(args.trl_python).exists():
         parser.error(
             f"--trl-python={args.trl_python} does not exist; `make bench` makes .venv-trl and passes it"

@@ -119,20 +119,14 @@ def check(ours: "Side", peer: "Side") -> None:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.inference",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = results.make_parser("inference", __doc__)
     parser.add_argument(
         "--size", action="append", choices=("small", "mid"), help="of the model; repeat for several (all)"
     )
-    parser.add_argument("--repeats", type=int, default=9, help="runs of each side that count (default 9)")
-    results.add_options(parser)
-    args = parser.parse_args(argv)
-    if args.repeats < 1 or args.threads < 1:
-        parser.error("--repeats and --threads must be at least 1")
-    return args
+    parser.add_argument(
+        "--repeats", type=results.at_least(1), default=9, help="runs of each side that count (default 9)"
+    )
+    return parser.parse_args(argv)
 
 
 def _device(threads: int) -> str:

@@ -1,32 +1,32 @@
-"""The update that benchmarks measure: the trainer's own, at the settings of `configs/base.py`."""
+"""The learner that benchmarks and tests measure: the trainer's own, at the settings of `configs/base.py`."""
+
+import dataclasses
+from typing import Any
 
 import numpy as np
 from flax import nnx
+from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import settings, sft
-from dig_jax.learner import Learner, make_optimizer
-from dig_jax.microbatches import Cut
+from dig_jax.learner import Learner
+from dig_jax.sft import SFTConfig
 
 
-def make_learner(graphdef: nnx.GraphDef, vocab: int, micro_prompts: int, chunk: int) -> Learner:
-    """The learner of a model.
+def make_learner(
+    graphdef: nnx.GraphDef, vocab_size: int, config: ConfigDict | None = None, **changes: Any
+) -> Learner:
+    """The learner of a model, all of whose tokens can be sampled.
 
     Args:
       graphdef: of the model.
-      vocab: rows of its output head.
-      micro_prompts: prompts of a micro-batch.
-      chunk: response positions per slice of the head.
+      vocab_size: rows of its output head.
+      config: other settings than the defaults.
+      changes: fields of `Learner`, such as `cut`.
     """
-    config = base.get_config()
-    return Learner(
-        graphdef=graphdef,
-        optimizer=make_optimizer(config.optimizer),
-        grpo=settings.grpo_config(config),
-        sft=sft.SFTConfig(aux_weight=0.0, token_yes=0, token_no=1),
-        temperature=1.0,
-        allowed=np.ones(vocab, bool),
-        chunk=chunk,
-        cut=Cut(micro_prompts),
-        frozen=frozenset(),
+    learner = Learner.from_config(
+        config or base.get_config(),
+        graphdef,
+        sft=SFTConfig(aux_weight=0.0, token_yes=0, token_no=1),
+        allowed=np.ones(vocab_size, bool),
     )
+    return dataclasses.replace(learner, **changes)

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -25,9 +25,16 @@ class Result:
     aim: float = 0.0
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that every benchmark has."""
-    parser.add_argument("--threads", type=int, default=2, help="CPUs and threads of each side (default 2)")
+def make_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """The parser of `python -m bench.NAME`, with the options that every benchmark has."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m bench.{name}",
+        description=description.replace("%", "%%"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--threads", type=at_least(1), default=2, help="CPUs and threads of each side (default 2)"
+    )
     parser.add_argument("--json", default="", metavar="FILE", help="write the figures of the table there")
     parser.add_argument(
         "--profile",
@@ -35,6 +42,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="after the timing, run dig_jax's side once more and leave a trace of it there, for TensorBoard",
     )
+    return parser
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number from `least` on."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value}: expected at least {least}")
+        return value
+
+    parse.__name__ = "whole number"  # in argparse's message about a word
+    return parse
 
 
 def save(results: Sequence[Result], path: str) -> None:

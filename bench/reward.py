@@ -155,19 +155,13 @@ def _timed(function: Callable, seconds: list[float]) -> Callable:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.reward",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = results.make_parser("reward", __doc__)
+    parser.add_argument(
+        "--completions", type=results.at_least(1), default=4096, help="scored together (default 4096)"
     )
-    parser.add_argument("--completions", type=int, default=4096, help="scored together (default 4096)")
-    parser.add_argument("--rounds", type=int, default=15, help="that count (default 15)")
+    parser.add_argument("--rounds", type=results.at_least(1), default=15, help="that count (default 15)")
     parser.add_argument("--no-step", dest="step", action="store_false", help="leave the training step out")
-    results.add_options(parser)
-    args = parser.parse_args(argv)
-    if args.completions < 1 or args.rounds < 1 or args.threads < 1:
-        parser.error("--completions, --rounds and --threads must be at least 1")
-    return args
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

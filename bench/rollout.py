@@ -11,7 +11,6 @@ schedule decides where completions end, since an untrained model has no idea of 
 costs.
 """
 
-import argparse
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -136,13 +135,12 @@ def run(num_prompts: int, rounds: int, profile: str = "") -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="bench.rollout", description=__doc__.splitlines()[0])
+    parser = results.make_parser("rollout", __doc__)
     parser.add_argument("--prompts", type=int, default=32, help=f"a multiple of {ROWS}")
-    parser.add_argument("--rounds", type=int, default=5)
-    results.add_options(parser)
+    parser.add_argument("--rounds", type=results.at_least(1), default=5)
     args = parser.parse_args(argv)
-    if args.prompts < ROWS or args.prompts % ROWS or args.rounds < 1:
-        parser.error(f"--prompts must be a multiple of {ROWS}, and --rounds at least 1")
+    if args.prompts < ROWS or args.prompts % ROWS:
+        parser.error(f"--prompts must be a multiple of {ROWS}")
     timing.bind(args.threads)
     result = run(args.prompts, args.rounds, args.profile)
     print(f"{result['tokens']} tokens, {result['truncated']:.1%} of the completions truncated")

@@ -9,7 +9,6 @@ there may be; cut by length (`batch.response_buckets`, the default); and cut by 
 completions (`batch.micro_completions=2`), which compute their prompt again. The sides alternate.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -65,7 +64,7 @@ def run(num_prompts: int, rounds: int, profile: str = "") -> dict[str, Any]:
     model = small_model()
     batch = experience(model, num_prompts)
     graphdef, params = nnx.split(model, nnx.Param)
-    learner = make_learner(graphdef, 2048, micro_prompts=1, chunk=64)
+    learner = make_learner(graphdef, 2048, chunk=64)
     state = learner.init(params)
 
     def side(learner: Learner) -> Any:
@@ -89,13 +88,12 @@ def run(num_prompts: int, rounds: int, profile: str = "") -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="bench.update_lengths", description=__doc__.splitlines()[0])
+    parser = results.make_parser("update_lengths", __doc__)
     parser.add_argument("--prompts", type=int, default=32, help="a multiple of 8")
-    parser.add_argument("--rounds", type=int, default=5)
-    results.add_options(parser)
+    parser.add_argument("--rounds", type=results.at_least(1), default=5)
     args = parser.parse_args(argv)
-    if args.prompts < 8 or args.prompts % 8 or args.rounds < 1:
-        parser.error("--prompts must be a multiple of 8, and --rounds at least 1")
+    if args.prompts < 8 or args.prompts % 8:
+        parser.error("--prompts must be a multiple of 8")
     timing.bind(args.threads)
     result = run(args.prompts, args.rounds, args.profile)
     for name, padding in result["padding"].items():

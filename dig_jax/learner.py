@@ -17,7 +17,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import freeze, grpo, microbatches
+from dig_jax import freeze, grpo, microbatches, settings
 from dig_jax import sft as supervised
 from dig_jax.microbatches import Cut, Pieces
 from dig_jax.optimizer import Optimizer
@@ -98,7 +98,30 @@ class Learner:
     chunk: int
     cut: Cut
     frozen: frozenset[str]
-    offload: bool = False
+    offload: bool
+
+    @classmethod
+    def from_config(
+        cls,
+        config: ConfigDict,
+        graphdef: nnx.GraphDef,
+        *,
+        sft: supervised.SFTConfig,
+        allowed: jax.Array | np.ndarray,
+    ) -> "Learner":
+        """The learner that settings ask for; `sft` and `allowed` depend on the tokenizer as well."""
+        return cls(
+            graphdef=graphdef,
+            optimizer=make_optimizer(config.optimizer),
+            grpo=settings.grpo_config(config),
+            sft=sft,
+            temperature=config.rollout.temperature,
+            allowed=allowed,
+            chunk=config.model.head_chunk,
+            cut=Cut.from_config(config),
+            frozen=freeze.frozen_parts(config),
+            offload=config.optimizer.offload,
+        )
 
     def init(self, params: nnx.State) -> TrainState:
         """The state before the first update."""

@@ -14,13 +14,12 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import freeze, parallel, settings, sft
+from dig_jax import parallel, settings, sft
 from dig_jax.curriculum import Stage, updates_per_step
 from dig_jax.data.loader import PairLoader
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.experience import Collector
-from dig_jax.learner import Learner, TrainState, learning_rates, make_optimizer, with_learning_rate
-from dig_jax.microbatches import Cut
+from dig_jax.learner import Learner, TrainState, learning_rates, with_learning_rate
 from dig_jax.policy import Experience
 from dig_jax.programs import TrainPrograms, train_programs
 from dig_jax.rollout.programs import RolloutPrograms
@@ -94,17 +93,11 @@ class StepMaker:
         return Sampler(self._sampling, self._tokenizer, settings.reward_config(config), self._check)
 
     def _learner(self, config: ConfigDict) -> Learner:
-        return Learner(
-            graphdef=self._graphdef,
-            optimizer=make_optimizer(config.optimizer),
-            grpo=settings.grpo_config(config),
+        return Learner.from_config(
+            config,
+            self._graphdef,
             sft=sft_config(config, self._tokenizer),
-            temperature=config.rollout.temperature,
             allowed=self.sampler(config).sampling(1.0).allowed(self._vocab_rows),
-            chunk=config.model.head_chunk,
-            cut=Cut.from_config(config),
-            frozen=freeze.frozen_parts(config),
-            offload=config.optimizer.offload,
         )
 
 

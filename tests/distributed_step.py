@@ -14,11 +14,10 @@ import numpy as np  # noqa: E402  after the devices are set up
 from etils import epath  # noqa: E402
 
 from configs import base  # noqa: E402
-from dig_jax import freeze, loading, parallel, settings, steps  # noqa: E402
+from dig_jax import loading, parallel, settings, steps  # noqa: E402
 from dig_jax.data.tokenizer import load_tokenizer  # noqa: E402
 from dig_jax.experience import Collected, Collector  # noqa: E402
-from dig_jax.learner import Learner, make_optimizer  # noqa: E402
-from dig_jax.microbatches import Cut  # noqa: E402
+from dig_jax.learner import Learner  # noqa: E402
 from dig_jax.policy import Experience  # noqa: E402
 from dig_jax.programs import train_programs  # noqa: E402
 from dig_jax.rollout.programs import rollout_programs  # noqa: E402
@@ -46,16 +45,11 @@ def main() -> None:
     sampler = Sampler(sampling_programs, tokenizer, settings.reward_config(config))
     loss = settings.grpo_config(config)
     collector = Collector(config, sampler, loading.train_loader(config, model, tokenizer), loss)
-    learner = Learner(
-        graphdef=graphdef,
-        optimizer=make_optimizer(config.optimizer),
-        grpo=loss,
+    learner = Learner.from_config(
+        config,
+        graphdef,
         sft=steps.sft_config(config, tokenizer),
-        temperature=1.0,
         allowed=sampler.sampling(1.0).allowed(loading.vocab_rows(model)),
-        chunk=config.model.head_chunk,
-        cut=Cut.from_config(config),
-        frozen=freeze.frozen_parts(config),
     )
     # An untrained model earns nothing, and equal rewards carry no gradient: these advantages are made up.
     collected = collector.collect(params, 0)

@@ -10,10 +10,11 @@ import optax
 from etils import epath
 from flax import nnx
 
+from bench.learning import make_learner
 from configs import base
-from dig_jax import freeze, loading, parallel, settings, sft
+from dig_jax import loading, parallel
 from dig_jax.data.buckets import Bucket
-from dig_jax.learner import Learner, TrainState, make_optimizer
+from dig_jax.learner import TrainState
 from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
@@ -40,17 +41,8 @@ class Side:
         self.mesh = parallel.make_mesh(config.mesh, devices)
         self.model_config = hf.load_config(folder)
         self.graphdef, self.params = loading.load_params(config, folder, folder, self.mesh)
-        self.learner = Learner(
-            graphdef=self.graphdef,
-            optimizer=make_optimizer(config.optimizer),
-            grpo=settings.grpo_config(config),
-            sft=sft.SFTConfig(aux_weight=0.0, token_yes=1, token_no=0),
-            temperature=1.0,
-            allowed=np.ones(self.model_config.text.vocab_size, bool),
-            chunk=4,
-            cut=Cut(8),
-            frozen=freeze.frozen_parts(config),
-        )
+        rows = self.model_config.text.vocab_size
+        self.learner = make_learner(self.graphdef, rows, config, chunk=4, cut=Cut(8))
         self.rollout_mesh = parallel.rollout_mesh(config.rollout.mesh, self.mesh)
         self.programs = rollout_programs(self.graphdef, self.params, self.rollout_mesh)
 

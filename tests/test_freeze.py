@@ -12,10 +12,11 @@ import pytest
 from etils import epath
 from flax import nnx
 
+from bench import learning
 from configs import base
 from dig_jax import export, freeze, parallel, settings, sft
 from dig_jax.fingerprint import fingerprint
-from dig_jax.learner import Learner, TrainState, make_optimizer
+from dig_jax.learner import Learner, TrainState
 from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.policy import Experience
@@ -57,17 +58,7 @@ def make_learner(model, frozen: frozenset[str]) -> tuple[Learner, TrainState]:
     config.optimizer.learning_rate, config.optimizer.weight_decay = 1e-2, 0.1
     config.optimizer.clip_norm = CLIP
     graphdef, params = nnx.split(model, nnx.Param)
-    learner = Learner(
-        graphdef=graphdef,
-        optimizer=make_optimizer(config.optimizer),
-        grpo=settings.grpo_config(config),
-        sft=sft.SFTConfig(aux_weight=0.0, token_yes=0, token_no=1),
-        temperature=1.0,
-        allowed=np.ones(model.config.text.vocab_size, bool),
-        chunk=LENGTH,
-        cut=Cut(2),
-        frozen=frozen,
-    )
+    learner = learning.make_learner(graphdef, model.config.text.vocab_size, config, cut=Cut(2), frozen=frozen)
     return learner, learner.init(params)
 
 

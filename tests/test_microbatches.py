@@ -9,9 +9,9 @@ import optax
 import pytest
 from flax import nnx
 
+from bench.learning import make_learner
 from configs import base
-from dig_jax import grpo, microbatches, settings, sft
-from dig_jax.learner import Learner, make_optimizer
+from dig_jax import grpo, microbatches, settings
 from dig_jax.microbatches import Cut, Pieces
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.policy import Experience
@@ -105,13 +105,10 @@ def run(model, experience):
     def run(cut: Cut):
         config = base.get_config()
         config.optimizer.clip_norm = 1e9
-        learner = Learner(
-            graphdef=graphdef,
-            optimizer=make_optimizer(config.optimizer),
-            grpo=settings.grpo_config(config),
-            sft=sft.SFTConfig(aux_weight=0.0, token_yes=0, token_no=1),
-            temperature=1.0,
-            allowed=np.ones(model.config.text.vocab_size, bool),
+        learner = make_learner(
+            graphdef,
+            model.config.text.vocab_size,
+            config,
             chunk=8,
             cut=cut,
             frozen=frozenset({"vision", "projector"}),

@@ -13,10 +13,10 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
+from bench.learning import make_learner
 from configs import base
-from dig_jax import experience, learner, loading, settings, sft, train
+from dig_jax import experience, learner, loading, train
 from dig_jax.data.buckets import Bucket
-from dig_jax.learner import Learner, make_optimizer
 from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.inputs import Prompts, widen
@@ -55,17 +55,7 @@ def test_an_update_is_traced_once_for_any_images_and_lengths(
     model = hf.load_model(tiny_qwen3vl)
     make = PromptMaker(model.config)
     graphdef, params = nnx.split(model, nnx.Param)
-    trainer = Learner(
-        graphdef=graphdef,
-        optimizer=make_optimizer(base.get_config().optimizer),
-        grpo=settings.grpo_config(base.get_config()),
-        sft=sft.SFTConfig(0.0, 1, 2),
-        temperature=1.0,
-        allowed=np.ones(model.config.text.vocab_size, bool),
-        chunk=4,
-        cut=Cut(1),
-        frozen=frozenset(),
-    )
+    trainer = make_learner(graphdef, model.config.text.vocab_size, chunk=4, cut=Cut(1))
     update = jax.jit(trainer.update_grpo)
     state = trainer.init(params)
     rng = np.random.default_rng(0)

@@ -18,8 +18,7 @@ from dig_jax import freeze, loading, parallel, settings, sft
 from dig_jax.aot import flops, inputs
 from dig_jax.aot.inputs import Workload
 from dig_jax.curriculum import updates_per_step
-from dig_jax.learner import Learner, TrainState, make_optimizer
-from dig_jax.microbatches import Cut
+from dig_jax.learner import Learner, TrainState
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.programs import TrainPrograms, train_programs
 from dig_jax.rollout.programs import Limits, pool_shardings, rollout_programs
@@ -105,18 +104,11 @@ def phases(plan: Plan) -> Iterator[Phase]:
 
 def make_learner(plan: Plan, graphdef: nnx.GraphDef) -> Learner:
     """The learner of a run with these settings; of the tokenizer only the number of tokens matters."""
-    config = plan.config
-    return Learner(
-        graphdef=graphdef,
-        optimizer=make_optimizer(config.optimizer),
-        grpo=settings.grpo_config(config),
+    return Learner.from_config(
+        plan.config,
+        graphdef,
         sft=sft.SFTConfig(aux_weight=0.0, token_yes=1, token_no=0),
-        temperature=config.rollout.temperature,
         allowed=np.ones(plan.architecture.text.vocab_size, bool),
-        chunk=config.model.head_chunk,
-        cut=Cut.from_config(config),
-        frozen=freeze.frozen_parts(config),
-        offload=config.optimizer.offload,
     )
 
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import base
-from dig_jax import settings, sft
-from dig_jax.learner import Learner, make_optimizer
+from bench.learning import make_learner
+from dig_jax import sft
 from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -42,17 +41,13 @@ def responses():
 def most_rows_of_logits(config, prompts, tokens, algorithm: str, chunk: int) -> int:
     """In one training update: the most tokens whose logits are in one array, forward or backward."""
     graphdef, params = nnx.split(Qwen3VL(config, rngs=nnx.Rngs(0)), nnx.Param)
-    defaults = base.get_config()
-    learner = Learner(
-        graphdef=graphdef,
-        optimizer=make_optimizer(defaults.optimizer),
-        grpo=settings.grpo_config(defaults),
+    learner = make_learner(
+        graphdef,
+        VOCAB,
         sft=sft.SFTConfig(aux_weight=1.0, token_yes=0, token_no=1),
-        temperature=1.0,
         allowed=np.arange(VOCAB) < 300,
         chunk=chunk,
         cut=Cut(BATCH),
-        frozen=frozenset(),
     )
     ones = np.ones(tokens.shape, np.float32)
     cells = np.ones(prompts.tokens.shape, np.float32)
