@@ -32,6 +32,7 @@ def assign(costs: np.ndarray, num_predicted: np.ndarray, num_true: np.ndarray) -
     """
     matches = np.full(costs.shape[:2], -1, np.int32)
     size = num_predicted * (costs.shape[2] + 1) + num_true  # one number per pair of numbers
+    size = size.astype(np.min_scalar_type(size.max(initial=0)))  # short integers are sorted much faster
     by_size = np.argsort(size, kind="stable")
     for rows in np.split(by_size, np.flatnonzero(np.diff(size[by_size])) + 1):
         if not rows.size:
@@ -56,7 +57,7 @@ def _try_all(costs: np.ndarray) -> np.ndarray:
     totals = by_pair.take(pairs[0], axis=0)  # in float64 a sum of a few float32 costs is as good as exact
     for pair in pairs[1:]:
         totals += by_pair.take(pair, axis=0)
-    return matches[(totals == totals.min(axis=0)).argmax(axis=0)]  # the first of the best
+    return matches[totals.argmin(axis=0)]  # the first of the best
 
 
 @cache

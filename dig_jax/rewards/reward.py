@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dig_jax.rewards.answer import REASONS, VALID, Answer, parse_answer
+from dig_jax.rewards.answer import REASONS, Answer, parse_answer
 from dig_jax.rewards.boxes import costs_and_ious, padded_size
 from dig_jax.rewards.matching import assign
 
@@ -157,12 +157,12 @@ def score_answers(
     """Scores n answers as `score_texts` does the texts they were read from."""
     true_boxes, num_true = np.asarray(true_boxes), np.asarray(num_true)
     true, num_true = _check_true(len(answers), true_boxes, num_true, config)
-    boxes = tuple(answer.boxes for answer in answers)
-    reasons = tuple(answer.reason for answer in answers)
+    boxes = tuple([answer.boxes for answer in answers])
+    reasons = tuple([answer.reason for answer in answers])
     num_predicted = np.fromiter(map(len, boxes), np.int32, len(boxes))
     joined = b"".join(boxes)  # type: ignore[arg-type]  # arrays are buffers, and this is the fastest way
     predicted = np.frombuffer(joined, np.float32).reshape(-1, 4)
-    valid = np.array([reason == VALID for reason in reasons], bool)
+    valid = np.frombuffer(bytes([answer.valid for answer in answers]), bool)
     row, ious = _matched_ious(predicted, num_predicted, true, num_true, config, true_boxes.shape[1])
 
     found = row[ious >= config.iou_threshold - _IOU_SLACK]
@@ -227,9 +227,9 @@ def _check_true(
             f"{true_boxes.shape[1]} and reward.max_boxes is {config.max_boxes})"
         )
     boxes = _numbers(_whole(true_boxes)[np.arange(true_boxes.shape[1]) < num_true[:, None]])
-    wrong = np.flatnonzero(~np.isfinite(boxes).all(axis=1))
-    if wrong.size:
-        row = np.repeat(np.arange(count), num_true)[wrong[0]]
+    finite = np.isfinite(boxes)
+    if not finite.all():
+        row = np.repeat(np.arange(count), num_true)[np.argmin(finite.all(axis=1))]
         raise ValueError(f"true_boxes[{row}] has a coordinate that is not finite: {true_boxes[row].tolist()}")
     return boxes, num_true.astype(np.int32)
 
@@ -260,29 +260,31 @@ def _matched_ious(
     )
     most = int(num_predicted.max(initial=1))
     matches = assign(np.asarray(costs)[:count, :most], num_predicted[:count], num_true[:count])
-    row, box = np.nonzero(matches >= 0)
+    row, box = np.divmod(np.flatnonzero(matches >= 0), most)  # as np.nonzero, in half the time
     return row, np.asarray(ious)[row, box, matches[row, box]]
 
 
 def _in_rows(boxes: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
-    """One row of boxes per completion, sorted and padded with anything: [sum(counts), 4] to [n, size, 4].
+    """One row of boxes per completion, sorted and padded with infinity: [sum(counts), 4] to [n, size, 4].
 
-    Sorted, so that assignments of equal cost are decided the same way whatever the order given; the order of
-    the bytes serves as well as any.
+    Sorted, so that assignments of equal cost are decided the same way whatever the order given.
     """
-    rows = np.full((len(counts), size), b"\xff" * 16)  # no box has larger bytes
+    rows = _whole(np.full((len(counts), size, 4), np.inf, np.float32))
     used = rows[:, : counts.max(initial=1)]
     used[np.arange(used.shape[1]) < counts[:, None]] = _whole(boxes + np.float32(0))  # -0.0 becomes 0.0
     used.sort(axis=1)
     return _numbers(rows)
 
 
-# numpy moves and sorts boxes as 16 bytes each several times faster than as rows of four numbers.
+# numpy moves and sorts the 16 bytes of a box several times faster as one number than as a row of four. Two
+# finite float32 read as a float64 are finite too, so all boxes have an order, and rows of infinity come last.
 
 
 def _whole(boxes: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(boxes, np.float32).view("S16")[..., 0]
+    """Boxes [..., 4], each as one number [...]."""
+    return np.ascontiguousarray(boxes, np.float32).view(np.complex128)[..., 0]
 
 
 def _numbers(whole: np.ndarray) -> np.ndarray:
-    return whole.view(np.float32).reshape(*whole.shape, 4)
+    """Boxes [..., 4] of what `_whole` returned."""
+    return whole[..., None].view(np.float32)
