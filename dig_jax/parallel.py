@@ -58,7 +58,9 @@ def make_mesh(sizes: ConfigDict, devices: Sequence[jax.Device] | None = None) ->
         ValueError: the sizes do not multiply to the number of devices, or slices do not divide `data`.
     """
     devices = list(jax.devices() if devices is None else devices)
-    return _mesh(_arrange(devices, _axis_sizes(sizes, len(devices), "mesh")))
+    shape = _axis_sizes(sizes, len(devices), "mesh")
+    _check_slices(shape, devices, "mesh")
+    return _mesh(_arrange(devices, shape))
 
 
 def rollout_mesh(sizes: ConfigDict, mesh: Mesh) -> Mesh:
@@ -67,7 +69,9 @@ def rollout_mesh(sizes: ConfigDict, mesh: Mesh) -> Mesh:
     Raises:
         ValueError: also when it leaves processes without prompts of their own.
     """
-    sampling = _mesh(mesh.devices.reshape(_axis_sizes(sizes, mesh.size, "rollout.mesh")))
+    shape = _axis_sizes(sizes, mesh.size, "rollout.mesh")
+    _check_slices(shape, list(mesh.devices.flat), "rollout.mesh")
+    sampling = _mesh(mesh.devices.reshape(shape))
     if data_shards(sampling) % jax.process_count():
         raise ValueError(
             f"rollout.mesh.data * rollout.mesh.fsdp = {data_shards(sampling)} is no multiple of the"
@@ -89,17 +93,29 @@ def _axis_sizes(sizes: ConfigDict, count: int, name: str) -> list[int]:
     return shape
 
 
+def _check_slices(shape: list[int], devices: list[jax.Device], name: str) -> None:
+    slices = _num_slices(devices)
+    if shape[0] % slices:
+        raise ValueError(
+            f"{name}.data={shape[0]} is no multiple of the {slices} slices: fsdp and tensor must stay in one"
+        )
+
+
+def _num_slices(devices: list[jax.Device]) -> int:
+    """How many TPU slices the devices are of; 1 for other devices."""
+    if devices[0].platform != "tpu":
+        return 1
+    return len({getattr(device, "slice_index", 0) for device in devices})
+
+
 def _arrange(devices: list[jax.Device], shape: list[int]) -> np.ndarray:
+    """The devices with `shape`; those of a slice lie together, the first one's first."""
     if devices[0].platform != "tpu":
         return np.array(devices).reshape(shape)
-    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    num_slices = _num_slices(devices)
     if num_slices == 1:
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     data, fsdp, tensor = shape
-    if data % num_slices:
-        raise ValueError(
-            f"mesh.data={data} is no multiple of the {num_slices} slices: fsdp and tensor must stay in one"
-        )
     return mesh_utils.create_hybrid_device_mesh(
         (data // num_slices, fsdp, tensor), (num_slices, 1, 1), devices, allow_split_physical_axes=True
     )

@@ -234,6 +234,9 @@ def test_what_is_summed_over_slices_is_summed_inside_them_first():
         parallel.make_mesh(config.mesh, devices)
     config.mesh.data = 2
     mesh = parallel.make_mesh(config.mesh, devices)
+    config.rollout.mesh.data, config.rollout.mesh.tensor = 1, 8
+    with pytest.raises(ValueError, match="rollout.mesh.data=1 is no multiple of the 2 slices"):
+        parallel.rollout_mesh(config.rollout.mesh, mesh)
     shape = (2, 4, 1024, 1024)  # 4 MiB on each of 2 slices of 4 chips
     x = jax.ShapeDtypeStruct(shape, np.float32, sharding=NamedSharding(mesh, PartitionSpec("data", "fsdp")))
     total = jax.jit(lambda x: x.sum((0, 1)), out_shardings=parallel.replicated(mesh))
