@@ -63,13 +63,11 @@ def dig_jax(job: Job, profile: str = "") -> Figures:
 
     update = _our_update(job, model(jnp.float32), prompts[0])
     update_s = _median(update, job.repeats)
-    with timing.profile(profile and f"{profile}/update"):
-        update()
+    timing.profile(profile and f"{profile}/update", update)
     del update  # and with it the state, which takes most of the memory
     decoder = DigJax(model(dtype), job.size, prompts, job.group)
     step_s = _median_step(decoder, job)
-    with timing.profile(profile and f"{profile}/decode"):
-        decoder.decode()
+    timing.profile(profile and f"{profile}/decode", decoder.decode)
     return Figures(update_s, step_s)
 
 

@@ -68,8 +68,7 @@ def measure(axis: str, size: int, rounds: int, profile: str) -> Row:
         side = DigJaxSide(config, folder, setting.make_pairs(4, at["image"]), setting.QUESTION)
         side.step(0)  # compiles
         steps = [side.step(1 + step) for step in range(rounds)]
-        with timing.profile(profile and f"{profile}/{axis}_{size}"):
-            side.step(1 + rounds)
+        timing.profile(profile and f"{profile}/{axis}_{size}", lambda: side.step(1 + rounds))
     row = {name: statistics.median(step[f"{name}_s"] for step in steps) for name in ("step", "rollout")}
     return row | {"rest": statistics.median(step["step_s"] - step["rollout_s"] for step in steps)}
 

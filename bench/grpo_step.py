@@ -56,8 +56,7 @@ def main() -> None:
         finally:
             peer.close()
         results.save(_print_table(ours_rows, peer_rows, args.steps), args.json)
-        with timing.profile(args.profile):
-            ours.step(args.warmup + args.steps)
+        timing.profile(args.profile, lambda: ours.step(args.warmup + args.steps))
 
 
 def _take_turns(ours: Any, peer: TrlSide, args: argparse.Namespace) -> tuple[list[Row], list[Row]]:

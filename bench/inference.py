@@ -77,9 +77,7 @@ def main() -> None:
         found += _results(name, rows, tokens)
         if device != "cpu":
             _print_bandwidth(size, ours, rows["decode"])
-        with timing.profile(args.profile and f"{args.profile}/{name}"):
-            ours.prefill()
-            ours.decode()
+        timing.profile(args.profile and f"{args.profile}/{name}", ours.prefill, ours.decode)
     results.save(found, args.json)
 
 

@@ -14,6 +14,7 @@ step takes a hundred times as long and the reward does not.
 """
 
 import argparse
+import functools
 import json
 import statistics
 import sys
@@ -50,8 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         found.append(share_of_step())
     print("\n" + results.table(found))
     results.save(found, args.json)
-    with timing.profile(args.profile):
-        rewards.score_texts(texts, true, num_true, thinking=False, config=config)
+    score = functools.partial(rewards.score_texts, texts, true, num_true, thinking=False, config=config)
+    timing.profile(args.profile, score)
 
 
 def make_completions(count: int, seed: int) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -9,7 +9,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 IDLE_S = 0.05  # between runs, so that one side's waiting threads are asleep when the other starts
@@ -74,10 +73,11 @@ def ratio(ours: Sequence[Seconds], peer: Sequence[Seconds]) -> Seconds:
     return Seconds(*(statistics.median(b[i] / a[i] for a, b in pairs) for i in range(2)))
 
 
-def profile(folder: str) -> AbstractContextManager:
-    """Traces what runs inside to a folder, for TensorBoard; does nothing when the name is empty."""
-    if not folder:
-        return nullcontext()
-    import jax
+def profile(folder: str, *runs: Callable[[], object]) -> None:
+    """Runs them once more, traced to a folder for TensorBoard; does nothing when the name is empty."""
+    if folder:
+        import jax
 
-    return jax.profiler.trace(folder)
+        with jax.profiler.trace(folder):
+            for run in runs:
+                run()

@@ -47,9 +47,10 @@ def test_sides_take_turns_and_the_first_round_does_not_count():
 
 
 def test_profiles_are_left_where_asked_for(tmp_path: Path):
-    with timing.profile(str(tmp_path)):
-        np.asarray(timing.median([Seconds(1, 1)]))
-    assert list(tmp_path.rglob("*.xplane.pb"))
+    ran = []
+    timing.profile("", lambda: ran.append("untraced"))
+    timing.profile(str(tmp_path), lambda: ran.append("traced"))
+    assert ran == ["traced"] and list(tmp_path.rglob("*.xplane.pb"))
 
 
 def test_all_runs_what_was_asked_for_and_names_what_failed(
