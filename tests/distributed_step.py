@@ -6,7 +6,7 @@ import sys
 
 import jax
 
-folder, mesh_sizes, port, processes, process = sys.argv[1:]
+folder, mesh_sizes, changes, port, processes, process = sys.argv[1:]
 if int(processes) > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", int(processes), int(process))
 
@@ -34,6 +34,7 @@ def main() -> None:
     config.batch.micro_prompts = 8
     config.rollout.group_size = 2
     config.rollout.max_new_tokens = 8
+    config.update_from_flattened_dict(json.loads(changes))
     config.mesh.data, config.mesh.fsdp, config.mesh.tensor = map(int, mesh_sizes.split(","))
     mesh = parallel.make_mesh(config.mesh)
     config.rollout.mesh.tensor = mesh.shape["tensor"]
@@ -51,12 +52,8 @@ def main() -> None:
         sft=steps.sft_config(config, tokenizer),
         allowed=sampler.sampling(1.0).allowed(loading.vocab_rows(model)),
     )
-    # An untrained model earns nothing, and equal rewards carry no gradient: these advantages are made up.
     collected = collector.collect(params, 0)
-    experience = collected.experience
-    prompts = jax.process_index() * len(experience.tokens) + np.arange(len(experience.tokens))
-    advantages = np.stack([np.cos(prompts), -np.cos(prompts)], axis=1).astype(np.float32)
-    experience = dataclasses.replace(experience, advantages=advantages)
+    experience = made_up(collected.experience)
     programs = train_programs(learner, params, mesh)
     reference, rates = programs.reference(params), lambda update: config.optimizer.learning_rate
     step = steps.grpo_step(config, programs, FixedCollector(experience), reference, mesh, rates)
@@ -65,11 +62,28 @@ def main() -> None:
     gate = params["text"]["layers"]["mlp"]["gate_proj"]["kernel"].get_value()
     printed = {
         "tokens": experience.tokens.tolist(),
-        "shard_sizes": {"gate_proj": gate.addressable_shards[0].data.size},
+        "shard_size": gate.addressable_shards[0].data.size,  # of the gate projections
         "response_length": collected.metrics["rollout/response_length_mean"],
+        "padded_tokens": parallel.gather_rows(experience.mask).sum() / (1 - metrics["grpo/response_padding"]),
         **{name: metrics[f"grpo/{name}"] for name in ("loss", "grad_norm", "kl", "entropy")},
     }
-    print(json.dumps(printed))
+    print(json.dumps({name: np.asarray(value).tolist() for name, value in printed.items()}))
+
+
+def made_up(experience: Experience) -> Experience:
+    """With advantages and lengths that an untrained model would not have: it earns nothing and never ends.
+
+    Responses have 1 to 4 tokens, but for the first one of every second prompt, and of each of the last eight:
+    5 to 8. With two completions per prompt, two processes have them in unequal numbers.
+    """
+    rows, group, longest = experience.mask.shape
+    prompts = jax.process_index() * rows + np.arange(rows)[:, None]
+    long = (np.arange(group) == 0) & ((prompts % 2 == 0) | (prompts >= 8))
+    mask = np.arange(longest) < (1 + prompts % 4 + 4 * long)[..., None]
+    advantages = np.cos(prompts) * np.array([1, -1])
+    return dataclasses.replace(
+        experience, mask=experience.mask * mask, advantages=advantages.astype(np.float32)
+    )
 
 
 class FixedCollector:

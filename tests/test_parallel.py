@@ -6,12 +6,16 @@ import pathlib
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from tests.data.drawn_pairs import draw_pair, write_pairs
 
+WHOLE: dict[str, Any] = {}  # settings as they are: whole groups, all padded to 8 tokens
+PIECES = {"batch.micro_completions": 1, "batch.response_buckets": (4,)}
 STEP = pathlib.Path(__file__).parent / "distributed_step.py"
 
 
@@ -27,7 +31,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
-def run_step(inputs: pathlib.Path, mesh: str, devices: int, processes: int = 1) -> dict:
+def run_step(
+    inputs: pathlib.Path, mesh: str, devices: int, processes: int = 1, changes: Mapping[str, Any] = WHOLE
+) -> dict[str, Any]:
     """One step under `mesh` ("data,fsdp,tensor"), the devices shared equally by the processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -38,13 +44,20 @@ def run_step(inputs: pathlib.Path, mesh: str, devices: int, processes: int = 1) 
     }
     started = [
         subprocess.Popen(
-            [sys.executable, str(STEP), str(inputs), mesh, str(port), str(processes), str(process)],
+            [
+                sys.executable,
+                str(STEP),
+                str(inputs),
+                mesh,
+                json.dumps(changes),
+                *map(str, (port, processes, n)),
+            ],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for process in range(processes)
+        for n in range(processes)
     ]
     outputs = [process.communicate(timeout=300) for process in started]
     for process, (_, errors) in zip(started, outputs, strict=True):
@@ -53,23 +66,28 @@ def run_step(inputs: pathlib.Path, mesh: str, devices: int, processes: int = 1) 
 
 
 @pytest.fixture(scope="module")
-def one_device(inputs: pathlib.Path) -> dict:
+def one_device(inputs: pathlib.Path) -> dict[str, Any]:
     return run_step(inputs, "1,1,1", devices=1)
 
 
 @pytest.mark.parametrize(
-    ("mesh", "devices", "processes"),
+    ("mesh", "devices", "processes", "changes"),
     [
-        pytest.param("2,2,2", 8, 1, id="all-axes"),
-        pytest.param("2,2,1", 4, 2, id="two-processes"),
-        pytest.param("8,1,1", 8, 1, id="data", marks=pytest.mark.slow),
-        pytest.param("1,4,2", 8, 1, id="fsdp-tensor", marks=pytest.mark.slow),
+        pytest.param("2,2,2", 8, 1, WHOLE, id="all-axes"),
+        pytest.param("2,2,1", 4, 2, PIECES, id="two-processes-and-pieces"),
+        pytest.param("8,1,1", 8, 1, WHOLE, id="data", marks=pytest.mark.slow),
+        pytest.param("1,4,2", 8, 1, WHOLE, id="fsdp-tensor", marks=pytest.mark.slow),
     ],
 )
 def test_a_mesh_gives_what_one_device_gives(
-    mesh: str, devices: int, processes: int, inputs: pathlib.Path, one_device: dict
+    mesh: str,
+    devices: int,
+    processes: int,
+    changes: Mapping[str, Any],
+    inputs: pathlib.Path,
+    one_device: dict[str, Any],
 ) -> None:
-    step = run_step(inputs, mesh, devices, processes)
+    step = run_step(inputs, mesh, devices, processes, changes)
     rows = len(step["tokens"])
     assert rows == len(one_device["tokens"]) // processes  # each process has its own prompts
     assert step["tokens"] == one_device["tokens"][:rows]
@@ -77,4 +95,8 @@ def test_a_mesh_gives_what_one_device_gives(
         assert step[name] == pytest.approx(one_device[name], rel=1e-4, abs=1e-6)
     sharded = {"8,1,1": 1, "2,2,2": 4, "1,4,2": 8, "2,2,1": 2}[mesh]
     # Shapes of the real shards on the first device, not only the intention.
-    assert step["shard_sizes"]["gate_proj"] * sharded == one_device["shard_sizes"]["gate_proj"]
+    assert step["shard_size"] * sharded == one_device["shard_size"]
+    # Four micro-batches of 8 completions. In the second those of one process are short and those of the
+    # other long: the devices of both take the branch for long ones, and that for short ones after it.
+    padded_tokens = 8 * (8 + 8 + 4 + 4) if changes else 8 * 2 * (8 + 8)
+    assert step["padded_tokens"] == pytest.approx(padded_tokens)
