@@ -11,7 +11,6 @@ from dig_jax.data.records import open_pairs
 from dig_jax.report import read_lines
 from study.arms import FINAL
 from study.jobs import Place, plan
-from study.run import note
 
 FOUND_IOU = 0.5  # a true box is found when a box of the answer overlaps it this much
 Record = dict[str, Any]
@@ -22,28 +21,26 @@ def measure(place: Place, names: Sequence[str], seeds: Sequence[int], quick: boo
     """A record of each run that is done: arms, and the warm-ups they start from.
 
     Returns:
-        Records with `name`, `seed`, `minutes` (of the run, on `cores` cores), `stages` (held-out figures at
-        the start and at the end of each stage), `curve` (main figures of every evaluation), the figures of
+        Records with `name`, `seed`, `minutes` (of its steps), `stages` (held-out figures at the start and at
+        the end of each stage), `curve` (main figures of every evaluation), the figures of
         `answer_figures`, and `mismatched`: those of answers to pairs whose image A is that of another, None
         where the study did not ask.
     """
     pairs = open_pairs(place.data / FINAL, "test")
     truth = {pair.id: (pair.kinds, pair.boxes) for pair in (pairs[index] for index in range(len(pairs)))}
-    jobs = {job.name: job for job in plan(place, names, seeds, quick)}
-    trained = dict.fromkeys(job.name.rpartition("_")[0] for job in jobs.values() if _is_training(job.command))
+    jobs = plan(place, names, seeds, quick)
+    trained = dict.fromkeys(job.name.rpartition("_")[0] for job in jobs if _is_training(job.command))
     records = []
     for name in trained:
         for seed in seeds:
             if not place.answers(name, seed).exists():
                 continue
-            cost = note(place.out, jobs[f"{name}_{seed}"]) or {}
             other = place.answers(name, seed, mismatched=True)
             records.append(
                 {
                     "name": name,
                     "seed": seed,
-                    "minutes": cost.get("seconds", 0.0) / 60,
-                    "cores": cost.get("cores"),
+                    "minutes": minutes(place.run(name, seed)),
                     "stages": stage_figures(place.run(name, seed)),
                     "curve": curve(place.run(name, seed)),
                     **answer_figures(json.loads(place.answers(name, seed).read_text()), truth),
@@ -71,6 +68,12 @@ def curve(workdir: Path) -> list[Record]:
     """The main figures of every evaluation of a run."""
     evals = read_lines(workdir / "evals.jsonl")
     return [{key: line.get(key) for key in ("step", "f1", "reward_sampled")} for line in evals]
+
+
+def minutes(workdir: Path) -> float:
+    """The minutes that a run's steps took: without start, compilation and evaluations, stopped or not."""
+    lines = read_lines(workdir / "metrics.jsonl")
+    return sum(max(0.0, line["time/step"] - line["time/compile"]) for line in lines) / 60
 
 
 def answer_figures(scored: Record, truth: Truth) -> Record:

@@ -21,8 +21,8 @@ class Failed(RuntimeError):
 class Runner:
     """Runs jobs, each on its share of the cores.
 
-    A job that ends well leaves a note in OUT/jobs with its command and its seconds; it is not run again while
-    its command stays the same. A training run that was stopped continues where it was.
+    A job that ends well leaves a note in OUT/jobs with its command; it is not run again while that stays the
+    same. A training run that was stopped continues where it was.
 
     Args:
         out: folder of the study.
@@ -46,7 +46,7 @@ class Runner:
         """
         for folder in ("jobs", "logs", "answers"):
             (self._out / folder).mkdir(parents=True, exist_ok=True)
-        self._done = {job.name for job in jobs if note(self._out, job)}
+        self._done = {job.name for job in jobs if is_done(self._out, job)}
         self._waiting = [job for job in jobs if job.name not in self._done]
         print(f"{len(jobs)} jobs, {len(self._done)} of them done; logs in {self._out / 'logs'}", flush=True)
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -96,8 +96,7 @@ class Runner:
                 self._failed.append(job.name)
             else:
                 self._done.add(job.name)
-                content = {"command": job.command, "seconds": seconds, "cores": len(cores)}
-                _note_path(self._out, job).write_text(json.dumps(content))
+                _note_path(self._out, job).write_text(json.dumps({"command": job.command}))
             left = len(self._waiting) + len(self._running)
             how = f"failed with code {code}" if code else "done"
             print(
@@ -127,11 +126,10 @@ class Runner:
                 process.wait()
 
 
-def note(out: Path, job: Job) -> dict | None:
-    """What a finished job left; None if it is to be run, for the first time or with another command."""
+def is_done(out: Path, job: Job) -> bool:
+    """Whether the job has ended well, with the command that it has now."""
     path = _note_path(out, job)
-    content = json.loads(path.read_text()) if path.exists() else None
-    return content if content and content["command"] == list(job.command) else None
+    return path.exists() and json.loads(path.read_text())["command"] == list(job.command)
 
 
 def _note_path(out: Path, job: Job) -> Path:

@@ -177,7 +177,7 @@ def _cost_table(records: Sequence[Record], names: Sequence[str]) -> str:
         rows.append(
             [words_of(name), str(round(fmean(steps))), f"{fmean(run['minutes'] for run in runs):.1f}"]
         )
-    return "## Cost of a run\n\n" + _table(["", "steps", "minutes, evaluations included"], rows)
+    return "## Cost of a run\n\n" + _table(["", "steps", "minutes of steps"], rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -120,7 +120,6 @@ def record(name: str, seed: int, *f1: float) -> measure.Record:
         "name": name,
         "seed": seed,
         "minutes": 2.0,
-        "cores": 1,
         "stages": stages,
         "curve": stages,
         "metrics": {"f1": f1[-1], "count_accuracy": 0.5, "precision": 0.5, "recall": 0.5},
@@ -194,3 +193,12 @@ def test_the_command_runs_a_study_of_two_steps_from_pairs_to_plots(tmp_path):
     assert [(run["name"], len(run["stages"])) for run in results] == [("warmup", 2), ("full", 4)]
     assert results[0]["mismatched"] is not None
     assert (tmp_path / "out" / "stages.png").exists()
+
+
+def test_the_minutes_of_a_run_are_those_of_its_steps_without_compilation(tmp_path):
+    lines = [
+        {"step": 1, "time/step": 100.0, "time/compile": 70.0},
+        {"step": 2, "time/step": 30.0, "time/compile": 0.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert measure.minutes(tmp_path) == 1.0
