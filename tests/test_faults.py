@@ -1,13 +1,17 @@
-"""The real command on a disk that may not be written to, then fills up, then has room."""
+"""A disk that may not be written to, then fills up, then has room; and training data that goes away."""
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from tests.test_train import inputs, small_config  # noqa: F401  (inputs is a fixture)
+from dig_jax import loading
+from dig_jax.checkpoint import Checkpoints
+from dig_jax.data.records import BadRecord
+from tests.test_train import inputs, lines, run, small_config, without_times  # noqa: F401  (inputs: a fixture)
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -73,3 +77,34 @@ def test_a_run_on_a_disk_that_is_read_only_or_full_says_so_and_goes_on_when_ther
     assert len(full) == 1 and full[0].startswith("error: a checkpoint could not be written to")
     assert "No space left on device" in full[0] and "Make room" in full[0]
     assert "resumed at step 1 of 3" in messages["room"]
+
+
+def test_a_shard_that_vanishes_under_a_run_ends_it_and_the_run_goes_on_when_it_is_back(
+    inputs: pathlib.Path,  # noqa: F811
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pairs = shutil.copytree(inputs / "pairs", tmp_path / "pairs")
+    settings = {"data.train": (str(pairs),), "num_steps": 6, "data.max_bad_records": 4}
+    config = small_config(inputs, "sft", **settings)
+    whole = run(config, tmp_path / "whole")
+
+    monkeypatch.setattr(loading, "CACHE_BYTES", 0)
+    (shard,) = pairs.rglob("*train*.array_record*")
+    save, away = Checkpoints.save, tmp_path / "away"
+
+    def save_and_lose(self: Checkpoints, step: int, *rest: object) -> None:
+        save(self, step, *rest)
+        if step == 2:
+            shutil.copy(shard, away)
+            os.truncate(shard, 0)  # what is open would go on being readable
+            shard.unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_lose)
+        with pytest.raises(BadRecord, match=r"pairs, split 'train', pair \d+"):
+            run(config, tmp_path / "run")
+    shutil.move(away, shard)
+    resumed = run(config, tmp_path / "run")
+    expected, actual = ([without_times(line) for line in lines(w, "metrics.jsonl")] for w in (whole, resumed))
+    assert actual == expected
