@@ -371,7 +371,7 @@ def test_a_full_width_step_of_few_layers_needs_no_more_memory_than_recorded(phas
     recorded = json.loads(RECORDED.read_text())
     if os.environ.get("DIG_JAX_RECORD"):
         recorded[phase] = found
-        RECORDED.write_text(json.dumps(recorded, indent=2) + "\n")
+        RECORDED.write_text(json.dumps(recorded, indent=2, sort_keys=True) + "\n")
     check_growth(phase, found, recorded[phase])
 
 
