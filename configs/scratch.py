@@ -8,8 +8,8 @@
       --out=data/scratch/mixed
     python -m dig_jax.main --config=configs/scratch.py --workdir=runs/scratch_run
 
-Four stages. `warmup` shows answers, of single-difference pairs only, until the model localises; a share of
-them has a wrong number of boxes, or the model would end so certain of "one" that no sample ever tried two.
+Four stages. `warmup` shows answers, of single-difference pairs only, until the model localises; half of
+them have a wrong number of boxes, or the model would end so certain of "one" that no sample ever tried two.
 From there on no answer text is shown: `single`, `double` and `mixed` are GRPO on the reward alone, with a new
 optimizer and one learning-rate decay over all three. Held-out figures are those of mixed pairs, which the
 warm-up never saw.
@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
                 "advance": {"metric": "single/f1", "at": 0.6},
                 "data": {"train": ("data/scratch/single",)},
                 "batch": {"prompts": 16, "update_prompts": 16, "micro_prompts": 16},
-                "sft": {"max_answer_tokens": 28, "aux_weight": 1.0, "count_noise": 0.3},
+                "sft": {"max_answer_tokens": 28, "aux_weight": 1.0, "count_noise": 0.5},
                 "optimizer": {
                     "learning_rate": 1e-3,
                     "schedule": "constant",
@@ -49,18 +49,18 @@ def get_config() -> ConfigDict:
             # Where all pairs have as many differences, another number of boxes never pays: without the KL
             # penalty 30 steps are enough to unlearn trying one, and the mixed stage has nothing to reinforce.
             "single": {
-                "num_steps": 40,
+                "num_steps": 30,
                 "data": {"train": ("data/scratch/single",)},
                 "optimizer": {"restart": True},
-                "grpo": {"reanchor": True, "kl_coef": 0.1},
+                "grpo": {"reanchor": True, "kl_coef": 0.2},
             },
             "double": {
-                "num_steps": 40,
+                "num_steps": 30,
                 "data": {"train": ("data/scratch/double",)},
-                "grpo": {"kl_coef": 0.1},
+                "grpo": {"kl_coef": 0.2},
             },
             "mixed": {
-                "num_steps": 220,
+                "num_steps": 240,
                 "data": {"train": ("data/scratch/mixed",), "num_differences": ()},
             },
         }
