@@ -23,7 +23,7 @@ _HELD_OUT_CHARTS = (
 )
 _TRAINING_CHARTS = (
     ("Training reward", (("reward", "reward/reward"), ("F1", "reward/f1"), ("IoU", "reward/iou"))),
-    ("Right form", (("format", "reward/format"),)),
+    ("Share of answers", (("right form", "reward/format"), ("no difference", "reward/no_difference"))),
     ("Boxes per answer", (("predicted", "reward/num_predicted"), ("true", "reward/num_true"))),
     (
         "Response tokens",

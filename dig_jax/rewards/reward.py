@@ -196,7 +196,10 @@ def score_answers(
 
 
 def mean_metrics(scores: Scores) -> dict[str, float]:
-    """Returns the mean of every term, and the share of each parse reason as `answer/<reason>`.
+    """Returns the mean of every term, of each parse reason as `answer/<reason>`, and `no_difference`.
+
+    The last is the share of answers that have a valid form and name no difference. Where it falls to 0,
+    identical pairs teach nothing any more: all their completions earn alike.
 
     Raises:
       ValueError: there are no completions.
@@ -205,6 +208,7 @@ def mean_metrics(scores: Scores) -> dict[str, float]:
     if count == 0:
         raise ValueError("mean_metrics needs at least one scored completion; got none")
     metrics = {name: float(np.mean(getattr(scores, name), dtype=np.float64)) for name in METRICS}
+    metrics["no_difference"] = float(np.mean((scores.format == 1) & (scores.num_predicted == 0)))
     return metrics | {f"answer/{reason}": scores.reasons.count(reason) / count for reason in REASONS}
 
 

@@ -206,6 +206,7 @@ def test_mean_metrics_average_every_term_and_count_the_reasons():
     metrics = mean_metrics(score([TRUE[:2], "[]", "prose", "[[1,2"], [TRUE] * 4))
     assert metrics["f1"] == pytest.approx(2 / 3 / 4) and metrics["format"] == 0.5
     assert metrics["num_predicted"] == 0.5 and metrics["num_true"] == 4
+    assert metrics["no_difference"] == 0.25
     shares = {name: value for name, value in metrics.items() if name.startswith("answer/") and value}
     assert shares == {"answer/valid": 0.5, "answer/no_box": 0.5}
 
