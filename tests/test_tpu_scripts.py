@@ -1,150 +1,15 @@
-"""The launch scripts, against programs that note their calls and play cloud, host and cluster in a folder."""
+"""The launch scripts: what holds for all of them, and TPU slices, against the programs of `fake_cloud.py`."""
 
-import json
 import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-ROOT = Path(__file__).parent.parent
-SCRIPTS = ROOT / "tpu_scripts"
-HOST = ("--name=pod", "--zone=here-a")
-RUN = ("--config=configs/stage1.py", "--workdir=gs://bucket/run 1")
-SLICE = (*HOST, "--type=v5litepod-16")
-GKE = ("--name=pod", "--image=registry/image:1", *RUN)
-TPU_NODES = ("--accelerator=tpu-v6e-slice", "--topology=4x4")
-
-# A valid call of each command.
-COMMANDS = {
-    "create_tpu_vm.sh": SLICE,
-    "setup.sh": HOST,
-    "launch_all_hosts.sh": (*HOST, *RUN),
-    "tail_logs.sh": HOST,
-    "status.sh": HOST,
-    "fetch_results.sh": (*HOST, "--workdir=runs/a", "--out=there"),
-    "delete_tpu_vm.sh": HOST,
-    "keep_running.sh": (*SLICE, *RUN, "--poll=0"),
-    "submit_slurm.sh": RUN,
-    "slurm_job.sh": (*RUN, "--requeues=2"),
-    "submit_gke.sh": (*GKE, *TPU_NODES),
-}
-
-# One slice whose only host is the folder `host`, which goes away with the slice. Installing is only noted.
-FAKE_GCLOUD = (
-    f"#!{sys.executable} -SE"
-    """
-import json, os, shutil, subprocess, sys
-from pathlib import Path
-cloud, args = Path(os.environ["FAKE_CLOUD"]), sys.argv[1:]
-state, host, refusals = cloud / "state", cloud / "host", cloud / "refusals"
-with (cloud / "log").open("a") as log:
-    log.write(json.dumps(args) + "\\n")
-kind, verb = args[2:4]
-if (cloud / "down").exists():
-    sys.exit("ERROR: permission denied")
-if verb == "create":
-    left = int(refusals.read_text()) if refusals.exists() else 0
-    if left:
-        refusals.write_text(str(left - 1))
-        sys.exit("ERROR: there is no more capacity")
-    state.write_text("WAITING_FOR_RESOURCES" if kind == "queued-resources" else "READY")
-    (host / "dig_jax").mkdir(parents=True)
-elif verb == "delete":
-    state.unlink()
-    shutil.rmtree(host)
-elif verb == "describe":
-    if not state.exists():
-        sys.exit("ERROR: (gcloud) NOT_FOUND: Resource was not found")
-    now = state.read_text()
-    print(now)
-    if now == "WAITING_FOR_RESOURCES":
-        state.write_text("ACTIVE")
-elif verb == "scp":
-    bin = host / "dig_jax" / ".venv" / "bin"
-    bin.mkdir(parents=True, exist_ok=True)
-    shutil.copy(cloud / "python", bin / "python")
-elif verb == "ssh":
-    command = args[-1].removeprefix("--command=")
-    if "apt-get" not in command and "import jax" not in command and " -F " not in command:
-        sys.exit(subprocess.run(["bash", "-c", command], cwd=host).returncode)
-"""
-)
-
-# The training run: what becomes of it, and of the slice under it, is the next line of `plan`.
-FAKE_PYTHON = """#!/bin/bash
-printf '%s\\n' "$@"
-read -r code state <"$FAKE_CLOUD/plan"
-sed -i 1d "$FAKE_CLOUD/plan"
-printf %s "$state" >"$FAKE_CLOUD/state"
-if [ "$code" = killed ]; then kill -9 $PPID; fi
-exit "$code"
-"""
-
-# srun, sbatch, kubectl ...: the arguments, and what comes in, are noted; the exit code is in a file.
-FAKE_PROGRAM = """#!/bin/bash
-printf '%s\\n' "$(basename "$0") $*" >>"$FAKE_CLOUD/programs"
-if [ "$*" = "apply -f -" ]; then cat >"$FAKE_CLOUD/manifest"; fi
-if [ -e "$FAKE_CLOUD/until_told" ]; then
-  trap 'exit 75' TERM
-  touch "$FAKE_CLOUD/started"
-  while true; do sleep 0.05; done
-fi
-exit "$(cat "$FAKE_CLOUD/$(basename "$0").exit" 2>/dev/null || echo 0)"
-"""
-
-
-class Cloud:
-    """Runs scripts where the programs they call are the fakes above."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.host = folder, folder / "host"
-        (folder / "bin").mkdir()
-        self._program("bin/gcloud", FAKE_GCLOUD)
-        self._program("python", FAKE_PYTHON)
-        for name in ("sbatch", "srun", "scontrol", "kubectl", "xpk"):
-            self._program(f"bin/{name}", FAKE_PROGRAM)
-        path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        self.env = os.environ | {"PATH": path, "FAKE_CLOUD": str(folder)}
-
-    def _program(self, path: str, text: str) -> None:
-        (self.folder / path).write_text(text)
-        (self.folder / path).chmod(0o755)
-
-    def run(self, script: str, *args: str, **env: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            ["bash", str(SCRIPTS / script), *args],
-            env=self.env | env,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    def make_slice(self) -> None:
-        """A slice that is there and set up."""
-        (self.folder / "state").write_text("READY")
-        (self.host / "dig_jax" / ".venv" / "bin").mkdir(parents=True)
-
-    def calls(self) -> list[list[str]]:
-        """Arguments of every call of gcloud."""
-        log = self.folder / "log"
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-    def verbs(self) -> list[str]:
-        """What was done to the slice, in order."""
-        return [call[3] for call in self.calls() if call[3] in ("create", "scp", "delete")]
-
-    def programs(self) -> list[str]:
-        """Every call of another program."""
-        log = self.folder / "programs"
-        return log.read_text().splitlines() if log.exists() else []
+from tests.fake_cloud import COMMANDS, HOST, ROOT, RUN, SCRIPTS, SLICE, Cloud, wait_for
 
 
 @pytest.fixture
@@ -240,13 +105,6 @@ def test_setup_names_a_folder_that_does_not_exist(cloud: Cloud):
     assert "--copy=data/nowhere" in result.stderr
 
 
-def _wait_for(path: Path, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert path.exists()
-
-
 def test_launch_passes_flags_on_unchanged_and_the_exit_code_is_kept(cloud: Cloud):
     cloud.make_slice()
     folder = cloud.host / "dig_jax"
@@ -255,7 +113,7 @@ def test_launch_passes_flags_on_unchanged_and_the_exit_code_is_kept(cloud: Cloud
     python.chmod(0o755)
     flags = ('--config.data.train=("data/a", "data/b")', "--config.data.question=what's new?")
     assert cloud.run("launch_all_hosts.sh", *HOST, *RUN, "--detach", "--", *flags).returncode == 0
-    _wait_for(folder / "run.exit")
+    wait_for(folder / "run.exit")
     expected = ["-m", "dig_jax.main", "--distributed", *RUN, *flags]
     assert (folder / "run.log").read_text().splitlines() == expected
     assert "run: exit 3" in cloud.run("status.sh", *HOST).stdout
@@ -273,7 +131,7 @@ def test_a_second_launch_is_refused_and_a_signal_lets_the_first_one_save(cloud: 
     python.chmod(0o755)
     launch = ("launch_all_hosts.sh", *HOST, *RUN, "--detach")
     assert cloud.run(*launch).returncode == 0
-    _wait_for(folder / "started")
+    wait_for(folder / "started")
     try:
         again = cloud.run(*launch)
         assert again.returncode != 0
@@ -281,7 +139,7 @@ def test_a_second_launch_is_refused_and_a_signal_lets_the_first_one_save(cloud: 
         assert "run: running" in cloud.run("status.sh", *HOST).stdout
     finally:
         os.killpg(int((folder / "run.pid").read_text()), signal.SIGTERM)
-    _wait_for(folder / "run.exit")
+    wait_for(folder / "run.exit")
     assert (folder / "run.exit").read_text() == "75\n"
 
 
@@ -395,119 +253,3 @@ def test_a_workdir_that_would_go_away_with_the_slice_is_refused(cloud: Cloud):
     result = cloud.run("keep_running.sh", *SLICE, "--config=configs/stage1.py", "--workdir=runs/a")
     assert (result.returncode, cloud.calls()) == (2, [])
     assert "--workdir=runs/a" in result.stderr
-
-
-# Slurm
-
-
-def test_slurm_queues_one_process_per_gpu_and_signals_the_run_before_its_time_is_over(cloud: Cloud):
-    result = cloud.run(
-        "submit_slurm.sh", *RUN, "--nodes=2", "--gpus_per_node=4", "--time=1:00:00", "--", "--x=1"
-    )
-    assert result.returncode == 0, result.stderr
-    (call,) = cloud.programs()
-    assert "--nodes=2 --gpus-per-node=4 --ntasks-per-node=4" in call
-    assert "--time=1:00:00 --signal=TERM@600 --requeue" in call
-    assert call.endswith(
-        "slurm_job.sh --requeues=100 --config=configs/stage1.py --workdir=gs://bucket/run 1 -- --x=1"
-    )
-
-
-@pytest.mark.parametrize(
-    "code, turn, requeued",
-    [(0, 0, False), (75, 0, True), (75, 1, True), (75, 2, False), (76, 0, True), (1, 0, False)],
-)
-def test_slurm_runs_again_what_saved_and_stopped(cloud: Cloud, code: int, turn: int, requeued: bool):
-    (cloud.folder / "srun.exit").write_text(str(code))
-    job = {"SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": str(turn)}
-    result = cloud.run("slurm_job.sh", *COMMANDS["slurm_job.sh"], "--", "--config.seed=3", **job)
-    assert result.returncode == code, result.stderr
-    srun, *others = cloud.programs()
-    assert srun.endswith(f"dig_jax.main --distributed {' '.join(RUN)} --config.seed=3")
-    assert others == (["scontrol requeue 17"] if requeued else [])
-
-
-def test_a_failure_of_one_task_counts_for_more_than_the_76_of_the_others(cloud: Cloud):
-    shown = cloud.run("slurm_job.sh", *COMMANDS["slurm_job.sh"], "--dry_run").stdout.splitlines()[0]
-    *_, task = shlex.split(shown.split(" task ")[0])
-    codes = {}
-    for code in (0, 1, 2, 75, 76, 137):
-        codes[code] = subprocess.run(["bash", "-c", task, "task", "bash", "-c", f"exit {code}"]).returncode
-    assert codes == {0: 0, 1: 101, 2: 102, 75: 75, 76: 76, 137: 137}
-    (cloud.folder / "srun.exit").write_text("101")
-    result = cloud.run("slurm_job.sh", *COMMANDS["slurm_job.sh"], SLURM_JOB_ID="17")
-    assert result.returncode == 1
-    assert len(cloud.programs()) == 1  # not queued again
-
-
-def test_a_signal_to_the_job_reaches_the_run_and_its_exit_code_counts(cloud: Cloud):
-    (cloud.folder / "until_told").touch()
-    command = ["bash", str(SCRIPTS / "slurm_job.sh"), *RUN, "--requeues=0"]
-    job = subprocess.Popen(command, env=cloud.env | {"SLURM_JOB_ID": "17"}, cwd=ROOT)
-    _wait_for(cloud.folder / "started")
-    job.send_signal(signal.SIGTERM)
-    assert job.wait(timeout=10) == 75
-
-
-# GKE
-
-
-def _manifest(cloud: Cloud, *args: str) -> dict:
-    result = cloud.run("submit_gke.sh", *GKE, *args)
-    assert result.returncode == 0, result.stderr
-    assert cloud.programs() == ["kubectl apply -f -"]
-    (manifest,) = yaml.safe_load_all((cloud.folder / "manifest").read_text())
-    return manifest
-
-
-def test_the_jobset_asks_for_all_hosts_of_the_slice_and_passes_the_command_on(cloud: Cloud):
-    flags = ('--config.data.question=say "a\\b" & ${NAME}', "--config.seed=3")
-    manifest = _manifest(cloud, *TPU_NODES, "--spot", "--", *flags)
-    assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
-    assert manifest["metadata"]["name"] == "pod"
-    (job,) = manifest["spec"]["replicatedJobs"]
-    assert (job["replicas"], job["template"]["spec"]["parallelism"]) == (1, 4)
-    pod = job["template"]["spec"]["template"]["spec"]
-    assert pod["nodeSelector"] == {
-        "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
-        "cloud.google.com/gke-tpu-topology": "4x4",
-        "cloud.google.com/gke-spot": "true",
-    }
-    (container,) = pod["containers"]
-    assert container["image"] == "registry/image:1"
-    assert container["command"] == ["python", "-m", "dig_jax.main", "--distributed", *RUN, *flags]
-    assert container["resources"] == {"limits": {"google.com/tpu": 4}}
-
-
-def test_the_jobset_restarts_a_preempted_run_without_counting_and_a_failed_one_counting(cloud: Cloud):
-    manifest = _manifest(cloud, *TPU_NODES, "--restarts=5")
-    policy = manifest["spec"]["failurePolicy"]
-    assert policy["maxRestarts"] == 5
-    (rule,) = policy["rules"]
-    assert rule["action"] == "RestartJobSetAndIgnoreMaxRestarts"
-    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
-    job = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
-    saved, disrupted = job["podFailurePolicy"]["rules"]
-    assert saved["onExitCodes"] == {"containerName": "train", "operator": "In", "values": [75, 76]}
-    assert disrupted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
-    # A pod failure policy is for pods that are never restarted in place.
-    assert (job["backoffLimit"], job["template"]["spec"]["restartPolicy"]) == (0, "Never")
-
-
-@pytest.mark.parametrize("topology, hosts, chips", [("1x1", 1, 1), ("2x2", 1, 4), ("2x2x4", 4, 4)])
-def test_hosts_follow_from_the_topology(cloud: Cloud, topology: str, hosts: int, chips: int):
-    manifest = _manifest(cloud, "--accelerator=tpu-v5p-slice", f"--topology={topology}")
-    job = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
-    (container,) = job["template"]["spec"]["containers"]
-    assert (job["completions"], container["resources"]["limits"]["google.com/tpu"]) == (hosts, chips)
-
-
-def test_xpk_gets_the_same_run(cloud: Cloud):
-    args = (*GKE, "--xpk_cluster=mine", "--zone=here-a", "--type=v6e-16", "--", "--config.seed=3")
-    assert cloud.run("submit_gke.sh", *args).returncode == 0
-    (call,) = cloud.programs()
-    assert call.startswith(
-        "xpk workload create --cluster=mine --workload=pod --zone=here-a --tpu-type=v6e-16"
-    )
-    assert "--restart-on-exit-codes=75,76" in call
-    assert r"--workdir=gs://bucket/run\ 1 --config.seed=3" in call
