@@ -1,6 +1,5 @@
 """dig_jax's side of `bench/grpo_step.py`: the training step of `dig_jax.train`, on pairs held in memory."""
 
-import time
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +9,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from bench.timing import Seconds
 from dig_jax import loading, parallel, settings
 from dig_jax.data.augment import Augment
 from dig_jax.data.encode import PairEncoder
@@ -94,12 +94,14 @@ class DigJaxSide:
         self.prompt_length = loader.bucket(0).prompt_length
 
     def step(self, index: int) -> dict[str, float]:
-        """Runs a step; seconds in all, of sampling, of the reward; tokens of the longest completion."""
-        start = time.perf_counter()
+        """Runs a step; seconds in all, of its CPU, sampling and reward; tokens of the longest completion."""
+        begin = Seconds.now()
         self._state, metrics, _ = self._step(self._state, index)
         jax.block_until_ready(self._state)
+        taken = Seconds.now().since(begin)
         return {
-            "step_s": time.perf_counter() - start,
+            "step_s": taken.wall,
+            "cpu_s": taken.cpu,
             "rollout_s": metrics["time/rollout"],
             "reward_s": metrics["time/reward"],
             "decoded": metrics["rollout/response_length_max"],

@@ -16,18 +16,21 @@ and 16 times as much; depth is proportional, in time though not in compile time 
 """
 
 import argparse
+import functools
 import math
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from bench import results, timing
 from bench.results import Result
 
-PHASES = ("step", "rollout", "rest")
+PHASES = ("step", "rollout", "rest", "CPU time")  # the last is the step's, of all threads
 # The base of each quantity is its first value, and all are doubled from there.
 AXES = {
     "group": (4, 8, 16, 32),  # G, completions per prompt
@@ -35,6 +38,18 @@ AXES = {
     "image": (128, 256, 512),  # pixels of each side of both images
     "depth": (2, 4, 8, 16),  # layers of the decoder, and of the vision tower
 }
+
+
+class Setting(NamedTuple):
+    """What a step is measured at: one size of each of `AXES`."""
+
+    group: int
+    response: int
+    image: int
+    depth: int
+
+
+BASE = Setting(*(sizes[0] for sizes in AXES.values()))
 
 Row = dict[str, float]  # seconds of `PHASES`
 
@@ -46,31 +61,36 @@ def main(argv: list[str] | None = None) -> None:
     found: list[Result] = []
     for axis in args.axis or AXES:
         sizes = AXES[axis][: args.points]
-        rows = [measure(axis, size, args.rounds, args.profile) for size in sizes]
+        rows = [measure(BASE._replace(**{axis: size}), args.rounds, args.profile) for size in sizes]
         print_axis(axis, sizes, rows)
         found.append(summary(axis, sizes, rows))
     print("\n" + results.table(found))
     results.save(found, args.json)
 
 
-def measure(axis: str, size: int, rounds: int, profile: str) -> Row:
-    """Median seconds of a step with one quantity at `size` and the others at their first values."""
+@functools.cache  # all quantities start from the same setting
+def measure(at: Setting, rounds: int, profile: str) -> Row:
+    """Median seconds of a step."""
     from bench import grpo_step, setting
     from bench.dig_jax_side import DigJaxSide
 
-    at = {name: values[0] for name, values in AXES.items()} | {axis: size}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        setting.write_model(folder, depth=at["depth"])
+        setting.write_model(folder, depth=at.depth)
         config = grpo_step.make_config(str(folder))
-        config.rollout.group_size = at["group"]
-        config.rollout.max_new_tokens = at["response"]
-        side = DigJaxSide(config, folder, setting.make_pairs(4, at["image"]), setting.QUESTION)
+        config.rollout.group_size = at.group
+        config.rollout.max_new_tokens = at.response
+        side = DigJaxSide(config, folder, setting.make_pairs(4, at.image), setting.QUESTION)
         side.step(0)  # compiles
-        steps = [side.step(1 + step) for step in range(rounds)]
-        timing.profile(profile and f"{profile}/{axis}_{size}", lambda: side.step(1 + rounds))
-    row = {name: statistics.median(step[f"{name}_s"] for step in steps) for name in ("step", "rollout")}
-    return row | {"rest": statistics.median(step["step_s"] - step["rollout_s"] for step in steps)}
+        steps = [_phases(side.step(1 + step)) for step in range(rounds)]
+        name = "_".join(f"{axis}{size}" for axis, size in at._asdict().items())
+        timing.profile(profile and f"{profile}/{name}", lambda: side.step(1 + rounds))
+    return {name: statistics.median(step[name] for step in steps) for name in PHASES}
+
+
+def _phases(step: dict[str, float]) -> Row:
+    whole, rollout = step["step_s"], step["rollout_s"]
+    return dict(zip(PHASES, (whole, rollout, whole - rollout, step["cpu_s"]), strict=True))
 
 
 def exponent(sizes: tuple[int, ...], seconds: list[float]) -> float:
@@ -79,13 +99,17 @@ def exponent(sizes: tuple[int, ...], seconds: list[float]) -> float:
 
 
 def print_axis(axis: str, sizes: tuple[int, ...], rows: list[Row]) -> None:
-    """Seconds of every size, and the exponents."""
-    print(f"\n| {axis} | " + " | ".join(f"{name}, ms" for name in PHASES) + " |\n|---" + "|---" * 3 + "|")
+    """Milliseconds of every size, and the exponents, as a table in Markdown."""
+    print("\n" + _line(axis, (f"{name}, ms" for name in PHASES)) + "\n" + "|---" * (1 + len(PHASES)) + "|")
     for size, row in zip(sizes, rows, strict=True):
-        print(f"| {size} | " + " | ".join(f"{1e3 * row[name]:.0f}" for name in PHASES) + " |")
+        print(_line(size, (f"{1e3 * row[name]:.0f}" for name in PHASES)))
     for what, first in (("exponent", 0), ("at the end", -2)):
         slopes = (exponent(sizes[first:], [row[name] for row in rows[first:]]) for name in PHASES)
-        print(f"| {what} | " + " | ".join(f"{slope:.2f}" for slope in slopes) + " |", flush=True)
+        print(_line(what, (f"{slope:.2f}" for slope in slopes)), flush=True)
+
+
+def _line(head: object, cells: Iterable[str]) -> str:
+    return f"| {head} | " + " | ".join(cells) + " |"
 
 
 def summary(axis: str, sizes: tuple[int, ...], rows: list[Row]) -> Result:

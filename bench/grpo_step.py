@@ -11,14 +11,16 @@ with its own reward, box matching included; TRL with a few lines of Python.
 
 The sides take turns, step by step, on the same CPUs with the same number of threads, so that a change in
 what else the machine does falls on both. Steps before `--warmup` are not counted: there dig_jax compiles.
-The end token may be drawn, as in training, but a step is counted only when its longest completion has all
-32 tokens, which is nearly every one: both sides then decode the same number of tokens. Nothing is kept.
+The end token may be drawn, as in training, but a turn is counted only when the longest completion of either
+side has all 32 tokens, which is nearly every one: both then decode the same number of tokens. The ratio is
+the median over the turns, of wall time and of CPU time. Nothing is kept.
 """
 
 import argparse
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,8 @@ from bench.trl_side import TrlSide
 PROMPTS, GROUP, NEW_TOKENS = 2, 4, 32
 AIM = 4.0
 
-Row = dict[str, float]  # step_s, rollout_s, decoded
+Row = dict[str, float]  # step_s, cpu_s, rollout_s, decoded
+Pair = tuple[Row, Row]  # of dig_jax and of TRL in one turn
 
 
 def main() -> None:
@@ -52,26 +55,24 @@ def main() -> None:
         peer = TrlSide(args.trl_python, job)
         try:
             _print_head(args, cpus, ours, peer.description)
-            ours_rows, peer_rows = _take_turns(ours, peer, args)
+            pairs_of_steps = _take_turns(ours, peer, args)
         finally:
             peer.close()
-        results.save(_print_table(ours_rows, peer_rows, args.steps), args.json)
+        results.save(_print_table(pairs_of_steps, args.steps), args.json)
         timing.profile(args.profile, lambda: ours.step(args.warmup + args.steps))
 
 
-def _take_turns(ours: Any, peer: TrlSide, args: argparse.Namespace) -> tuple[list[Row], list[Row]]:
+def _take_turns(ours: Any, peer: TrlSide, args: argparse.Namespace) -> list[Pair]:
     """Steps of both sides that count, in turn on the same CPUs."""
-    ours_rows: list[Row] = []
-    peer_rows: list[Row] = []
+    pairs: list[Pair] = []
     for step in range(args.warmup + args.steps):
         own, other = ours.step(step), peer.step()
         if step < args.warmup:
             continue
-        for rows, row in ((ours_rows, own), (peer_rows, other)):
-            if row["decoded"] == NEW_TOKENS:
-                rows.append(row)
+        if own["decoded"] == other["decoded"] == NEW_TOKENS:
+            pairs.append((own, other))
         print(f"step {step}: dig_jax {own['step_s']:.3f} s, TRL {other['step_s']:.3f} s", flush=True)
-    return ours_rows, peer_rows
+    return pairs
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -97,7 +98,6 @@ def make_config(model: str) -> Any:
     config = base.get_config()
     config.model_path = model
     config.model.dtype = "float32"
-    config.model.remat = "none"
     config.batch.prompts = config.batch.update_prompts = PROMPTS
     config.batch.micro_prompts = config.batch.rollout_prompts = PROMPTS
     config.rollout.group_size = GROUP
@@ -142,23 +142,32 @@ def _print_head(args: argparse.Namespace, cpus: list[int], ours: Any, peer: dict
         sys.exit("error: the two sides do not run the same model on the same prompts")
 
 
-def _print_table(ours: list[Row], peer: list[Row], steps: int) -> list[Result]:
-    if not ours or not peer:
+def _print_table(pairs: list[Pair], steps: int) -> list[Result]:
+    if not pairs:
         sys.exit("error: no step decoded all tokens on both sides")
-    print(f"\n{'median seconds':16}{'step':>9}{'rollout':>9}{'rest':>9}   range of steps")
+    print(f"\n{'median seconds':16}{'step':>9}{'rollout':>9}{'rest':>9}{'CPU time':>10}   range of steps")
     medians = []
-    for name, rows in (("dig_jax", ours), ("TRL", peer)):
-        total = [row["step_s"] for row in rows]
-        rollout = statistics.median(row["rollout_s"] for row in rows)
-        rest = statistics.median(row["step_s"] - row["rollout_s"] for row in rows)
-        medians.append((statistics.median(total), rollout, rest))
-        numbers = "".join(f"{value:9.3f}" for value in medians[-1])
-        print(f"{name:16}{numbers}   {min(total):.3f} to {max(total):.3f}, {len(rows)} of {steps} counted")
-    ratios = [theirs / own for own, theirs in zip(*medians, strict=True)]
-    print(f"{'TRL / dig_jax':16}" + "".join(f"{ratio:9.1f}" for ratio in ratios))
+    for name, rows in zip(("dig_jax", "TRL"), zip(*pairs, strict=True), strict=True):
+        columns = list(zip(*map(_columns, rows), strict=True))
+        medians.append([statistics.median(column) for column in columns])
+        print(f"{name:16}{_numbers(medians[-1], 3)}   {min(columns[0]):.3f} to {max(columns[0]):.3f}")
+    turns = [[b / a for a, b in zip(*map(_columns, pair), strict=True)] for pair in pairs]
+    columns = list(zip(*turns, strict=True))
+    ratios = [statistics.median(column) for column in columns]
+    print(f"{'TRL / dig_jax':16}{_numbers(ratios, 2)}   {min(columns[0]):.2f} to {max(columns[0]):.2f}")
+    print(f"{len(pairs)} of {steps} turns counted")
     what = f"GRPO step, {PROMPTS} x {GROUP} x {NEW_TOKENS} tokens, against TRL"
     own, other = (f"{1e3 * side[0]:.0f} ms" for side in medians)
     return [Result(what, own, other, ratios[0], AIM)]
+
+
+def _columns(row: Row) -> tuple[float, ...]:
+    """Seconds of the step, of its rollout, of the rest, and CPU seconds of the step."""
+    return row["step_s"], row["rollout_s"], row["step_s"] - row["rollout_s"], row["cpu_s"]
+
+
+def _numbers(values: Sequence[float], digits: int) -> str:
+    return "".join(f"{value:{width}.{digits}f}" for value, width in zip(values, (9, 9, 9, 10), strict=True))
 
 
 if __name__ == "__main__":

@@ -12,45 +12,23 @@ and more of each.
 
 import argparse
 import gc
-import json
-import math
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
-from bench.random_model import checkpoint_specs, config_of
+from bench.random_model import config_of, scaled, write_random_model
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Image, make_prompts
 from dig_jax.models.qwen3_vl.published import SIZES
-from dig_jax.models.safetensors_io import DTYPES, Spec, write_checkpoint
 
 PROMPTS = [([(28, 28), (16, 24)], 128), ([(20, 14)], 106)]  # grids of the images, and words after them
 Prompt = tuple[np.ndarray, list[Image]]  # token ids and images
-
-
-def write_model(folder: Path, config: Qwen3VLConfig) -> None:
-    """A model folder. Kernels are scaled by their inputs, so that activations keep their size."""
-    specs = checkpoint_specs(config, DTYPES["BF16"])
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2))
-    write_checkpoint(epath.Path(folder), specs, _random_arrays(specs), max_shard_bytes=10**9)
-
-
-def _random_arrays(specs: Sequence[Spec]) -> Iterator[np.ndarray]:
-    rng = np.random.default_rng(0)
-    for spec in specs:
-        noise = rng.standard_normal(spec.shape, np.float32)
-        if len(spec.shape) > 1:
-            noise *= math.prod(spec.shape[1:]) ** -0.5
-        else:  # norms and biases
-            noise = 0.1 * noise + spec.name.endswith(".weight")
-        yield noise.astype(spec.dtype)
 
 
 def draw_prompts(config: Qwen3VLConfig) -> list[Prompt]:
@@ -130,8 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = config_of(args.size)
     prompts = draw_prompts(config)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_model(folder, config)
+        folder = Path(name) / "model"
+        write_random_model(folder, config, scaled)
         exact = their_logits(folder, prompts, "float32")
         deviation = np.concatenate([row.ravel() for row in exact]).std()
         print(f"{args.size}, prompts of {[len(ids) for ids, _ in prompts]} tokens, logits +- {deviation:.2f}")

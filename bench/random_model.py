@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.published import architecture
 from dig_jax.models.qwen3_vl.weights import layouts
 from dig_jax.models.safetensors_io import DTYPES, Spec, write_checkpoint
+
+Draw = Callable[[Sequence[Spec]], Iterator[np.ndarray]]  # makes the tensors of a checkpoint, one by one
 
 _DRAWN = 1 << 22  # numbers at a time
 
@@ -50,25 +52,16 @@ def param_shapes(config: Qwen3VLConfig) -> nnx.State:
     return nnx.state(abstract_model(config), nnx.Param)
 
 
-def checkpoint_specs(config: Qwen3VLConfig, dtype: np.dtype) -> list[Spec]:
-    """The tensors of a checkpoint."""
+def _checkpoint_specs(config: Qwen3VLConfig) -> list[Spec]:
+    """The tensors of a checkpoint in bfloat16."""
     plan = layouts(param_shapes(config), config)
-    return [Spec(name, dtype, layout.file_shape) for layout in plan.values() for name in layout.names]
+    return [
+        Spec(name, DTYPES["BF16"], layout.file_shape) for layout in plan.values() for name in layout.names
+    ]
 
 
-def write_random_model(
-    folder: Path, config: Qwen3VLConfig, *, dtype: str = "BF16", max_shard_bytes: int = 10**9
-) -> list[Spec]:
-    """Writes config.json and safetensors; the process holds one tensor at a time. Returns the tensors."""
-    folder.mkdir(parents=True)
-    specs = checkpoint_specs(config, DTYPES[dtype])
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2))
-    write_checkpoint(epath.Path(folder), specs, _random_arrays(specs), max_shard_bytes)
-    return specs
-
-
-def _random_arrays(specs: list[Spec]) -> Iterator[np.ndarray]:
-    """Uniform numbers between -0.05 and 0.05, drawn a few million at a time."""
+def uniform(specs: Sequence[Spec]) -> Iterator[np.ndarray]:
+    """Numbers between -0.05 and 0.05, drawn a few million at a time."""
     rng = np.random.default_rng(0)
     for spec in specs:
         array = np.empty(math.prod(spec.shape), spec.dtype)
@@ -76,3 +69,26 @@ def _random_arrays(specs: list[Spec]) -> Iterator[np.ndarray]:
             part = array[start : start + _DRAWN]
             part[:] = rng.random(part.size, np.float32) * 0.1 - 0.05
         yield array.reshape(spec.shape)
+
+
+def scaled(specs: Sequence[Spec]) -> Iterator[np.ndarray]:
+    """Kernels scaled by their inputs, so that activations keep their size; norms near 1, biases near 0."""
+    rng = np.random.default_rng(0)
+    for spec in specs:
+        noise = rng.standard_normal(spec.shape, np.float32)
+        if len(spec.shape) > 1:
+            noise *= math.prod(spec.shape[1:]) ** -0.5
+        else:
+            noise = 0.1 * noise + spec.name.endswith(".weight")
+        yield noise.astype(spec.dtype)
+
+
+def write_random_model(
+    folder: Path, config: Qwen3VLConfig, draw: Draw = uniform, max_shard_bytes: int = 10**9
+) -> list[Spec]:
+    """Writes config.json and bfloat16 safetensors, one tensor in memory at a time. Returns the tensors."""
+    folder.mkdir(parents=True)
+    specs = _checkpoint_specs(config)
+    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2))
+    write_checkpoint(epath.Path(folder), specs, draw(specs), max_shard_bytes)
+    return specs

@@ -2,8 +2,9 @@
 
 The model folder, the images and the settings come from the other side as one JSON line on standard input.
 From then on this program writes {"ready": true} when it is about to start a step, waits for a line, runs
-the step and writes its times: {"step_s": ..., "rollout_s": ..., "decoded": ...}, where `decoded` is the
-number of tokens of the longest completion. Everything else goes to standard error.
+the step and writes its times: {"step_s": ..., "cpu_s": ..., "rollout_s": ..., "decoded": ...}, where `cpu_s`
+is of all threads and `decoded` the number of tokens of the longest completion. Everything else goes to
+standard error.
 """
 
 import json
@@ -45,7 +46,7 @@ class OnCommand(transformers.TrainerCallback):
 
     def __init__(self, protocol: Any):
         self._protocol = protocol
-        self._start = 0.0
+        self._start = self._cpu_start = 0.0
         self.rollout_s = 0.0
         self.decoded = 0
 
@@ -53,11 +54,15 @@ class OnCommand(transformers.TrainerCallback):
         _write(self._protocol, {"ready": True})
         if not sys.stdin.readline():
             sys.exit("the other side is gone")
-        self._start = time.perf_counter()
+        self._start, self._cpu_start = time.perf_counter(), time.process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        step_s = time.perf_counter() - self._start
-        _write(self._protocol, {"step_s": step_s, "rollout_s": self.rollout_s, "decoded": self.decoded})
+        taken = {
+            "step_s": time.perf_counter() - self._start,
+            "cpu_s": time.process_time() - self._cpu_start,
+            "rollout_s": self.rollout_s,
+        }
+        _write(self._protocol, taken | {"decoded": self.decoded})
 
 
 class TimedTrainer(GRPOTrainer):

@@ -1,7 +1,7 @@
 """A GRPO update on completions with a long tail of lengths, cut by length against all padded alike.
 
     make bench BENCH=update_lengths
-    python -m bench.update_lengths [--prompts=32] [--rounds=5] [--threads=2]
+    python -m bench.update_lengths [--prompts=16] [--rounds=3] [--threads=2]
 
 Lengths are those of `bench.rollout`: log-normal with sigma 1, a median of an eighth of the longest. Three
 sides make the same update of the same model with as many completions in a micro-batch: padded to the longest
@@ -88,8 +88,8 @@ def run(num_prompts: int, rounds: int, profile: str = "") -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = results.make_parser("update_lengths", __doc__)
-    parser.add_argument("--prompts", type=int, default=32, help="a multiple of 8")
-    parser.add_argument("--rounds", type=results.at_least(1), default=5)
+    parser.add_argument("--prompts", type=int, default=16, help="a multiple of 8 (default 16)")
+    parser.add_argument("--rounds", type=results.at_least(1), default=3, help="that count (default 3)")
     args = parser.parse_args(argv)
     if args.prompts < 8 or args.prompts % 8:
         parser.error("--prompts must be a multiple of 8")
