@@ -57,7 +57,7 @@ ARMS: Mapping[str, Arm] = {
         "control: more answers on single pairs",
         {
             "single.algorithm": "sft",
-            "single.num_steps": 1400,  # the minutes of `full`
+            "single.num_steps": 1800,  # at least the minutes of `full`
             "single.batch": {"prompts": 16, "update_prompts": 16, "micro_prompts": 16},
             "single.sft": {"max_answer_tokens": 12, "aux_weight": 1.0, "count_noise": 0.0},
             "single.optimizer": {"learning_rate": 1e-3, "weight_decay": 0.05},
