@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,10 @@ from safetensors.numpy import load_file
 
 from configs import base
 from dig_jax import checkpoint, export, model_folder
-from dig_jax.data.images import ImageConfig, preprocess
 from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.folder import write_json
 from dig_jax.models.qwen3_vl import hf
-from dig_jax.models.qwen3_vl.inputs import make_prompts
+from tests.folder_logits import assert_same_logits
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,61 +66,15 @@ def assert_same_bits(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray])
         assert ours[name].dtype == array.dtype and ours[name].tobytes() == array.tobytes(), name
 
 
-def our_logits(folder: Path, ids: np.ndarray, images: list) -> np.ndarray:
-    """Logits [T,V] of one prompt."""
-    model = hf.load_model(folder)
-    patches = sum(len(patches) for patches, _ in images)
-    prompts = make_prompts([ids], [images], model.config, prompt_length=len(ids), num_patches=patches)
-
-    @jax.jit
-    def logits(state):
-        merged = nnx.merge(graphdef, state)
-        return merged.logits(merged(prompts)[0])[0]
-
-    graphdef, state = nnx.split(model)
-    return np.asarray(logits(state))
-
-
-def their_model(folder: Path) -> Any:
-    pytest.importorskip("torch")
-    from transformers import AutoModelForImageTextToText
-
-    model, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
-    assert type(model).__name__ == "Qwen3VLForConditionalGeneration" and not any(report.values()), report
-    return model.eval()
-
-
-def their_prompt(folder: Path, pixels: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Token ids and image inputs by the tokenizer and the image processor that transformers finds there."""
-    from transformers import AutoImageProcessor, AutoTokenizer
-
-    tokens = pixels.shape[0] * pixels.shape[1] // 32**2
-    text = f"Find <|vision_start|>{'<|image_pad|>' * tokens}<|vision_end|> it"
-    ids = np.array(AutoTokenizer.from_pretrained(folder)(text)["input_ids"])
-    return ids, AutoImageProcessor.from_pretrained(folder)(images=[pixels], return_tensors="np")
-
-
 @pytest.mark.parametrize("tied", [False, True], ids=["untied, one file", "tied, several files"])
 def test_transformers_loads_an_export_and_gives_the_same_logits(tied, request, tmp_path):
-    torch = pytest.importorskip("torch")
     model = request.getfixturevalue("tiny_qwen3vl_thinking" if tied else "tiny_qwen3vl")
     started = make_workdir(model, tmp_path / "run")
     out = run(started, tmp_path / "out", *(["--max_shard_bytes=100000"] if tied else []))
     assert_same_bits(tensors(out), tensors(model))
     assert (out / "model.safetensors").exists() != tied
 
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-    ids, image = their_prompt(out, pixels)
-    theirs = their_model(out)
-    with torch.no_grad():
-        expected = theirs(
-            input_ids=torch.tensor(ids[None]),
-            mm_token_type_ids=torch.tensor(ids[None] == theirs.config.image_token_id).long(),
-            pixel_values=torch.tensor(image["pixel_values"]),
-            image_grid_thw=torch.tensor(image["image_grid_thw"]),
-        ).logits[0]
-    ours = our_logits(out, ids, [preprocess(pixels, ImageConfig.from_folder(out))])
-    np.testing.assert_allclose(ours, expected.numpy(), atol=1e-5)
+    assert_same_logits(out, 64, 96, atol=1e-5)
 
 
 def test_the_files_beside_the_weights_are_those_of_the_original(workdir, tiny_qwen3vl, tmp_path):

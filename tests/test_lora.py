@@ -17,8 +17,8 @@ from dig_jax.fingerprint import fingerprint
 from dig_jax.lora import LoRAConfig
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.rollout.programs import rollout_programs
+from tests.folder_logits import assert_same_logits
 from tests.models.conftest import PromptMaker
-from tests.test_export import our_logits, their_model, their_prompt
 from tests.test_train import final_params, inputs, lines, run, small_config, without_times  # noqa: F401
 
 RANK, ALPHA = 4, 8.0
@@ -163,24 +163,11 @@ def test_the_reference_is_the_model_without_adapters(trained_run):
 
 
 def test_what_a_run_with_adapters_exports_is_one_model_for_all(trained_run, tmp_path, mesh):
-    torch = pytest.importorskip("torch")
     workdir, config = trained_run
     out = epath.Path(tmp_path / "exported")
     export.export(workdir, out, mesh)
     assert fingerprint(final_params(config, out)) == fingerprint(final_params(config, workdir))
-
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    ids, image = their_prompt(pathlib.Path(out), pixels)
-    theirs = their_model(pathlib.Path(out))
-    with torch.no_grad():
-        expected = theirs(
-            input_ids=torch.tensor(ids[None]),
-            mm_token_type_ids=torch.tensor(ids[None] == theirs.config.image_token_id).long(),
-            pixel_values=torch.tensor(image["pixel_values"]),
-            image_grid_thw=torch.tensor(image["image_grid_thw"]),
-        ).logits[0]
-    patches = [(image["pixel_values"], tuple(image["image_grid_thw"][0][1:]))]
-    np.testing.assert_allclose(our_logits(pathlib.Path(out), ids, patches), expected.numpy(), atol=1e-4)
+    assert_same_logits(pathlib.Path(out), 64, 64, atol=1e-4)
 
 
 def test_a_workdir_with_adapters_answers_as_its_export_does(trained_run, tmp_path, mesh, capsys):
