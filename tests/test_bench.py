@@ -23,3 +23,12 @@ def test_a_missing_trl_environment_is_named(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="2"):
         grpo_step._parse(["--trl-python=nowhere/python"])
     assert "--trl-python=nowhere/python does not exist" in capsys.readouterr().err
+
+
+def test_the_ratio_of_steps_is_the_median_of_the_turns_and_not_the_ratio_of_the_medians():
+    def row(seconds: float) -> grpo_step.Row:
+        return {"step_s": seconds, "rollout_s": seconds / 2, "cpu_s": seconds}
+
+    turns = [(row(1.0), row(3.0)), (row(2.0), row(2.0)), (row(3.0), row(12.0))]
+    (result,) = grpo_step._print_table(turns, steps=3)
+    assert (result.ours, result.peer, result.ratio) == ("2000 ms", "3000 ms", 3.0)
