@@ -4,14 +4,14 @@
     python -m dig_jax.main --config=configs/stage1.py --workdir=runs/stage1 --config.model_path=MODEL
 
 MODEL is a Hugging Face folder of Qwen/Qwen3-VL-4B-Thinking, or that hub id where there is a network; for 8B
-give Qwen/Qwen3-VL-8B-Thinking instead, nothing else changes. 1,600 pairs at 512 prompts per step and 15
+give Qwen/Qwen3-VL-8B-Thinking instead, and a layout (below). 1,600 pairs at 512 prompts per step and 15
 passes are 45 steps of 4 updates each. The paper gives neither batch size nor length: these are EasyR1's
 defaults.
 
-The layout is one for 16 TPU v5e chips (a slice of v5e:4x4), where the update of a step at 448x448 pixels
-takes about 90% of their memory, or for larger chips. For other slices set mesh, rollout.mesh and
-batch.micro_prompts, and ask `python -m dig_jax.compile --config=configs/stage1.py --topology=...` whether the
-step fits; docs/scale.md says how to choose.
+The layout is for 4B on 16 TPU v5e chips (a slice of v5e:4x4), where the update of a step at 448x448 pixels
+takes 92% of their memory, or on 16 larger ones. docs/scale.md has layouts for 8B and for smaller slices, and
+says how to choose; `python -m dig_jax.compile --config=configs/stage1.py --topology=...` tells whether a step
+fits.
 """
 
 from ml_collections import ConfigDict
