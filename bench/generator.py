@@ -146,6 +146,7 @@ def start(blender: Blender, threads: int, plain: bool = False) -> TimedWorker:
 
 
 def clevr(side: int, samples: int) -> Preset:
+    """The preset `clevr` with pictures of `side` pixels squared and so many samples per pixel."""
     return dataclasses.replace(CLEVR, width=side, height=side, samples=samples)
 
 
@@ -178,6 +179,7 @@ def measure(ours: TimedWorker, plain: TimedWorker, side: int, samples: int, pair
 
 
 def planner(preset: Preset) -> PlanAttempt:
+    """Plans the attempts at a pair as the generator does, from this benchmark's seed."""
     return lambda job, attempt: plan_pair(preset, SEED, *job, attempt)
 
 

@@ -37,6 +37,7 @@ Pair = tuple[Row, Row]  # of dig_jax and of TRL in one turn
 
 
 def main() -> None:
+    """The command."""
     args = _parse(sys.argv[1:])
     cpus = timing.bind(args.threads)  # the peer inherits them
 
@@ -93,6 +94,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def make_config(model: str) -> Any:
+    """The setting of the docstring above, for a model folder; the rest is that of `configs/base.py`."""
     from configs import base
 
     config = base.get_config()

@@ -46,6 +46,7 @@ Row = tuple[Seconds, Seconds]  # of dig_jax and of transformers in one turn
 
 
 def main() -> None:
+    """The command."""
     args = _parse(sys.argv[1:])
     timing.bind(args.threads)
     # On a GPU, JAX would take most of its memory at once and leave none for the peer.

@@ -139,6 +139,7 @@ def forget(folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.load_checkpoint",
         description=__doc__,

@@ -19,6 +19,7 @@ from typing import Any
 
 
 def main() -> None:
+    """The command."""
     folder, how, devices = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"

@@ -97,6 +97,7 @@ def report(name: str, logits: Sequence[np.ndarray], right: Sequence[np.ndarray])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.parity",
         description=__doc__,

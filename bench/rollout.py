@@ -1,7 +1,7 @@
 """Refilled slots against fixed batches, on completions whose lengths have a long tail.
 
     make bench BENCH=rollout
-    python -m bench.rollout [--prompts=32] [--rounds=5] [--threads=2]
+    python -m bench.rollout [--prompts=32] [--rounds=3] [--threads=2]
 
 Lengths come from a log-normal distribution (sigma 1), a stand-in for models that think. Both sides draw the
 same completions with the same model and as many slots, so with the same memory for caches. Fixed batches
@@ -135,8 +135,8 @@ def run(num_prompts: int, rounds: int, profile: str = "") -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = results.make_parser("rollout", __doc__)
-    parser.add_argument("--prompts", type=int, default=32, help=f"a multiple of {ROWS}")
-    parser.add_argument("--rounds", type=results.at_least(1), default=5)
+    parser.add_argument("--prompts", type=int, default=32, help=f"a multiple of {ROWS} (default 32)")
+    parser.add_argument("--rounds", type=results.at_least(1), default=3, help="that count (default 3)")
     args = parser.parse_args(argv)
     if args.prompts < ROWS or args.prompts % ROWS:
         parser.error(f"--prompts must be a multiple of {ROWS}")

@@ -86,6 +86,7 @@ def box_reward(completions: list, **kwargs: Any) -> list[float]:
 
 
 def main() -> None:
+    """Reads the job, makes the trainer and lets it run."""
     protocol = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     job = json.loads(sys.stdin.readline())
@@ -96,53 +97,14 @@ def main() -> None:
     images = Qwen2VLImageProcessorPil.from_pretrained(job["model"])
     processor = ImageProcessor(images, tokenizer)
     model = Qwen3VLForConditionalGeneration.from_pretrained(job["model"], dtype=torch.float32)
-
     pairs = [[Image.open(path).convert("RGB") for path in pair] for pair in job["pairs"]]
-    turns = [[{"role": "user", "content": job["question"]}]] * len(pairs)
-    features = datasets.Features(
-        {
-            "prompt": [{"role": datasets.Value("string"), "content": datasets.Value("string")}],
-            "images": datasets.List(datasets.Image()),
-        }
-    )
-    dataset = datasets.Dataset.from_dict({"prompt": turns, "images": pairs}, features=features)
-    content = [{"type": "image", "image": image} for image in pairs[0]] + [
-        {"type": "text", "text": job["question"]}
-    ]
-    encoded = processor.apply_chat_template(
-        [[{"role": "user", "content": content}]], tokenize=True, return_dict=True, add_generation_prompt=True
-    )
-
     with tempfile.TemporaryDirectory() as folder:
-        config = GRPOConfig(
-            output_dir=folder,
-            max_steps=job["steps"],
-            per_device_train_batch_size=job["prompts"] * job["group"],
-            num_generations=job["group"],
-            max_completion_length=job["new_tokens"],
-            temperature=1.0,
-            beta=job["kl_coef"],
-            loss_type="dapo",  # TRL's name for the mean over all tokens
-            epsilon=job["clip_low"],
-            epsilon_high=job["clip_high"],
-            learning_rate=job["learning_rate"],
-            lr_scheduler_type="constant",
-            weight_decay=job["weight_decay"],
-            max_grad_norm=job["clip_norm"],
-            gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=True,
-            report_to="none",
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-        )
         on_command = OnCommand(protocol)
         trainer = TimedTrainer(
             model=model,
             reward_funcs=[box_reward],
-            args=config,
-            train_dataset=dataset,
+            args=_settings(job, folder),
+            train_dataset=_dataset(job["question"], pairs),
             processing_class=processor,
             callbacks=[on_command],
         )
@@ -151,11 +113,57 @@ def main() -> None:
             protocol,
             {
                 "parameters": model.num_parameters(),
-                "prompt_tokens": len(encoded["input_ids"][0]),
+                "prompt_tokens": _count_tokens(processor, job["question"], pairs[0]),
                 "versions": {m.__name__: m.__version__ for m in (trl, torch, transformers)},
             },
         )
         trainer.train()
+
+
+def _settings(job: dict[str, Any], folder: str) -> GRPOConfig:
+    return GRPOConfig(
+        output_dir=folder,
+        max_steps=job["steps"],
+        per_device_train_batch_size=job["prompts"] * job["group"],
+        num_generations=job["group"],
+        max_completion_length=job["new_tokens"],
+        temperature=1.0,
+        beta=job["kl_coef"],
+        loss_type="dapo",  # TRL's name for the mean over all tokens
+        epsilon=job["clip_low"],
+        epsilon_high=job["clip_high"],
+        learning_rate=job["learning_rate"],
+        lr_scheduler_type="constant",
+        weight_decay=job["weight_decay"],
+        max_grad_norm=job["clip_norm"],
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+
+
+def _dataset(question: str, pairs: list[list[Any]]) -> datasets.Dataset:
+    turns = [[{"role": "user", "content": question}]] * len(pairs)
+    features = datasets.Features(
+        {
+            "prompt": [{"role": datasets.Value("string"), "content": datasets.Value("string")}],
+            "images": datasets.List(datasets.Image()),
+        }
+    )
+    return datasets.Dataset.from_dict({"prompt": turns, "images": pairs}, features=features)
+
+
+def _count_tokens(processor: ImageProcessor, question: str, images: list[Any]) -> int:
+    content = [{"type": "image", "image": image} for image in images] + [{"type": "text", "text": question}]
+    turns = [[{"role": "user", "content": content}]]
+    encoded = processor.apply_chat_template(
+        turns, tokenize=True, return_dict=True, add_generation_prompt=True
+    )
+    return len(encoded["input_ids"][0])
 
 
 def _write(stream: Any, value: dict) -> None:
