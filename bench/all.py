@@ -22,6 +22,7 @@ SET: dict[str, tuple[str, ...]] = {
     "inference": ("--size=small",),
     "reward": (),
     "rollout": (),
+    "update_lengths": (),
     "growth": ("--points=3",),
     "accelerator": (),
 }

@@ -9,10 +9,11 @@ log-probs, update. The exponent is the slope of a straight line through log(seco
 least squares: 1 is proportional, 0 is independent. Small sizes are all overhead, which flattens it, so the
 exponent between the last two sizes is printed as well.
 
-What to expect: decoding is bound by its steps, so rollout grows with response length and hardly with G, as
-long as the batch fits the processor; the update works on all tokens, so it grows with G and length together;
-the vision tower's attention is between all patches of a prompt, so images of twice the side cost between 4
-and 16 times as much; depth is proportional, in time though not in compile time (`bench/compile_time.py`).
+What to expect: rollout grows with response length, and on an accelerator hardly with G, as long as the batch
+fits it; the update works on all tokens, so it grows with G and length together, both below 1 because a prompt
+is computed once for its group; the vision tower's attention is between all patches of a prompt, so images of
+twice the side cost between 4 and 16 times as much once they are most of the work; depth is proportional, in
+time though not in compile time (`bench/compile_time.py`).
 """
 
 import argparse
