@@ -34,6 +34,7 @@ from bench.accelerator_sides import Figures, Job
 from bench.inference_sizes import IMAGES, SIZES, Size
 from bench.peaks import PEAKS
 from bench.results import Result
+from dig_jax import freeze
 from dig_jax.aot import flops
 from dig_jax.aot.inputs import Workload
 from dig_jax.data.buckets import Bucket
@@ -97,7 +98,7 @@ def useful_work(job: Job) -> Work:
     dtype = jax.numpy.dtype(job.precision)
     model = nnx.eval_shape(lambda: Qwen3VL(size.config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype))
     return Work(
-        flops.FORWARD_AND_BACKWARD * flops.forward(size.config, load),
+        flops.update(size.config, load, trained=set(freeze.PARTS), adapters=False),
         bandwidth.mean_step_bytes(model, size.prompt_length, job.group, size.new_tokens),
     )
 

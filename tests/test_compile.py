@@ -180,6 +180,20 @@ def test_flops_are_those_of_the_arithmetic_on_paper():
     assert per_token == pytest.approx(8.03e9 + 0.78e9, rel=0.05)
 
 
+def test_no_flops_are_counted_for_gradients_of_weights_that_stay_as_they_are():
+    model = published.architecture("4B")
+    work = Workload(pair_bucket(model, 448, 448, 150), images=2, group=8, response=2048)
+    forward = flops.forward(model, work)
+    images = flops.vision_forward(model, work.bucket.num_patches, work.images)
+    attention = flops.seen(model, 576 * 577 / 2 + 8 * (2048 * 576 + 2048 * 2049 / 2))
+    everything = {"text", "vision", "projector"}
+    assert flops.update(model, work, everything, adapters=False) == pytest.approx(3 * forward)
+    frozen_vision = flops.update(model, work, {"text"}, adapters=False)
+    assert frozen_vision == pytest.approx(3 * forward - 2 * images)
+    adapters = flops.update(model, work, {"text"}, adapters=True)
+    assert adapters == pytest.approx(2 * forward - images + 2 * attention)
+
+
 def test_448_pixel_pairs_take_576_tokens():
     bucket = pair_bucket(published.architecture("4B"), 448, 448, text_tokens=150)
     assert (bucket.prompt_length, bucket.num_patches) == (576, 1600)  # 546 and 1568, rounded up

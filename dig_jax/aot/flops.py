@@ -7,11 +7,10 @@ element-wise work are left out, as is usual.
 Shape letters: P prompt tokens, N patches of one prompt, G completions per prompt, R response tokens.
 """
 
+from collections.abc import Set
+
 from dig_jax.aot.inputs import Workload
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-
-# A backward pass has two products for each one of the forward pass.
-FORWARD_AND_BACKWARD = 3
 
 
 def vision_forward(architecture: Qwen3VLConfig, patches: int, images: int) -> float:
@@ -61,8 +60,39 @@ def decode(architecture: Qwen3VLConfig, context: float) -> float:
 
 def forward(architecture: Qwen3VLConfig, work: Workload) -> float:
     """Of one prompt and its G responses of R tokens, with the log-probs of those."""
+    images = vision_forward(architecture, work.bucket.num_patches, work.images)
+    return images + 2 * (_weight_products(architecture, work) + _attention_products(architecture, work))
+
+
+def update(architecture: Qwen3VLConfig, work: Workload, trained: Set[str], adapters: bool) -> float:
+    """Of `forward` and its backward pass.
+
+    That has two products for each one of the forward pass, the gradients of both factors, but for weights
+    that stay as they are, and for a vision tower in which nothing is trained. The adapters' own are left out.
+
+    Args:
+        architecture: of the model.
+        work: of the update.
+        trained: parts of the model (`freeze.PARTS`) with trained parameters.
+        adapters: those are adapters alone.
+    """
+    with_weights = 2 if adapters else 3
+    tower = with_weights if "vision" in trained else 1
+    decoder = with_weights if "text" in trained else 2
+    images = vision_forward(architecture, work.bucket.num_patches, work.images)
+    products = decoder * _weight_products(architecture, work) + 3 * _attention_products(architecture, work)
+    return tower * images + 2 * products
+
+
+def _weight_products(architecture: Qwen3VLConfig, work: Workload) -> float:
+    """Multiply-adds of the decoder and its head with weights, for a prompt and its responses."""
+    responses = work.group * work.response
+    tokens = work.bucket.prompt_length + responses
+    return tokens * layer_products(architecture) + responses * head_products(architecture)
+
+
+def _attention_products(architecture: Qwen3VLConfig, work: Workload) -> float:
+    """Multiply-adds of the decoder's attention, for a prompt and its responses."""
     length, group, tokens = work.bucket.prompt_length, work.group, work.response
     visible = length * (length + 1) / 2 + group * (tokens * length + tokens * (tokens + 1) / 2)
-    products = (length + group * tokens) * layer_products(architecture) + seen(architecture, visible)
-    products += group * tokens * head_products(architecture)
-    return vision_forward(architecture, work.bucket.num_patches, work.images) + 2 * products
+    return seen(architecture, visible)

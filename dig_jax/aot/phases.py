@@ -162,6 +162,9 @@ def _update_phases(
     logprobs = (batch.ref_logprobs, batch.old_logprobs)  # of the whole step; other parts come when used
     waiting = {"batch": chip_bytes(batch) + (parts - 1) * chip_bytes(logprobs)}
     forward = config.batch.update_prompts * flops.forward(plan.architecture, work)
+    parts_trained = {freeze.part_of(path) for path, _ in nnx.to_flat_state(trained)}
+    adapters = config.model.lora.rank > 0
+    both = config.batch.update_prompts * flops.update(plan.architecture, work, parts_trained, adapters)
     if reference is not None:
         bare = dataclasses.replace(batch, ref_logprobs=None, old_logprobs=None)
         lower = partial(programs.reference_logprobs.lower, reference, state.params, bare)
@@ -176,7 +179,7 @@ def _update_phases(
         held | waiting,
         "batch",
         runs=updates,
-        flops=flops.FORWARD_AND_BACKWARD * forward,
+        flops=both,
         gradients=chip_bytes(trained),
     )
 
