@@ -59,7 +59,7 @@ def run_step(
         )
         for n in range(processes)
     ]
-    outputs = [process.communicate(timeout=300) for process in started]
+    outputs = [process.communicate(timeout=600) for process in started]
     for process, (_, errors) in zip(started, outputs, strict=True):
         assert process.returncode == 0, errors[-3000:]
     return json.loads(outputs[0][0].splitlines()[-1])
