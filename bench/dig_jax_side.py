@@ -4,26 +4,21 @@ from pathlib import Path
 from typing import cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from bench.timing import Seconds
-from dig_jax import loading, parallel, settings
+from dig_jax import curriculum, loading, parallel
 from dig_jax.data.augment import Augment
 from dig_jax.data.encode import PairEncoder
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
 from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import load_tokenizer
-from dig_jax.experience import Collector
-from dig_jax.learner import Learner
 from dig_jax.models.qwen3_vl.hf import load_config
-from dig_jax.programs import train_programs
 from dig_jax.rollout.programs import rollout_programs
-from dig_jax.sampler import Sampler
-from dig_jax.steps import grpo_step, sft_config
+from dig_jax.steps import StepMaker
 
 
 class InMemory(list[Pair]):
@@ -67,26 +62,13 @@ class DigJaxSide:
             augment=Augment(**config.data.augment.to_dict()),
         )
         graphdef, params = loading.load_params(config, epath.Path(folder), epath.Path(folder), mesh)
-        sampling_programs = rollout_programs(
-            graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh)
+        sampling = rollout_programs(graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh))
+        maker = StepMaker(
+            graphdef, params, mesh, sampling, tokenizer, model_config.text.vocab_size, check=lambda: None
         )
-        sampler = Sampler(sampling_programs, tokenizer, settings.reward_config(config))
-        learner = Learner.from_config(
-            config,
-            graphdef,
-            sft=sft_config(config, tokenizer),
-            allowed=jnp.asarray(sampler.sampling(1.0).allowed(model_config.text.vocab_size)),
-        )
-        collector = Collector(config, sampler, loader, learner.grpo)
-        programs = train_programs(learner, params, mesh)
-        self._step = grpo_step(
-            config,
-            programs,
-            collector,
-            programs.reference(params),
-            mesh,
-            rates=lambda update: config.optimizer.learning_rate,
-        )
+        (stage,) = curriculum.stages(config)
+        programs = maker.programs(config)
+        self._step = maker.step(stage, loader, programs.reference(params))
         self._state = programs.init(params)
         prompts = encoder(pairs[:1], loader.bucket(0)).prompts
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
