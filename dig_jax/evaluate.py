@@ -103,7 +103,7 @@ def evaluate(
         answers += _answers(batch, completions)
         if group_size:
             sampled.append(complete(batch, first, group=group_size, temperature=1.0).scores)
-    metrics = _greedy_metrics(_terms(greedy, num_pairs))
+    metrics = greedy_metrics(_terms(greedy, num_pairs))
     if group_size:
         terms = _terms(sampled, num_pairs * group_size)
         metrics |= {"reward_sampled": float(terms["reward"].mean()), "f1_sampled": float(terms["f1"].mean())}
@@ -125,10 +125,12 @@ def _terms(parts: list[Scores], count: int) -> dict[str, np.ndarray]:
     return {name: np.concatenate(values)[:count] for name, values in gathered.items()}
 
 
-def _greedy_metrics(terms: dict[str, np.ndarray]) -> dict[str, float]:
+def greedy_metrics(terms: dict[str, np.ndarray]) -> dict[str, float]:
+    """Means of the terms [n] of `METRICS` over the pairs; see `Evaluation.metrics`."""
     num_true = terms["num_true"]
     metrics = {name: terms[name].mean() for name in ("format", "f1", "iou", "precision", "recall")}
-    metrics["count_accuracy"] = (terms["num_predicted"] == num_true).mean()
+    # Text that is no list names no number, not even the 0 of an identical pair.
+    metrics["count_accuracy"] = ((terms["num_predicted"] == num_true) & (terms["format"] == 1)).mean()
     metrics["reward_greedy"] = terms["reward"].mean()
     for count in np.unique(num_true):
         metrics[f"f1_at_{count}"] = terms["f1"][num_true == count].mean()
