@@ -49,12 +49,12 @@ def dig_jax(job: Job, profile: str = "") -> Figures:
 
     from bench import timing
     from bench.inference_sides import DigJax
-    from dig_jax.models import attention
+    from dig_jax.models import kernels
     from dig_jax.models.qwen3_vl.model import Qwen3VL
 
     config, dtype = job.size.config, jnp.dtype(job.precision)
     head_dims = (config.text.head_dim, config.vision.hidden_size // config.vision.num_heads)
-    kernel = attention.choose("auto", jax.devices()[0], dtype, head_dims)
+    kernel = kernels.choose("auto", jax.devices()[0], dtype, head_dims)
     prompts = make_prompts(job.size)
 
     def model(param_dtype: Any) -> Qwen3VL:

@@ -9,7 +9,8 @@ import numpy as np
 
 from data_gen.changes.attributes import with_article
 from data_gen.geometry import project
-from data_gen.scene import PLAIN, Object, Scene, texture_word
+from data_gen.scene import Object, Scene, texture_word
+from data_gen.schema import PLAIN
 from data_gen.shapes import shape
 
 # Attributes in the order they stand before the noun, and in the order they are tried.

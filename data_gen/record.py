@@ -12,6 +12,7 @@ import numpy as np
 
 from data_gen import scene as scenes
 from data_gen.plan import PairPlan
+from data_gen.schema import PLAIN
 from data_gen.truth import NO_BOX, Areas, Contrast, Difference, PixelBox, Spill, mask_box, occlusion
 
 DEPTHS = ("depth_a", "depth_b")
@@ -115,7 +116,7 @@ def describe_objects(scene: scenes.Scene, mask: np.ndarray, areas: Areas) -> lis
             "name": item.name,
             "shape": item.shape,
             "material": item.material,
-            "texture": "" if item.texture == scenes.PLAIN else item.texture,
+            "texture": "" if item.texture == PLAIN else item.texture,
             "color": item.color,
             "size": item.size,
             "bbox": normalize(mask_box(mask == item.id), scene.width, scene.height),

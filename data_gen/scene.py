@@ -1,7 +1,7 @@
 """What a scene is: plain data that says everything the renderer needs, to and from JSON.
 
 Units are Blender's: metres on the ground plane z = 0, degrees for angles, sRGB 0..255 for colours.
-docs/scene.md describes the JSON; schema.py checks it.
+docs/scene.md describes the JSON; schema.py has its version and checks it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,8 @@ import dataclasses
 import json
 from typing import Any
 
+from data_gen.schema import PLAIN, VERSION, check_scene, load_json
 from data_gen.shapes import shape
-
-# Version of the JSON, raised with every change after which an old scene means something else.
-VERSION = 2
-
-PLAIN = "plain"  # the texture of an object of one colour
 
 Vector = tuple[float, float, float]
 Color = tuple[int, int, int]
@@ -170,8 +166,6 @@ def object_from_dict(data: dict[str, Any]) -> Object:
 
 def from_dict(data: dict[str, Any]) -> Scene:
     """The scene written by `to_dict`. Raises schema.SceneError, naming the place, for anything else."""
-    from data_gen.schema import check_scene  # which knows these classes
-
     check_scene(data)
     lighting = data["lighting"]
     return Scene(
@@ -189,8 +183,6 @@ def from_dict(data: dict[str, Any]) -> Scene:
 
 def from_json(text: str) -> Scene:
     """The scene written by `to_json`. Raises schema.SceneError, naming the place, for anything else."""
-    from data_gen.schema import load_json
-
     return from_dict(load_json(text))
 
 

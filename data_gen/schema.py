@@ -12,10 +12,13 @@ from typing import Any
 
 import jsonschema
 
-from data_gen.scene import PLAIN, VERSION
 from data_gen.shapes import SHAPES
 
+# Version of the JSON, raised with every change after which an old scene means something else.
+VERSION = 2
+
 MATERIALS = ("rubber", "metal", "glass")
+PLAIN = "plain"  # the texture of an object of one colour
 TEXTURES = (
     *("checker", "stripes", "dots", "brick", "noise", "wood"),
     *("marble", "voronoi", "magic", "waves", "grid", "halves"),

@@ -19,8 +19,8 @@ from data_gen.changes import CHANGES, Change, unchanged
 from data_gen.layout import NoRoom, fitting_box, place
 from data_gen.plan import PairPlan, Rejected, Target
 from data_gen.presets import CLEVR_COLORS, RICH_COLORS, Preset
-from data_gen.scene import PLAIN, Object, Scene
-from data_gen.schema import SceneError
+from data_gen.scene import Object, Scene
+from data_gen.schema import PLAIN, SceneError
 from data_gen.shapes import SHAPES
 
 MAX_SCENES = 1_000_000

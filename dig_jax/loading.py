@@ -19,7 +19,7 @@ from dig_jax.data.mismatch import MismatchedPairs
 from dig_jax.data.noise import CountNoise
 from dig_jax.data.prompts import QUESTION
 from dig_jax.data.tokenizer import Tokenizer
-from dig_jax.models import attention
+from dig_jax.models import kernels
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -40,7 +40,7 @@ def abstract_model(
     settings = config.model
     dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
     head_dims = [architecture.vision.head_dim, architecture.text.head_dim]
-    kernel = attention.choose(settings.attention, mesh.devices.flat[0], dtype, head_dims)
+    kernel = kernels.choose(settings.attention, mesh.devices.flat[0], dtype, head_dims)
     model = nnx.eval_shape(
         lambda: Qwen3VL(
             architecture,

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs import base
 from dig_jax import curriculum, freeze, lora
 from dig_jax.grpo import GRPOConfig
-from dig_jax.models import attention
+from dig_jax.models import kernels
 from dig_jax.models.layers import REMAT
 from dig_jax.rewards.reward import RewardConfig
 
@@ -47,7 +47,7 @@ def _check_values(config: ConfigDict) -> None:
     _one_of(config.model, "dtype", DTYPES, "model.")
     _one_of(config.model, "param_dtype", DTYPES, "model.")
     _one_of(config.model, "remat", tuple(REMAT), "model.")
-    _one_of(config.model, "attention", attention.NAMES, "model.")
+    _one_of(config.model, "attention", kernels.NAMES, "model.")
     freeze.frozen_parts(config)
     _one_of(config.optimizer, "schedule", SCHEDULES, "optimizer.")
     reward_config(config)

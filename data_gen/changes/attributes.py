@@ -7,7 +7,8 @@ import dataclasses
 import random
 
 from data_gen.changes.registry import Kind, Object, Preset, Scene, other, register
-from data_gen.scene import PLAIN, texture_word
+from data_gen.scene import texture_word
+from data_gen.schema import PLAIN
 from data_gen.shapes import shape
 
 

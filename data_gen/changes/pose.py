@@ -10,7 +10,7 @@ import numpy as np
 
 from data_gen.changes.registry import Kind, Object, Preset, Scene, register
 from data_gen.geometry import project
-from data_gen.scene import PLAIN
+from data_gen.schema import PLAIN
 from data_gen.shapes import shape
 
 MIN_TURN = 60.0  # a shape that looks the same after less than this hardly shows that it turned

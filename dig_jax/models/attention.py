@@ -1,4 +1,4 @@
-"""Attention: the plain form, the three patterns the model needs, and the choice of a kernel for them.
+"""Attention: the three patterns the model needs, and the plain form of them.
 
 Shape letters: B prompts, G responses that share a prompt, P prompt length, R response length, N patches,
 T queries, S keys, H query heads, K key/value heads (H is a multiple of K), E head_dim.
@@ -38,8 +38,6 @@ RESPONSES = ("activation_batch", None, None, "activation_heads", None)  # [B,G,R
 SEGMENTS = ("activation_batch", None)
 LENGTHS = ("activation_batch",)
 
-NAMES = ("auto", "plain", "cudnn", "splash")
-
 
 class QKV(NamedTuple):
     """Queries, keys and values of the same tokens; query head h reads key/value head h // (H / K)."""
@@ -75,33 +73,6 @@ class Attention(Protocol):
           [B,P,H,E] and [B,G,R,H,E].
         """
         ...
-
-
-def choose(name: str, device: jax.Device, dtype: jnp.dtype, head_dims: Sequence[int]) -> Attention:
-    """The attention called `name` for models on `device`.
-
-    Args:
-      name: one of `NAMES`. "auto" takes the kernel of the platform where it serves: bfloat16 on TPUs (splash)
-        and on GPUs that have cuDNN's flash attention (Ampere and later); else the plain form.
-      device: one of those the model will run on, or will be compiled for.
-      dtype: of activations. head_dims: of all attention layers.
-
-    Raises:
-      ValueError: an unknown name, or a kernel that can not run there.
-    """
-    from dig_jax.models.cudnn_attention import CudnnAttention
-    from dig_jax.models.splash_attention import SplashAttention
-
-    if name not in NAMES:
-        raise ValueError(f"model.attention={name!r}: expected one of {', '.join(NAMES)}")
-    kernels: tuple[type[CudnnAttention] | type[SplashAttention], ...] = (CudnnAttention, SplashAttention)
-    for kernel in kernels:
-        obstacle = kernel.obstacle(device, dtype, head_dims)
-        if name == kernel.name and obstacle:
-            raise ValueError(f"model.attention={name!r} {obstacle}; use 'auto' or 'plain'")
-        if name in ("auto", kernel.name) and not obstacle:
-            return kernel()
-    return PlainAttention()
 
 
 @dataclasses.dataclass(frozen=True)

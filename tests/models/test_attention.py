@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dig_jax.models import attention
+from dig_jax.models import attention, kernels
 from dig_jax.models.attention import PLAIN, QKV, KeyValues
 from dig_jax.models.cudnn_attention import CudnnAttention
 from dig_jax.models.splash_attention import SplashAttention, TreeMask
@@ -130,9 +130,9 @@ def device(platform, compute_capability="9.0"):
     ],
 )
 def test_auto_takes_the_kernel_that_can_run(where, dtype, head_dims, expected):
-    chosen = attention.choose("auto", where, dtype, head_dims)
+    chosen = kernels.choose("auto", where, dtype, head_dims)
     assert type(chosen).__name__.lower() == f"{expected}attention"
-    assert chosen == attention.choose(expected, where, dtype, head_dims)
+    assert chosen == kernels.choose(expected, where, dtype, head_dims)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_auto_takes_the_kernel_that_can_run(where, dtype, head_dims, expected):
 )
 def test_a_kernel_that_can_not_run_is_refused(name, where, dtype, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        attention.choose(name, where, dtype, [64, 128])
+        kernels.choose(name, where, dtype, [64, 128])
 
 
 def test_cudnn_is_what_a_gpu_would_run(monkeypatch):
@@ -177,7 +177,7 @@ def test_splash_compiles_for_a_tpu_at_the_sizes_of_real_models(monkeypatch, visi
 
     topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
     where = jax.sharding.SingleDeviceSharding(topology.devices[0])
-    kernel = attention.choose("auto", topology.devices[0], jnp.bfloat16, [vision_head_dim, 128])
+    kernel = kernels.choose("auto", topology.devices[0], jnp.bfloat16, [vision_head_dim, 128])
 
     def qkv(*tokens, heads, kv_heads, head_dim):
         shape = lambda n: jax.ShapeDtypeStruct(  # noqa: E731
