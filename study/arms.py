@@ -69,7 +69,7 @@ ARMS: Mapping[str, Arm] = {
     "iou_only": Arm("reward: IoU only", {"*.reward": {"f1_weight": 0.0, "iou_weight": 1.0}}),
     "f1_only": Arm("reward: F1 only", {"*.reward": {"f1_weight": 1.0, "iou_weight": 0.0}}),
     "no_kl": Arm("no KL in any stage", {"*.grpo.kl_coef": 0.0}),
-    "kl": Arm("KL 0.1 in the mixed stage as well", {"*.grpo.kl_coef": 0.1}),
+    "kl": Arm("KL 0.1 in the mixed stage as well", {"mixed.grpo.kl_coef": 0.1}),
     "threshold_0": Arm("iou_threshold 0 in the reward", {"*.reward.iou_threshold": 0.0}),
     "iou_matched": Arm("IoU averaged over matched boxes", {"*.reward.iou_average": "matched"}),
     "no_identical": Arm("no identical pairs in training", {"mixed.data.num_differences": (1, 2, 3, 4)}),
