@@ -19,6 +19,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from absl import app, flags
@@ -88,8 +89,8 @@ def topology(name: str, num_slices: int) -> tuple[Chip, list[jax.Device]]:
     Raises:
         ValueError: there is no such kind of TPU, no such slice, or no libtpu.
     """
-    kind = name.partition(":")[0]
-    if kind not in CHIPS or ":" not in name:
+    kind, _, shape = name.partition(":")
+    if kind not in CHIPS or not shape:
         raise ValueError(
             f"--topology={name}: expected a kind of {', '.join(CHIPS)} and a shape, as in v5e:4x4"
         )
@@ -98,7 +99,9 @@ def topology(name: str, num_slices: int) -> tuple[Chip, list[jax.Device]]:
     # libtpu looks for the metadata of a TPU VM, and lets one process at a time use the chips, if it may.
     os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
     jax.config.update("jax_platforms", "cpu")
-    options = {"num_slices": num_slices} if num_slices > 1 else {}
+    options: dict[str, Any] = {"num_slices": num_slices} if num_slices > 1 else {}
+    if set(shape.split("x")) == {"1"}:  # libtpu assumes hosts of four chips, which these do not have
+        options["chips_per_host_bounds"] = [1, 1, 1]
     try:
         with quiet():
             found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)

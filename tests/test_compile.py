@@ -215,6 +215,11 @@ def test_a_wrong_flag_is_an_error_that_names_it(call, message):
         call()
 
 
+@needs_compiler
+def test_a_slice_may_be_one_chip():
+    assert [len(command.topology(name, 1)[1]) for name in ("v5e:1x1", "v5p:1x1x1", "v6e:2x2")] == [1, 1, 4]
+
+
 def test_a_stage_of_a_curriculum_is_compiled_with_its_own_settings():
     config = importlib.import_module("configs.curriculum").get_config()
     config.curriculum.stages.mixed["rollout"] = {"max_new_tokens": 4096}
