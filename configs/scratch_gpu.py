@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     config = scratch.get_config()
     config.model_path = "runs/scratch_gpu"
     config.model.dtype = "bfloat16"
+    config.model.remat = "full"  # a micro-batch of 64 prompts would keep 22 GiB for the backward pass
     config.data.eval = "data/scratch_gpu/mixed"
     config.data.eval_extra = ("single=data/scratch_gpu/single",)
     config.sft.answer_step = 10
