@@ -133,6 +133,14 @@ def get_config() -> ConfigDict:
     config.grpo.dynamic_sampling = (
         0  # extra rollouts allowed per step to replace groups of equal reward; 0 = off
     )
+    # Completions cut at rollout.max_new_tokens count in their group's mean and deviation, but their tokens
+    # are left out of the loss (DAPO's overlong filtering): docs/thinking.md.
+    config.grpo.mask_truncated = False
+    # DAPO's soft overlong punishment: within the last `buffer` tokens before rollout.max_new_tokens the
+    # reward falls linearly, by `penalty` at the end. In training alone: held-out rewards stay as they are.
+    config.grpo.overlong = ConfigDict()
+    config.grpo.overlong.buffer = 0  # tokens; 0 = off
+    config.grpo.overlong.penalty = 0.5  # half the range of the reward, as in DAPO
 
     config.sft = ConfigDict()
     config.sft.answer_step = 1  # answers are rounded to multiples of this, in 0..1000

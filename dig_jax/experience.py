@@ -16,7 +16,7 @@ from dig_jax.data.loader import PairLoader
 from dig_jax.models.qwen3_vl.inputs import Prompts, widen
 from dig_jax.policy import Experience
 from dig_jax.rewards.reward import mean_metrics
-from dig_jax.rollout.engine import sample_keys
+from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.sampler import Completions, Limits, Sampler
 
 Rows = tuple[Experience, np.ndarray]  # what was drawn for B pairs, and their ids
@@ -51,6 +51,8 @@ class Collector:
         self._group_size = config.rollout.group_size
         self._slice_prompts = config.batch.rollout_prompts
         self._attempts = 1 + config.grpo.dynamic_sampling
+        self._mask_truncated = config.grpo.mask_truncated
+        self._overlong = config.grpo.overlong
         self._key = jax.random.key(config.seed)
         rows = (config.rollout.rows or config.batch.rollout_prompts) // jax.process_count()
         self._num_slots = rows * (config.rollout.slots or self._group_size)
@@ -100,25 +102,42 @@ class Collector:
         group = self._group_size
         return sample_keys(self._key, index, (first + np.arange(prompts)[:, None]) * group + np.arange(group))
 
+    def _rewards(self, completions: Completions) -> np.ndarray:
+        """What completions are compared by, [B, G]: the reward of the answer, less what its length costs."""
+        rewards = completions.scores.reward.reshape(completions.rollout.finished.shape)
+        return rewards + self._length_penalty(completions.rollout) if self._overlong.buffer else rewards
+
+    def _length_penalty(self, rollout: Rollout) -> np.ndarray:
+        return grpo.overlong_penalty(
+            rollout.mask.sum(axis=-1),
+            max_new_tokens=self._limits.max_new_tokens,
+            buffer=self._overlong.buffer,
+            penalty=self._overlong.penalty,
+        )
+
     def _compare(self, prompts: Prompts, completions: Completions) -> Experience:
         rollout = completions.rollout
-        rewards = completions.scores.reward.reshape(rollout.finished.shape)
         advantages = grpo.group_advantages(
-            rewards, normalize_std=self._loss.normalize_std, eps=self._loss.advantage_eps
+            self._rewards(completions), normalize_std=self._loss.normalize_std, eps=self._loss.advantage_eps
         )
-        return Experience(prompts, rollout.tokens, rollout.mask, rollout.logprobs, np.asarray(advantages))
+        # As in TRL, a truncated completion stays in its group's mean and deviation: that the others did
+        # better is true. What it was cut off from is not known, so its own tokens teach nothing.
+        mask = rollout.mask * rollout.finished[..., None] if self._mask_truncated else rollout.mask
+        return Experience(prompts, rollout.tokens, mask, rollout.logprobs, np.asarray(advantages))
 
     def _figures(self, drawn: list[Completions]) -> tuple[dict[str, float], dict[str, float], int]:
         figures = []
         for completions in drawn:
             rollout, scores = completions.rollout, completions.scores
-            rewards = scores.reward.reshape(rollout.finished.shape)
+            rewards = self._rewards(completions)
             rollout_metrics = grpo.rollout_metrics(rewards, rollout.mask, rollout.finished)
             figures.append(
                 {f"reward/{name}": value for name, value in mean_metrics(scores).items()}
                 | {"reward/std_in_group": float(rewards.std(axis=1, ddof=1).mean())}
                 | {f"rollout/{name}": float(value) for name, value in rollout_metrics.items()}
             )
+            if self._overlong.buffer:
+                figures[-1]["reward/overlong"] = float(self._length_penalty(rollout).mean())
         metrics = {name: float(np.mean([part[name] for part in figures])) for name in figures[0]}
         tokens = sum(float(part.rollout.mask.sum()) for part in drawn)
         metrics |= {
@@ -133,7 +152,8 @@ class Collector:
 
 
 def _informative(experience: Experience) -> np.ndarray:
-    return np.any(experience.advantages != 0, axis=1)
+    """bool [B]: groups with a completion that has an advantage, and tokens in the loss to learn it by."""
+    return np.any((experience.advantages != 0) & np.any(experience.mask > 0, axis=-1), axis=-1)
 
 
 def _replace_uninformative(kept: Rows, fresh: Rows) -> Rows:

@@ -5,8 +5,8 @@ of the *whole* step, so that the sum over micro-batches of their losses, gradien
 of the full batch, however unequal the micro-batches are.
 
 Sources: GRPO (Shao et al. 2024, arXiv 2402.03300), Dr. GRPO (Liu et al. 2025, arXiv 2503.20783), GSPO (Zheng
-et al. 2025, arXiv 2507.18071), clip-higher and token mean (DAPO, Yu et al. 2025, arXiv 2503.14476), dual clip
-(Ye et al. 2020, arXiv 1912.09729); clamps and the default recipe as in EasyR1.
+et al. 2025, arXiv 2507.18071), clip-higher, token mean and overlong shaping (DAPO, Yu et al. 2025, arXiv
+2503.14476), dual clip (Ye et al. 2020, arXiv 1912.09729); clamps and the default recipe as in EasyR1.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 LOSSES = ("grpo", "dr_grpo", "gspo")
 KLS = ("k1", "k2", "k3")
@@ -134,6 +135,22 @@ def group_advantages(rewards: Array, *, normalize_std: bool, eps: float) -> jax.
     if normalize_std:
         advantages = advantages / (jnp.std(rewards, axis=-1, ddof=1, keepdims=True) + eps)
     return jnp.where(informative_groups(rewards)[:, None], advantages, 0.0)
+
+
+def overlong_penalty(lengths: Array, *, max_new_tokens: int, buffer: int, penalty: float) -> Array:
+    """What is added to the reward of completions that come close to the length limit: 0 to -penalty.
+
+    DAPO's soft overlong punishment (section 3.4), scaled by `penalty`: nothing up to `max_new_tokens` less
+    `buffer` tokens, then a linear fall to -penalty at `max_new_tokens`, where completions are truncated.
+
+    Args:
+      lengths: tokens of completions, of any shape.
+      max_new_tokens: the most there can be.
+      buffer: tokens over which it falls; at least 1.
+      penalty: at the end.
+    """
+    over = (np.asarray(lengths) - (max_new_tokens - buffer)) / buffer
+    return -penalty * np.clip(over, 0.0, 1.0)
 
 
 def kl_estimate(logprobs: jax.Array, ref_logprobs: jax.Array, kind: str) -> jax.Array:

@@ -20,6 +20,8 @@ logger = logging.getLogger("dig_jax")
 
 LONG_COMPILE_S = 1.0  # compiling for longer is worth a line: a bucket that was not met before
 
+MOSTLY = 0.5  # share of truncated completions above which there is a warning
+
 # Shown on the terminal, in this order, where a step has them.
 HEADLINES = (
     ("reward", "reward/reward"),
@@ -73,6 +75,7 @@ class RunLog:
         self._first_step = first_step
         self._started = time.monotonic()
         self._compiling = CompileClock()
+        self._warned = False  # that the last step's completions were mostly truncated
         self._writer = None
         if jax.process_index() == 0:
             self._writer = report.MetricsWriter(
@@ -102,7 +105,12 @@ class RunLog:
                 *(done, metrics["time/compile"]),
                 *(metrics["bucket/prompt_length"], metrics["bucket/num_patches"]),
             )
-        if done % self._every and done != total:
+        is_shown = done % self._every == 0 or done == total
+        warning = truncation_warning(f"step {done}", metrics.get("rollout/truncated", 0.0))
+        if warning and (is_shown or not self._warned):
+            logger.warning("%s", warning)
+        self._warned = bool(warning)
+        if not is_shown:
             return
         shown = [f"{name} {metrics[key]:.3g}" for name, key in HEADLINES if key in metrics]
         pace = (time.monotonic() - self._started) / (done - self._first_step)
@@ -156,6 +164,17 @@ class RunLog:
         report.write_report(self._workdir)
         report.print_before_after(self._workdir)
         print(f"report: {self._workdir / 'report.html'}   samples: {self._workdir / 'samples'}")
+
+
+def truncation_warning(what: str, share: float) -> str:
+    """What to say where `share` of the completions of `what` are truncated; "" unless they are the most."""
+    if share <= MOSTLY:
+        return ""
+    return (
+        f"{what}: {share:.0%} of the completions were cut at config.rollout.max_new_tokens, before their end,"
+        " so most of what was drawn has no answer. Raise it (python -m dig_jax.compile tells what fits);"
+        " docs/thinking.md says how to choose it, and what config.grpo.mask_truncated and overlong do"
+    )
 
 
 def _clock(seconds: float) -> str:

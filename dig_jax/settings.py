@@ -1,6 +1,7 @@
 """Checks a config before any work is done with it: its keys, its types, and the rules between its values."""
 
 import json
+import math
 import re
 from collections.abc import Collection
 from typing import Any
@@ -105,6 +106,7 @@ def _check_values(config: ConfigDict) -> None:
             raise ValueError(
                 f"config.rollout.temperature={config.rollout.temperature}: must be above 0 to sample"
             )
+        _overlong(config)
     if any(not isinstance(tokens, int) or tokens < 1 for tokens in config.batch.response_buckets):
         raise ValueError(
             f"config.batch.response_buckets={config.batch.response_buckets}: expected numbers of tokens, such"
@@ -141,7 +143,8 @@ def check_resume(config: ConfigDict, saved: epath.Path) -> list[str]:
     """
     if not saved.exists():
         return []
-    before = _flat(json.loads(saved.read_text()))
+    # A run that began before a setting existed did what the setting's default does.
+    before = _flat(json.loads(base.get_config().to_json())) | _flat(json.loads(saved.read_text()))
     now = _flat(json.loads(config.to_json()))
     free, stages = set(FREE_ON_RESUME), curriculum.stages(config)
     # A run may be lengthened, unless its learning rate is a function of its length.
@@ -187,7 +190,7 @@ def _divides(config: ConfigDict, name: str, mesh: str, shards: int) -> None:
 def grpo_config(config: ConfigDict) -> GRPOConfig:
     """The GRPO loss settings as a checked dataclass."""
     settings = config.grpo.to_dict()
-    for of_the_trainer in ("dynamic_sampling", "reanchor"):
+    for of_the_trainer in ("dynamic_sampling", "reanchor", "mask_truncated", "overlong"):
         settings.pop(of_the_trainer)
     settings["importance_cap"] = settings["importance_cap"] or None
     return GRPOConfig(**settings)
@@ -224,6 +227,20 @@ def _same_keys(config: ConfigDict, expected: ConfigDict, prefix: str) -> None:
     for key, value in expected.items():
         if isinstance(value, ConfigDict) and f"{prefix}.{key}" != "config.curriculum.stages":
             _same_keys(config[key], value, f"{prefix}.{key}")
+
+
+def _overlong(config: ConfigDict) -> None:
+    buffer, penalty = config.grpo.overlong.buffer, config.grpo.overlong.penalty
+    if not 0 <= buffer <= config.rollout.max_new_tokens:
+        raise ValueError(
+            f"config.grpo.overlong.buffer={buffer}: expected 0 (off) to config.rollout.max_new_tokens"
+            f"={config.rollout.max_new_tokens}"
+        )
+    if not (0 < penalty < math.inf):
+        raise ValueError(
+            f"config.grpo.overlong.penalty={penalty}: expected a finite number above 0; to turn it off, set"
+            " config.grpo.overlong.buffer=0"
+        )
 
 
 def _eval_sets(config: ConfigDict) -> None:

@@ -159,10 +159,14 @@ def test_dynamic_sampling_draws_again_until_groups_differ(
     inputs: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     # The untrained model earns 0 everywhere, so every attempt is used, and none of its groups is informative.
-    config = small_config(inputs, "grpo", num_steps=1, **{"grpo.dynamic_sampling": 2})
+    changes = {"grpo.dynamic_sampling": 2, "rollout.max_new_tokens": 1, "grpo.mask_truncated": True}
+    config = small_config(inputs, "grpo", num_steps=1, **changes)
     (metrics,) = lines(run(config, tmp_path / "run"), "metrics.jsonl")
     assert metrics["rollout/attempts"] == 3
     assert metrics["rollout/zero_std_groups"] == 1
+    # Nothing is left to learn from either: all completions are truncated, their tokens masked.
+    assert metrics["rollout/truncated"] == 1
+    assert metrics["grpo/loss"] == metrics["grpo/grad_norm"] == metrics["grpo/skipped_updates"] == 0
 
 
 def test_a_later_stage_starts_from_the_parameters_of_an_earlier_one(
