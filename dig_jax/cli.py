@@ -2,17 +2,17 @@
 
 import contextlib
 import importlib.util
-import json
 import logging
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from absl import logging as absl_logging
 from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import model_folder
+from dig_jax import model_folder, textfile
 
 
 @contextlib.contextmanager
@@ -26,6 +26,16 @@ def user_errors(show_traceback: bool = False) -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         wrong = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
         sys.exit(2 if isinstance(error, wrong) else 1)
+
+
+def expand_home(argv: Sequence[str], flag: str) -> list[str]:
+    """The arguments with the `~` of --FLAG=~/file expanded, for flags that a library reads."""
+    starts = (f"--{flag}=~", f"-{flag}=~")
+    return [
+        "=".join((name, os.path.expanduser(value))) if argument.startswith(starts) else argument
+        for argument in argv
+        for name, _, value in [argument.partition("=")]
+    ]
 
 
 def log_to_terminal() -> None:
@@ -42,13 +52,17 @@ def log_to_terminal() -> None:
 def config_of(model: epath.Path, config_file: str | None = None) -> ConfigDict:
     """The settings to run a model with: a config file, else those of its workdir, else configs/base.py."""
     if config_file:
-        spec = importlib.util.spec_from_file_location("dig_jax_config", config_file)
-        if spec is None or spec.loader is None or not epath.Path(config_file).exists():
+        file = os.path.expanduser(config_file)
+        spec = importlib.util.spec_from_file_location("dig_jax_config", file)
+        if spec is None or spec.loader is None or not os.path.isfile(file):
             raise FileNotFoundError(f"--config={config_file}: no such Python file")
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except SyntaxError as error:  # also a file that is not UTF-8
+            raise ValueError(f"--config={config_file}: {error}") from error
         return module.get_config()
     config = base.get_config()
     if model_folder.is_workdir(model):
-        config.update(json.loads((model / "config.json").read_text()))
+        config.update(textfile.read_json(model / "config.json"))
     return config

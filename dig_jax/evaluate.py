@@ -12,14 +12,13 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from etils import epath
 from flax import nnx
 
 from dig_jax import cli, loading, model_folder, parallel, settings
 from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import load_tokenizer
-from dig_jax.folder import write_json
+from dig_jax.folder import writable_file, write_json
 from dig_jax.rewards.reward import METRICS, Scores
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.rollout.programs import rollout_programs
@@ -156,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", help="JSON file for the figures and every greedy answer")
     args = parser.parse_args(argv)
     with cli.user_errors():
+        out = writable_file(args.out, "--out") if args.out else None  # before the time that all else takes
         model = model_folder.find_model(args.model)
         config = cli.config_of(model, args.config)
         config.data.train, config.data.eval_split = (args.data,), args.split
@@ -177,13 +177,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows=config.rollout.rows,
             seed=config.seed,
         )
-        if args.out:
+    print(json.dumps(result.metrics), flush=True)  # whatever becomes of the file
+    if out is not None:
+        with cli.user_errors():
             answers = [
                 {"id": answer.pair.id, "text": answer.text, "boxes": answer.boxes.tolist(), **answer.terms}
                 for answer in result.answers
             ]
-            write_json(epath.Path(args.out), {"metrics": result.metrics, "answers": answers})
-    print(json.dumps(result.metrics))
+            write_json(out, {"metrics": result.metrics, "answers": answers})
 
 
 if __name__ == "__main__":

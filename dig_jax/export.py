@@ -10,7 +10,6 @@ host holds one tensor at a time.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +19,8 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax import cli, distributed, loading, model_folder, parallel
-from dig_jax.folder import check_free, to_path, write_json
+from dig_jax import cli, distributed, loading, model_folder, parallel, textfile
+from dig_jax.folder import check_free, to_path, writable_folder, write_json
 from dig_jax.models.qwen3_vl import hf
 
 
@@ -52,6 +51,8 @@ def export(
     if not model_folder.is_workdir(workdir):
         raise FileNotFoundError(f"--workdir={workdir} is not the workdir of a run with a checkpoint")
     check_free(out)  # before the time that loading takes
+    if jax.process_index() == 0:
+        writable_folder(out, "--out")
     config = cli.config_of(workdir)
     _, params = loading.load_params(config, workdir, workdir, mesh, step=step)
     source = model_folder.hf_files(workdir)
@@ -61,7 +62,7 @@ def export(
         )
         if folder is not None:
             model_folder.copy_model_files(source, folder)
-            settings = _with_dtype(json.loads((source / "config.json").read_text()), written_dtype)
+            settings = _with_dtype(textfile.read_json(source / "config.json"), written_dtype)
             write_json(folder / "config.json", settings)
 
 

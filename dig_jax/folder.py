@@ -2,9 +2,11 @@
 
 import contextlib
 import fcntl
+import fnmatch
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -43,13 +45,14 @@ def whole_folder(out: epath.Path) -> Iterator[epath.Path]:
             raise
 
 
-def to_path(name: str) -> epath.Path:
-    """The path that a user gave, `~` and buckets included.
+def to_path(name: epath.PathLike) -> epath.Path:
+    """The path that a user gave, in a flag or a setting, `~` and buckets included.
 
     Raises:
       ValueError: it is in a bucket, and what reads that is not installed.
     """
-    path = epath.Path(name).expanduser()  # shells leave the ~ of --model=~/folder to us
+    # Shells leave the ~ of --model=~/folder to us. One that names no home folder stays as it is.
+    path = epath.Path(os.path.expanduser(os.fspath(name)))
     try:
         path.exists()
     except ImportError as error:
@@ -62,6 +65,15 @@ def is_local(path: epath.Path) -> bool:
     return "://" not in str(path)
 
 
+def matching(folder: epath.Path, *patterns: str) -> list[epath.Path]:
+    """What `folder` holds under names that match one of the patterns, sorted.
+
+    Unlike `folder.glob` it takes the brackets and stars in the folder's own path for what they are.
+    """
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in files if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns))
+
+
 @contextlib.contextmanager
 def local_copy(folder: epath.Path, patterns: Sequence[str]) -> Iterator[epath.Path]:
     """`folder`, or for one in a bucket a temporary folder with its files that match `patterns`.
@@ -72,10 +84,41 @@ def local_copy(folder: epath.Path, patterns: Sequence[str]) -> Iterator[epath.Pa
         yield folder
         return
     with tempfile.TemporaryDirectory() as temporary:
-        for pattern in patterns:
-            for path in folder.glob(pattern):
-                (folder / path.name).copy(epath.Path(temporary) / path.name)
+        for path in matching(folder, *patterns):
+            (folder / path.name).copy(epath.Path(temporary) / path.name)
         yield epath.Path(temporary)
+
+
+def writable_file(name: epath.PathLike, flag: str) -> epath.Path:
+    """The path of a file to be written later, with its folder made: to be asked before the work is done.
+
+    Args:
+      name: as the user gave it.
+      flag: what the user gave it as, for the error: "--out".
+
+    Raises:
+      ValueError: it is a folder, or nothing can be written there.
+    """
+    path = to_path(name)
+    if path.is_dir():
+        raise ValueError(f"{flag}={name} is a folder: name a file in it")
+    _try_to_write(path.parent, f"{flag}={name}")
+    return path
+
+
+def writable_folder(out: epath.Path, flag: str) -> None:
+    """Makes the folder that `out` is to be made in; raises ValueError where nothing can be written there."""
+    _try_to_write(out.parent, f"{flag}={out}")
+
+
+def _try_to_write(folder: epath.Path, what: str) -> None:
+    probe = folder / f".{uuid.uuid4().hex}.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"{what}: nothing can be written in {folder} ({error.strerror or error})") from error
 
 
 def write_json(path: epath.Path, value: Any) -> None:

@@ -1,9 +1,10 @@
 """Answers a prompt about images: `python -m dig_jax.generate --model=DIR --image=A --image=B --prompt=TEXT`.
 
 The model is a Hugging Face folder or a training workdir. Any number of images are shown in the order given,
-before the text; none is fine too. On a terminal the answer appears while it is decoded. `--json` prints one
-line `{"tokens": [...], "logprobs": [...], "text": "..."}` with the log-probs of the untempered model, the end
-token included.
+before the text; none is fine too. Photos are shown upright and shrunk to what the model looks at; what a
+transparent, 16-bit or CMYK image loses on its way to RGB is told on stderr. On a terminal the answer appears
+while it is decoded. `--json` prints one line `{"tokens": [...], "logprobs": [...], "text": "..."}` with the
+log-probs of the untempered model, the end token included.
 
 The default is greedy: the tokens of `transformers.generate(do_sample=False)`, except that image, padding and
 other special tokens are never drawn. `--sampling=model` samples as the model's makers recommend. A Thinking
@@ -29,7 +30,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax import cli, loading, model_folder, parallel
+from dig_jax import cli, loading, model_folder, parallel, textfile
 from dig_jax.data.buckets import round_up_coarsely
 from dig_jax.data.images import ImageConfig, load_image, preprocess
 from dig_jax.data.prompts import QUESTION, prompt_ids
@@ -176,10 +177,7 @@ def model_sampling(files: epath.Path, opens_thinking: bool) -> dict[str, float]:
     path = files / "generation_config.json"
     if not path.exists():
         return published
-    try:
-        settings = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    settings = textfile.read_json(path)
     if not settings.get("do_sample"):
         return published
     for key, neutral in _NEUTRAL.items():
@@ -207,6 +205,17 @@ def _sampling(args: argparse.Namespace, files: epath.Path, tokenizer: Tokenizer)
         )
     except ValueError as error:  # "sampling.top_p is 3": here that is a flag
         raise ValueError(str(error).replace("sampling.", "--", 1)) from error
+
+
+def _read_images(paths: Sequence[str], config: ImageConfig) -> list[np.ndarray]:
+    """The images, shrunk as the model will see them; an error says which --image it is about."""
+    images = []
+    for number, path in enumerate(paths, start=1):
+        try:
+            images.append(load_image(path, fit=config))
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"--image={path} (number {number} of {len(paths)}): {error}") from error
+    return images
 
 
 def _settings(model: epath.Path, dtype: str | None) -> ConfigDict:
@@ -282,13 +291,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         architecture = hf.load_config(files)
         tokenizer = load_tokenizer(files)
         sampling = _sampling(args, files, tokenizer)
-        images = [load_image(path) for path in args.image]
+        image_config = loading.image_config(config, files)
+        images = _read_images(args.image, image_config)
         if args.prompt is None and len(images) != 2:
             raise ValueError(
                 f"--prompt is missing: the default question is about two images, not {len(images)}"
             )
         text = QUESTION if args.prompt is None else args.prompt
-        prompts = build_prompt(architecture, tokenizer, images, text, loading.image_config(config, files))
+        prompts = build_prompt(architecture, tokenizer, images, text, image_config)
         max_new_tokens = _max_new_tokens(args, prompts, architecture)
         mesh = _mesh(args.devices)
         model = nnx.merge(*loading.load_params(config, folder, folder, mesh)).in_compute_dtype()

@@ -37,9 +37,9 @@ def main(argv: list[str]) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; ends the program with code 2 where a flag, setting or config file is wrong."""
     try:
-        rest = flags.FLAGS(argv)[1:]
+        rest = flags.FLAGS(cli.expand_home(argv, "config"))[1:]
         flags.FLAGS.config.keys()  # a config file that could not be loaded complains on use only
-    except (flags.Error, AttributeError, KeyError, OSError) as error:
+    except (flags.Error, AttributeError, KeyError, OSError, SyntaxError) as error:
         unknown = isinstance(error, (KeyError, AttributeError))
         what = "no such setting, or none that this stage changes in the config file: " if unknown else ""
         print(f"error: {what}{error}", file=sys.stderr)

@@ -54,7 +54,7 @@ def find_model(path: str) -> epath.Path:
             raise FileNotFoundError(f"{path} is neither a Hugging Face folder nor a finished workdir. {how}")
         return folder
     parts = path.split("/")
-    if len(parts) != 2 or not all(parts) or path.startswith("."):
+    if len(parts) != 2 or not all(parts) or path.startswith((".", "~")):
         raise FileNotFoundError(f"model folder {path} does not exist. {how}")
     return _from_hub(path, how)
 

@@ -4,6 +4,10 @@ A predictions file has one `{"id": ..., "text": ...}` per line: the id of a pair
 to it; a pair may have several answers. The result has one JSON line per answer (reward terms, parse reason,
 boxes) and a last line `{"summary": {...}}` with the means and the share of every parse reason. With `--out`
 it goes to that file, and the terminal gets the summary line alone.
+
+A thought that was cut off before `</think>` is no answer and earns nothing. Whether the model thinks is told
+by `--thinking` or by the chat template of `--model`; without either it is guessed from the texts, and where
+the guess decides how answers are scored, a warning says so and how many they are.
 """
 
 import argparse
@@ -18,10 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 from configs import base
-from dig_jax import cli, settings
+from dig_jax import cli, model_folder, settings, textfile
 from dig_jax.data.records import PairSource, open_pairs
-from dig_jax.rewards.answer import THINK_END
+from dig_jax.data.tokenizer import load_tokenizer
+from dig_jax.folder import to_path, writable_file
+from dig_jax.rewards.answer import THINK_END, TRUNCATED, VALID
 from dig_jax.rewards.reward import METRICS, RewardConfig, Scores, mean_metrics, score_texts
+
+THINK_START = "<think>"  # in a text only where the chat template does not open the thought itself
 
 Prediction = tuple[str, str]  # id of the pair, raw text of the answer
 
@@ -31,19 +39,66 @@ def read_predictions(path: epath.PathLike) -> list[Prediction]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a line is not an object with the strings `id` and `text`, or there are no lines.
+      ValueError: a line is not UTF-8, or no object with the strings `id` and `text`; or there are no lines.
     """
-    path = epath.Path(path)
+    path = to_path(path)
     if not path.exists():
         raise FileNotFoundError(f"no predictions at {path}: there is no such file")
+    if path.is_dir():
+        raise ValueError(f"--predictions={path} is a folder: name a file in it")
     predictions = []
     # Split at "\n" alone: `splitlines` would also cut at separators inside a string, such as U+2028.
-    for number, line in enumerate(path.read_bytes().decode("utf-8").split("\n"), start=1):
+    for number, line in enumerate(textfile.read_text(path).split("\n"), start=1):
         if line.strip():
             predictions.append(_read_line(line, f"{path}, line {number}"))
     if not predictions:
         raise ValueError(f"{path} holds no predictions")
     return predictions
+
+
+def decide_thinking(flag: str, model: str | None, predictions: Sequence[Prediction]) -> bool:
+    """Whether answers follow `</think>`, so that a text without it was cut off.
+
+    Args:
+      flag: "yes", "no" or "auto", of --thinking.
+      model: the folder or workdir whose chat template decides for "auto"; None where none was named.
+      predictions: with neither, a thought in any of the texts means yes: a guess, see `what_was_assumed`.
+
+    Raises:
+      ValueError, FileNotFoundError: the model has no tokenizer that can be read.
+    """
+    if flag != "auto":
+        return flag == "yes"
+    if model is not None:
+        files = model_folder.hf_files(model_folder.find_model(model))
+        return load_tokenizer(files).opens_thinking
+    return any(_shows_thought(text) for _, text in predictions)
+
+
+def what_was_assumed(predictions: Sequence[Prediction], scores: Scores, thinking: bool) -> str:
+    """A warning about answers that would be scored otherwise had `--thinking=auto` guessed otherwise, or "".
+
+    Without `</think>` a text that is one list of boxes and nothing else is an answer; any other may be a
+    thought that was cut off.
+    """
+    count = len(predictions)
+    if thinking:
+        shown = sum(_shows_thought(text) for _, text in predictions)
+        touched = scores.reasons.count(TRUNCATED)
+        what = f"thinks, as {shown} of {count} answers do: the {touched} without {THINK_END} were"
+        what += " taken for cut off and earn nothing"
+    else:
+        touched = count - scores.reasons.count(VALID)
+        what = f"does not think, as no answer has {THINK_END}: {touched} of {count} are more or less than a"
+        what += (
+            " plain list of boxes, and were scored by the boxes in them; thoughts cut off must earn nothing"
+        )
+    advice = "to be sure, say --thinking=yes or no, or name the model with --model=DIR"
+    return f"--thinking=auto assumed a model that {what}; {advice}" if touched else ""
+
+
+def _shows_thought(text: str) -> bool:
+    return THINK_END in text or text.lstrip().startswith(THINK_START)
 
 
 def score_predictions(
@@ -92,16 +147,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--thinking",
         choices=("auto", "yes", "no"),
         default="auto",
-        help="whether answers follow </think> (a text without it was cut off); auto: yes if any text has it",
+        help="whether answers follow </think> (a text without it was cut off and earns nothing); auto: as"
+        " --model says, else yes if any text has a thought, with a warning that counts what is assumed",
+    )
+    parser.add_argument(
+        "--model", help="Hugging Face folder or workdir that answered: its chat template tells if it thinks"
     )
     args = parser.parse_args(argv)
+    if args.model and args.thinking != "auto":
+        parser.error("--model and --thinking both say whether the model thinks: leave one out")
     with cli.user_errors():
+        out = writable_file(args.out, "--out") if args.out else None
         config = cli.config_of(epath.Path(args.config), args.config) if args.config else base.get_config()
         predictions = read_predictions(args.predictions)
         pairs = open_pairs(args.data, args.split)
-        thinking = args.thinking == "yes"
-        if args.thinking == "auto":
-            thinking = any(THINK_END in text for _, text in predictions)
+        thinking = decide_thinking(args.thinking, args.model, predictions)
         scores = score_predictions(
             predictions, pairs, thinking=thinking, config=settings.reward_config(config)
         )
@@ -110,18 +170,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             "num_pairs": len(pairs),
             "num_pairs_without_answer": len(pairs) - len({id for id, _ in predictions}),
         }
-        summary = counts | mean_metrics(scores)
+        summary = counts | {"thinking": thinking} | mean_metrics(scores)
         lines = [*records(predictions, scores), {"summary": summary}]
-        if args.out:
-            epath.Path(args.out).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for line in lines[-1:] if args.out else lines:
-        print(json.dumps(line))
+    for line in lines if out is None else lines[-1:]:
+        print(json.dumps(line), flush=True)  # whatever becomes of the file
     _print_table(summary)
+    guessed = args.thinking == "auto" and not args.model
+    if guessed and (warning := what_was_assumed(predictions, scores, thinking)):
+        print(f"warning: {warning}", file=sys.stderr)
+    if out is not None:
+        with cli.user_errors():
+            out.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _read_line(line: str, place: str) -> Prediction:
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_int=float)  # of any number of digits; none is used
     except (ValueError, RecursionError):
         record = None
     if isinstance(record, dict):

@@ -19,7 +19,7 @@ from flax import nnx
 
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.prompts import COORDINATE_MAX
-from dig_jax.folder import check_free, whole_folder
+from dig_jax.folder import check_free, to_path, whole_folder, writable_folder
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, TextConfig, VisionConfig
 from dig_jax.models.qwen3_vl.hf import save_model
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -133,8 +133,9 @@ def make_scratch_folder(out: epath.PathLike, config: ScratchConfig) -> Qwen3VLCo
       ValueError: sizes that do not fit each other.
       FileExistsError: `out` has something in it.
     """
-    out = epath.Path(out)
+    out = to_path(out)
     check_free(out)
+    writable_folder(out, "--out")
     hf = _make_tokenizer(config)
     ids = hf.get_vocab()
     model_config = _model_config(config, ids)

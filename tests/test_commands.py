@@ -9,6 +9,8 @@ from dig_jax import evaluate, export, score
 from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from tests.data.drawn_pairs import draw_pair, write_pairs
 
+ROOT = pathlib.Path(__file__).parents[1]
+
 
 def test_evaluate_scores_a_folder_and_score_agrees_on_its_answers(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
@@ -26,7 +28,7 @@ def test_evaluate_scores_a_folder_and_score_agrees_on_its_answers(
         "    config.rollout.max_new_tokens = 8\n"
         "    return config\n"
     )
-    out = tmp_path / "figures.json"
+    out = tmp_path / "new" / "folder" / "figures.json"
     flags = [f"--model={tmp_path / 'model'}", f"--data={tmp_path / 'pairs'}", f"--config={config}"]
     evaluate.main([*flags, "--group_size=2", f"--out={out}"])
     printed = json.loads(capsys.readouterr().out)
@@ -42,10 +44,30 @@ def test_evaluate_scores_a_folder_and_score_agrees_on_its_answers(
     assert summary["reward"] == pytest.approx(printed["reward_greedy"])
 
 
+def test_evaluate_prints_its_figures_whatever_becomes_of_the_file(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = ROOT / "assets" / "sample_pairs"
+    flags = [f"--model={ROOT / 'assets' / 'quickstart_warmup'}", f"--data={pairs}", "--num_pairs=1"]
+    flags += [f"--config={ROOT / 'configs' / 'quickstart.py'}", "--group_size=0"]
+
+    def full(path: pathlib.Path, value: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(evaluate, "write_json", full)
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: evaluate.Evaluation({"f1": 0.5}, []))
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main([*flags, f"--out={tmp_path / 'r.json'}"])
+    out, err = capsys.readouterr()
+    assert ended.value.code == 1
+    assert json.loads(out) == {"f1": 0.5} and "No space left" in err
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
     [
         (evaluate.main, ["--model=nowhere", "--data=nowhere"], "hf download"),
+        (evaluate.main, ["--model=nowhere", "--data=nowhere", "--out=/dev/null/a.json"], "--out=/dev/null/"),
         (export.main, ["--workdir=nowhere", "--out=out"], "not the workdir of a run"),
     ],
 )

@@ -328,6 +328,29 @@ def test_a_file_or_folder_that_is_no_image_is_named(
     assert f"{tmp_path}: cannot be read" in refusal(capsys, flags(tiny_qwen3vl, [str(tmp_path)]))
 
 
+def test_an_error_says_which_of_the_images_it_is_about(
+    tiny_qwen3vl: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    good, wide = tmp_path / "good.png", tmp_path / "wide.png"
+    Image.new("RGB", (64, 64)).save(good)
+    Image.new("RGB", (201, 1)).save(wide)
+    error = refusal(capsys, flags(tiny_qwen3vl, [str(good), str(wide)]))
+    assert f"--image={wide} (number 2 of 2): " in error and "201x1 pixels" in error
+
+
+def test_images_and_model_are_found_in_the_home_folder(
+    tiny_qwen3vl: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").symlink_to(tiny_qwen3vl)
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    error = refusal(capsys, ["--model=~/model", "--image=~/a.png"])  # got as far as the question
+    assert "--prompt is missing" in error
+
+
 def test_a_missing_model_says_how_to_get_one(capsys: pytest.CaptureFixture) -> None:
     assert "hf download" in refusal(capsys, ["--model=nowhere", "--prompt=Hello"])
 
@@ -336,7 +359,7 @@ def test_a_missing_model_says_how_to_get_one(capsys: pytest.CaptureFixture) -> N
     ("file", "change", "message"),
     [
         ("config.json", {"model_type": "qwen2_5_vl"}, "qwen2_5_vl"),
-        ("config.json", "{broken", "config.json: "),
+        ("config.json", "{broken", "config.json is not JSON"),
         ("processor_config.json", "{broken", "processor_config.json is not JSON"),
         ("tokenizer.json", "{broken", "its tokenizer cannot be loaded"),
         ("generation_config.json", "{broken", "generation_config.json is not JSON"),

@@ -11,18 +11,26 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from etils import epath
 from PIL import Image
 
-# A decoded image larger than this is refused before its pixels are allocated: a PNG of a few kilobytes can
-# claim gigapixels. It is Qwen3-VL's own upper limit (`size.longest_edge`), which it never looks beyond.
-MAX_IMAGE_PIXELS = 16_777_216
+from dig_jax import textfile
+from dig_jax.data import rgb
+from dig_jax.folder import to_path
+
+# A larger image is refused before its pixels are allocated: a PNG of a few kilobytes can claim gigapixels.
+# It is where PIL, and so transformers, gives up too. Photos of 24 to 150 million pixels are read and shrunk
+# to what the model looks at; the largest takes 0.7 GB meanwhile (PIL keeps 4 bytes per pixel).
+MAX_IMAGE_PIXELS = 178_956_970
+
+logger = logging.getLogger("dig_jax")
 
 _PREPROCESSOR = "preprocessor_config.json"  # what hub repositories hold
 _PROCESSOR = "processor_config.json"  # what transformers 5 saves: the same settings under "image_processor"
@@ -88,11 +96,7 @@ class ImageConfig:
             (folder / _PROCESSOR, lambda config: config.get("image_processor", {})),
         ):
             if path.exists():
-                try:
-                    settings = read(json.loads(path.read_text()))
-                except ValueError as error:
-                    raise ValueError(f"{path} is not JSON: {error}") from error
-                return _from_json(settings, path)
+                return _from_json(read(textfile.read_json(path)), path)
         raise FileNotFoundError(
             f"{folder} has no {_PREPROCESSOR} and no {_PROCESSOR}; "
             "a Hugging Face folder of a vision model has one of them."
@@ -221,56 +225,92 @@ def preprocess(image: np.ndarray, config: ImageConfig) -> tuple[np.ndarray, tupl
     return frames.reshape(h * w, config.patch_dim), (h, w)
 
 
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Decodes an image file to uint8 RGB [H, W, 3].
+def decode_image(
+    data: bytes,
+    name: str,
+    *,
+    fit: ImageConfig | None = None,
+    warn: Callable[[str], None] = logger.warning,
+) -> np.ndarray:
+    """Decodes an image file to uint8 RGB [H, W, 3], upright and on white as transformers does.
 
     Args:
       data: the bytes of a PNG, JPEG or other file that PIL reads.
       name: what to call the image in an error.
+      fit: shrinks an image that `preprocess` with these settings would shrink, in the same way, so that large
+        photos do not stay in memory.
+      warn: told, with the name, how many pixels lost something: transparent, more than 8 bits, CMYK.
 
     Raises:
-      ValueError: not an image, damaged, or of more than MAX_IMAGE_PIXELS (known before any pixel is decoded).
+      ValueError: not an image, damaged, or of more than MAX_IMAGE_PIXELS (known before any pixel is decoded);
+        with `fit` also a shape that no Qwen3-VL accepts.
     """
     height, width = image_size(data, name)
-    if width * height > MAX_IMAGE_PIXELS:
-        raise ValueError(
-            f"{name}: {width}x{height} pixels is more than the limit of {MAX_IMAGE_PIXELS} pixels."
-        )
-    with _readable(name), Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+    size = (height, width) if fit is None else _fitted(height, width, fit, name)
+    with _opened(data, name) as opened:
+        opened.load()
+        image, note = rgb.to_rgb(rgb.upright(opened, data))
+        if size != (height, width):
+            image = image.resize(size[::-1], Image.Resampling.BICUBIC)
+        pixels = np.asarray(image)
+    if note:
+        warn(f"{name}: {note}")
+    return pixels
 
 
 def image_size(data: bytes, name: str) -> tuple[int, int]:
-    """(height, width) in pixels from the header of an image file; raises ValueError as `decode_image`."""
-    with _readable(name), warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `decode_image` has a stricter limit
-        with Image.open(io.BytesIO(data)) as image:
-            return image.height, image.width
+    """(height, width) in pixels, upright, from the header of an image file; raises as `decode_image`."""
+    with _opened(data, name) as image:
+        if image.width * image.height > MAX_IMAGE_PIXELS:
+            raise _TooLarge(
+                f"{name}: {image.width}x{image.height} pixels is more than the limit of {MAX_IMAGE_PIXELS}"
+                " pixels; shrink it."
+            )
+        return rgb.upright_size(image, data)
+
+
+def _fitted(height: int, width: int, config: ImageConfig, name: str) -> tuple[int, int]:
+    """The size to shrink to, as `preprocess` does, if it then leaves the result alone; else the same."""
+    try:
+        size = smart_resize(height, width, config)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    smaller = size[0] <= height and size[1] <= width
+    return size if smaller and smart_resize(*size, config) == size else (height, width)
+
+
+class _TooLarge(ValueError):
+    """An image of more pixels than are decoded."""
 
 
 @contextlib.contextmanager
-def _readable(name: str) -> Iterator[None]:
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """The image, not yet decoded; what PIL raises for damaged bytes, here and in the block, names it."""
     try:
-        yield
-    except (
-        OSError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:  # SyntaxError: PIL on a broken PNG chunk
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `image_size` has its own limit
+            image = Image.open(io.BytesIO(data))
+        with image:
+            yield image
+    except (_TooLarge, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise _TooLarge(f"{name}: too many pixels to decode ({error}); shrink it.") from None
+    except Exception as error:  # PIL's readers raise OSError, SyntaxError, ValueError, struct.error, ...
         raise ValueError(f"{name}: not a readable image ({error}).") from error
 
 
-def load_image(path: epath.PathLike) -> np.ndarray:
-    """Reads an image file to uint8 RGB [H, W, 3].
+def load_image(path: epath.PathLike, *, fit: ImageConfig | None = None) -> np.ndarray:
+    """Reads an image file to uint8 RGB [H, W, 3]; `fit` as in `decode_image`.
 
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: it cannot be read, or as `decode_image`.
     """
     try:
-        data = epath.Path(path).read_bytes()
+        data = to_path(path).read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such image file") from None
     except OSError as error:  # a folder, no permission
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode_image(data, str(path))
+    return decode_image(data, str(path), fit=fit)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from dig_jax.data import images
+from dig_jax.folder import to_path
+
+logger = logging.getLogger("dig_jax")
 
 _TEXTS = ("kinds", "descriptions")
 _BOXES = ("bboxes", "bboxes_a", "bboxes_b")
@@ -67,6 +71,7 @@ class PairSource:
         self._count = tfds.features.FeaturesDict(
             {key: builder.info.features[key] for key in ["num_differences"]}
         )
+        self._warned = False
         # PNG bytes are left to us: their size is checked before they are decoded.
         self._decoders = dict.fromkeys(_IMAGES, tfds.decode.SkipDecoding())
 
@@ -87,7 +92,9 @@ class PairSource:
     def _read(self, index: int) -> Pair:
         record = self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
         id = record["id"].decode()
-        image_a, image_b = (images.decode_image(record[key], f"{self.name}, {id}, {key}") for key in _IMAGES)
+        image_a, image_b = (
+            images.decode_image(record[key], f"{self.name}, {id}, {key}", warn=self._warn) for key in _IMAGES
+        )
         if image_a.shape != image_b.shape:
             raise ValueError(
                 f"{self.name}, {id}: the images differ in size, {image_a.shape} and {image_b.shape}."
@@ -95,6 +102,12 @@ class PairSource:
         boxes, boxes_a, boxes_b = (np.asarray(record[key], np.float32).reshape(-1, 4) for key in _BOXES)
         kinds, descriptions = (tuple(text.decode() for text in record[key]) for key in _TEXTS)
         return Pair(id, image_a, image_b, boxes, boxes_a, boxes_b, kinds, descriptions)
+
+    def _warn(self, note: str) -> None:
+        """Tells once per split what becomes of its images: the others are made the same way, every epoch."""
+        if not self._warned:
+            self._warned = True
+            logger.warning("%s (the first such image of this split; others are not named)", note)
 
     def image_sizes(self) -> np.ndarray:
         """int [len, 2]: (height, width) in pixels of every pair; zeros where it cannot be read.
@@ -142,7 +155,7 @@ def open_pairs(folder: epath.PathLike, split: str) -> PairSource:
     """
     import tensorflow_datasets as tfds  # 0.7 s: on use, not on import
 
-    builder = tfds.builder_from_directory(str(_dataset_folder(epath.Path(folder))))
+    builder = tfds.builder_from_directory(str(_dataset_folder(to_path(folder))))
     name = split.split("[")[0]
     if name not in builder.info.splits:
         raise ValueError(f"{folder} has no split {name!r}; it has {', '.join(sorted(builder.info.splits))}.")
@@ -157,14 +170,25 @@ def _dataset_folder(folder: epath.Path) -> epath.Path:
             f"no dataset at {folder}: there is no such folder. Render one with `python -m data_gen"
             f" --preset=NAME --num_pairs=N --out={folder}`; a config file's first lines give its command."
         )
-    for pattern in ("dataset_info.json", "*/dataset_info.json", "*/*/dataset_info.json"):
-        found = sorted(path.parent for path in folder.glob(pattern))
-        if len(found) > 1:
-            raise ValueError(
-                f"{folder} holds several datasets, name one of them: {', '.join(map(str, found))}."
-            )
-        if found:
-            return found[0]
+    found = _folders_with(folder, "dataset_info.json", levels=2)
+    if len(found) > 1:
+        raise ValueError(f"{folder} holds several datasets, name one of them: {', '.join(map(str, found))}.")
+    if found:
+        return found[0]
     raise FileNotFoundError(
         f"{folder} holds no TFDS dataset (no dataset_info.json in it, or up to two levels below)."
     )
+
+
+def _folders_with(folder: epath.Path, name: str, levels: int) -> list[epath.Path]:
+    """The folders that hold a file `name`: `folder`, else the first level below it, of so many, that has any.
+
+    No `glob`: it would take the brackets of a path like runs[1]/data for a pattern.
+    """
+    level = [folder] if folder.is_dir() else []
+    for _ in range(levels + 1):
+        found = sorted(path for path in level if (path / name).exists())
+        if found:
+            return found
+        level = [inner for path in level for inner in path.iterdir() if inner.is_dir()]
+    return []

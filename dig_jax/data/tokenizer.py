@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
+from dig_jax import textfile
 from dig_jax.folder import local_copy
 
 END_OF_TURN = "<|im_end|>"
@@ -112,7 +112,7 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
         raise ValueError(f"{path}: its tokenizer cannot be loaded ({error})") from error
     legacy = path / "chat_template.json"  # where hub repositories keep the template with images
     if legacy.exists() and not (path / "chat_template.jinja").exists():
-        hf.chat_template = json.loads(legacy.read_text())["chat_template"]
+        hf.chat_template = textfile.read_json(legacy)["chat_template"]
     if not hf.chat_template:
         raise ValueError(
             f"{path}: the tokenizer has no chat template (chat_template.jinja or chat_template.json)."

@@ -19,6 +19,9 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
+from dig_jax import textfile
+from dig_jax.folder import matching
+
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
@@ -166,7 +169,7 @@ def find_tensors(folder: epath.Path) -> dict[str, Entry]:
 def _read_index(index: epath.Path) -> dict[str, str]:
     """Tensor name -> file name."""
     try:
-        weight_map = json.loads(index.read_text())["weight_map"]
+        weight_map = json.loads(textfile.read_text(index))["weight_map"]
         for file in weight_map.values():
             # A checkpoint comes from others: its index must not reach outside its folder.
             if not isinstance(file, str) or "/" in file or "\\" in file or not file.endswith(".safetensors"):
@@ -178,7 +181,7 @@ def _read_index(index: epath.Path) -> dict[str, str]:
 
 def _no_weights(folder: epath.Path) -> Exception:
     pickled = ("*.bin", "*.bin.index.json", "*.pt", "*.pth")
-    names = sorted(path.name for pattern in pickled for path in folder.glob(pattern))
+    names = [path.name for path in matching(folder, *pickled)]
     if names:
         return ValueError(
             f"{folder} has its weights as Python pickles ({', '.join(names)}), which can run any code when"

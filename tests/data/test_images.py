@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from dig_jax.data.images import ImageConfig, decode_image, load_image, patch_grid, preprocess, smart_resize
+from dig_jax.data.images import ImageConfig, decode_image, patch_grid, preprocess, smart_resize
 
 QWEN3_VL = ImageConfig(
     patch_size=16,
@@ -138,12 +138,6 @@ def test_a_folder_without_settings_says_what_was_expected(tmp_path):
         ImageConfig.from_folder(tmp_path)
 
 
-def test_gray_and_transparent_files_become_rgb(tmp_path):
-    for mode in ("L", "RGBA", "P"):
-        Image.new(mode, (5, 4)).save(tmp_path / "image.png")
-        assert load_image(tmp_path / "image.png").shape == (4, 5, 3)
-
-
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and has no pixels."""
 
@@ -157,12 +151,6 @@ def png_header(width: int, height: int) -> bytes:
         + chunk(b"IDAT", zlib.compress(b""))
         + chunk(b"IEND", b"")
     )
-
-
-@pytest.mark.parametrize("side", [5000, 12_000, 60_000])
-def test_a_small_file_that_claims_huge_pixels_is_refused_before_decoding(side):
-    with pytest.raises(ValueError, match="bomb.png: "):
-        decode_image(png_header(side, side), "bomb.png")
 
 
 def test_damaged_files_are_refused_by_name():

@@ -25,6 +25,7 @@ from etils import epath
 from flax import nnx
 from jax.experimental import multihost_utils
 
+from dig_jax import textfile
 from dig_jax.folder import whole_folder
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -45,9 +46,10 @@ def load_config(folder: epath.PathLike) -> Qwen3VLConfig:
         raise FileNotFoundError(
             f"{path} does not exist; expected the Hugging Face folder of a Qwen3-VL model"
         )
+    settings = textfile.read_json(path)
     try:
-        return Qwen3VLConfig.from_dict(json.loads(path.read_text()))
-    except ValueError as error:  # also what is not JSON
+        return Qwen3VLConfig.from_dict(settings)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

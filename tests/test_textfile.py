@@ -1,0 +1,32 @@
+"""Text that a user hands over: with a byte-order mark it is read, in another encoding the line is named."""
+
+import pytest
+
+from dig_jax import textfile
+
+
+def test_the_mark_that_windows_puts_before_utf8_is_no_part_of_the_text(tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_bytes(b"\xef\xbb\xbf" + '{"name": "caf\u00e9"}'.encode())
+    assert textfile.read_text(path) == '{"name": "caf\u00e9"}'
+    assert textfile.read_json(path) == {"name": "caf\u00e9"}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("{}".encode("utf-16"), "line 1: expected UTF-8 text, but it is UTF-16"),
+        ("{}\n{}".encode("utf-16-be"), "is not JSON"),  # all of it could be ASCII with zeros
+        ('{"a": 1,\n"b": "caf\u00e9"}'.encode("latin-1"), "line 2: expected UTF-8 text, but byte 0xe9"),
+        (b"[1, 2]", "expected a JSON object"),
+        (b"{broken", "is not JSON"),
+        (b'{"a": ' * 100_000, "is not JSON: nested too deep"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "limit"),
+    ],
+)
+def test_what_is_no_json_in_utf8_is_named_with_its_file(tmp_path, data, message):
+    path = tmp_path / "settings.json"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="settings.json") as error:
+        textfile.read_json(path)
+    assert message in str(error.value)
