@@ -10,6 +10,7 @@ TRAIN := .venv
 RENDER := .venv-bpy
 BEAM := .venv-beam
 TRL := .venv-trl
+AOT_GPU := .venv-aot-gpu
 PY := $(TRAIN)/bin/python
 
 # Set-up tells pip's long story only when it fails.
@@ -82,7 +83,20 @@ $(TRL)/.stamp: bench/requirements-trl.txt
 	@$(TRL)/bin/python $(PIP_INSTALL) --requirement $<
 	@rm $(TRL)/.installing && touch $@
 
-.PHONY: setup setup-dev setup-render setup-beam
+# Only what XLA needs to compile for GPUs that are not there (the extra `aot-gpu`, less cuBLAS), of jax's own version;
+# all else is seen in $(TRAIN), in which JAX would look for a GPU if the plug-in lay there.
+$(AOT_GPU)/.stamp: pyproject.toml | $(TRAIN)/.stamp-dev
+	@$(call make_venv,$(AOT_GPU),$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
+	@touch $(AOT_GPU)/.installing && rm -f $@
+	@echo "installing XLA's GPU compiler into $(AOT_GPU) (about 1.3 GB, a minute)"
+	@jax=$$($(PY) -c 'import importlib.metadata; print(importlib.metadata.version("jax"))'); \
+	  $(AOT_GPU)/bin/python $(PIP_INSTALL) --no-deps \
+	    jax-cuda13-plugin==$$jax jax-cuda13-pjrt==$$jax 'nvidia-cudnn-cu13>=9.12,<10'
+	@site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	  $(PY) -c "$$site" > "$$($(AOT_GPU)/bin/python -c "$$site")/train.pth"
+	@rm $(AOT_GPU)/.installing && touch $@
+
+.PHONY: setup setup-dev setup-render setup-beam setup-aot-gpu
 setup: $(TRAIN)/.stamp-base  ## make .venv: everything needed to train on a CPU
 
 setup-dev: $(TRAIN)/.stamp-dev  ## the same, with the test tools and torch for the parity tests
@@ -95,6 +109,8 @@ setup-render: $(RENDER)/.stamp  ## make .venv-bpy: Blender as a Python module, a
 	fi
 
 setup-beam: $(BEAM)/.stamp  ## make .venv-beam: for `python -m data_gen.beam`
+
+setup-aot-gpu: $(AOT_GPU)/.stamp  ## make .venv-aot-gpu: for `python -m dig_jax.compile --topology=h100:8`
 
 .PHONY: print-apt-packages
 print-apt-packages:
@@ -124,7 +140,7 @@ study: setup setup-render  ## rerun the learning study: tables and plots in runs
 test: setup-dev setup-render  ## run the tests (PYTEST_ARGS="..." passes options on)
 	$(PY) -m pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)
 
-test-slow: setup-dev setup-render setup-beam  ## run the tests marked slow, in two processes: they render, train and compile for minutes
+test-slow: setup-dev setup-render setup-beam setup-aot-gpu  ## run the tests marked slow, in two processes: they render, train and compile for minutes
 	@$(PY) -m pytest -m slow --numprocesses=2 --dist=loadfile $(PYTEST_ARGS) || { code=$$?; [ $$code = 5 ] && echo "no test is marked slow" || exit $$code; }
 
 lint: setup-dev  ## ruff (rules and formatting) and shellcheck

@@ -21,10 +21,7 @@ class Peak:
 
 # By `jax.Device.device_kind`; of GPUs from the vendor's data sheets.
 PEAKS = {
-    "NVIDIA H200": Peak(989e12, 4.8e12),
-    "NVIDIA H100 80GB HBM3": Peak(989e12, 3.35e12),
     "NVIDIA H100 PCIe": Peak(756e12, 2.0e12),
-    "NVIDIA A100-SXM4-80GB": Peak(312e12, 2.039e12),
     "NVIDIA A100-SXM4-40GB": Peak(312e12, 1.555e12),
     "NVIDIA L4": Peak(121e12, 0.3e12),
     "NVIDIA GeForce RTX 4090": Peak(165e12, 1.008e12),

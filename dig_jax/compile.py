@@ -1,14 +1,20 @@
-"""Compiles a run's GRPO step for a TPU slice, with the real compiler and without a TPU.
+"""Compiles a run's GRPO step for a TPU slice or for GPUs, with the real compiler and without any of them.
 
     python -m dig_jax.compile --config=configs/stage3.py --topology=v5p:2x2x4 [--model=4B] [--config.x.y=z]
+    python -m dig_jax.compile --config=configs/stage3_gpu.py --topology=h100:8
+
+A slice of TPUs is named by its chips (v5e:4x4), GPUs by those of one host (a100:8, h100:8, h200:8, b200:8) or
+by hosts and GPUs of each (h100:2x8).
 
 The programs are those that training runs: same functions, shardings and donation, with shapes in place of
 arrays. Prints the memory of a chip by kind, FLOPs, traffic and collectives of every phase, and the least time
 of a step that the hardware allows (a roofline: each phase takes the largest of its times for compute, memory
 and interconnect, as if they overlapped perfectly; measured times are longer). FLOPs are counted from the
 architecture, without what rematerialisation repeats; traffic and collectives are read from the compiled
-program with the trip counts of its loops. Needs the `tpu` extra (libtpu), which exists for Linux on x86-64.
-Exit codes: 0 the step fits in 95% of the memory, 1 it does not, 2 a flag or setting is wrong.
+program with the trip counts of its loops. Needs the `tpu` extra (libtpu, for Linux on x86-64) or `aot-gpu`
+(the CUDA plug-in and cuDNN), which is best kept in an environment of its own: `make setup-aot-gpu`.
+Exit codes: 0 the step fits in 95% of the memory (90% of a GPU's), 1 it does not, 2 a flag or setting is
+wrong.
 """
 
 import contextlib
@@ -27,7 +33,7 @@ from jax.experimental import topologies
 from ml_collections import ConfigDict, config_flags
 
 from dig_jax import cli, curriculum, model_folder
-from dig_jax.aot import report
+from dig_jax.aot import gpus, report
 from dig_jax.aot.chips import CHIPS, Chip
 from dig_jax.aot.inputs import Workload, pair_bucket
 from dig_jax.aot.phases import make_plan, phases
@@ -55,14 +61,15 @@ def main(argv: list[str]) -> None:
         work = Workload(bucket, IMAGES, config.rollout.group_size, config.rollout.max_new_tokens)
         plan = make_plan(config, architecture, work, devices)
         chosen = [phase for phase in phases(plan) if not given.phases or phase.name in given.phases]
+    hosts = [device.process_index for device in plan.mesh.devices.flat] if chip.is_gpu else []
     measured = []
     for phase in chosen:
         with quiet():
-            measured.append(measure(phase, chip, len(devices)))
+            measured.append(measure(phase, chip, len(devices), hosts))
         logger.info("%s", report.progress(measured[-1]))
     result = summary(measured, chip, len(devices))
     if given.json:
-        result["verdict"] = report.verdict(plan, measured, result)
+        result["verdict"] = report.verdict(plan, measured, result, chip)
         print(json.dumps(result | {"phases": [dataclasses.asdict(phase) for phase in measured]}))
     else:
         print(report.table(plan, measured, result, chip, given.topology))
@@ -84,21 +91,32 @@ def stage_config(config: ConfigDict, name: str) -> ConfigDict:
 
 
 def topology(name: str, num_slices: int) -> tuple[Chip, list[jax.Device]]:
-    """The chips of a TPU slice by name, such as v5e:4x4, or of several alike; none of them is there.
+    """The chips of a TPU slice by name, such as v5e:4x4, or of several alike; or GPUs. None of them is there.
 
     Raises:
-        ValueError: there is no such kind of TPU, no such slice, or no libtpu.
+        ValueError: there is no such kind of chip, no such slice, or no compiler for it.
     """
     kind, _, shape = name.partition(":")
     if kind not in CHIPS or not shape:
         raise ValueError(
-            f"--topology={name}: expected a kind of {', '.join(CHIPS)} and a shape, as in v5e:4x4"
+            f"--topology={name}: expected a kind of {', '.join(CHIPS)} and a shape, as in v5e:4x4 or h100:8"
         )
+    jax.config.update("jax_platforms", "cpu")  # nothing looks for the chips that are not there
+    if CHIPS[kind].is_gpu:
+        if num_slices > 1:
+            raise ValueError(
+                f"--num_slices={num_slices} is for TPUs; several hosts of GPUs are --topology={kind}:2x8"
+            )
+        with quiet():
+            return CHIPS[kind], gpus.devices(kind, shape)
+    return CHIPS[kind], _tpus(name, shape, num_slices)
+
+
+def _tpus(name: str, shape: str, num_slices: int) -> list[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError("the TPU compiler is missing: pip install 'dig_jax[tpu]' (Linux on x86-64 only)")
     # libtpu looks for the metadata of a TPU VM, and lets one process at a time use the chips, if it may.
     os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
-    jax.config.update("jax_platforms", "cpu")
     options: dict[str, Any] = {"num_slices": num_slices} if num_slices > 1 else {}
     if set(shape.split("x")) == {"1"}:  # libtpu assumes hosts of four chips, which these do not have
         options["chips_per_host_bounds"] = [1, 1, 1]
@@ -108,7 +126,7 @@ def topology(name: str, num_slices: int) -> tuple[Chip, list[jax.Device]]:
     except Exception as error:  # the plug-in raises errors of its own kinds
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"--topology={name}, --num_slices={num_slices}: {reason}") from error
-    return CHIPS[kind], list(found.devices)
+    return list(found.devices)
 
 
 def architecture_of(model: str, config: ConfigDict) -> Qwen3VLConfig:
@@ -162,7 +180,9 @@ def quiet() -> Iterator[None]:
 def run() -> None:
     """Defines the flags and compiles."""
     config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
-    flags.DEFINE_string("topology", None, "TPU slice, such as v5e:4x4, v5p:2x2x4 or v6e:2x4.")
+    flags.DEFINE_string(
+        "topology", None, "TPU slice (v5e:4x4, v5p:2x2x4, ...) or GPUs (h100:8, 2 hosts: h100:2x8)."
+    )
     flags.DEFINE_integer("num_slices", 1, "Slices of that shape, joined by the data-centre network.", 1)
     flags.DEFINE_string(
         "model",

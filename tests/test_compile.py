@@ -202,8 +202,10 @@ def test_448_pixel_pairs_take_576_tokens():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: command.topology("v9:2x2", 1), "--topology=v9:2x2: expected a kind of v5e, v5p, v6e"),
-        (lambda: command.topology("v5e", 1), "a shape, as in v5e:4x4"),
+        (lambda: command.topology("v9:2x2", 1), "--topology=v9:2x2: expected a kind of v5e, v5p, v6e, a100"),
+        (lambda: command.topology("v5e", 1), "a shape, as in v5e:4x4 or h100:8"),
+        (lambda: command.topology("h100:8", 2), "--num_slices=2 is for TPUs; .* --topology=h100:2x8"),
+        (lambda: command.topology("h100:2x2x2", 1), "expected GPUs of one host, as in h100:8, or hosts"),
         (lambda: command.size_of("448"), "--image_size=448: expected HEIGHTxWIDTH"),
         (lambda: command.architecture_of("5B", base.get_config()), "no published Qwen3-VL .* '5B'"),
         (lambda: command.with_layers(published.architecture("4B"), 2), "--layers=2: expected at least 3"),
@@ -337,7 +339,8 @@ def test_a_step_that_does_not_fit_is_told_which_program_which_memory_and_which_s
     plan = make_plan(config, model, work, jax.devices()[:1])
     memory = {"parameters": 4 * GIB, "activations": 12 * GIB, "code": GIB // 10}
     measured = Measured("update", memory, 0, False, 1.0, 0.0, hlo.NOTHING, {}, 1.0)
-    told = advice.explain(plan, measured, limit=15 * GIB)
+    chip = dataclasses.replace(CHIPS["v5e"], hbm=15 * GIB, usable=1.0)
+    told = advice.explain(plan, measured, chip)
     assert told.splitlines()[0].startswith("DOES NOT FIT: update needs 16.10 GiB per chip of 15.00 ")
     assert told.splitlines()[1:] == [
         "  activations (12.00 GiB): model.remat=full; batch.micro_prompts below 8, down to 1;"

@@ -1,27 +1,28 @@
 """What to change when a step does not fit: the settings that make the largest kinds of memory smaller."""
 
 from dig_jax import parallel
-from dig_jax.aot.chips import GIB
+from dig_jax.aot.chips import GIB, Chip
 from dig_jax.aot.phases import Plan
-from dig_jax.aot.roofline import USABLE, Measured
+from dig_jax.aot.roofline import Measured
 
 WORTH_NAMING = 0.1  # of the memory that is missing; smaller kinds are left out
 SAMPLING = ("reshard", "prefill", "decode")
 
 
-def explain(plan: Plan, phase: Measured, limit: int) -> str:
+def explain(plan: Plan, phase: Measured, chip: Chip) -> str:
     """Which program does not fit, which kinds of memory it needs most, and what makes those smaller.
 
     Args:
         plan: of the step.
         phase: the program.
-        limit: bytes of a chip that may be used.
+        chip: that it is for.
     """
+    limit = chip.usable * chip.hbm
     missing = max(0, phase.total - limit)
     options = _sampling_options(plan) if phase.name in SAMPLING else _training_options(plan)
     lines = [
         f"DOES NOT FIT: {phase.name} needs {phase.total / GIB:.2f} GiB per chip of {limit / GIB:.2f}"
-        f" ({USABLE:.0%} of the memory): {missing / GIB:.2f} too many. To make smaller, largest first:"
+        f" ({chip.usable:.0%} of the memory): {missing / GIB:.2f} too many. To make smaller, largest first:"
     ]
     for kind, size in sorted(phase.memory.items(), key=lambda item: -item[1]):
         if options.get(kind) and size > WORTH_NAMING * missing:

@@ -10,6 +10,8 @@ results that the compiler placed in on-chip memory (memory space `S(n)`) left ou
 sliced counts with its slices, and an update in place with the part that is updated. Traffic inside
 hand-written kernels is not visible: their operands and results count once.
 
+XLA:GPU cuts fusions and collectives into `-start` and `-done`: the start counts, with what it calls.
+
 A collective may be spread over operations that compute meanwhile: one fusion begins it, others carry it on,
 each with the whole collective in its text. It counts where it begins.
 """
@@ -17,6 +19,9 @@ each with the whole collective in its text. It counts where it begins.
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
+
+from dig_jax.aot.groups import group_size, share_across
 
 COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
@@ -43,20 +48,12 @@ _FREE = frozenset(
         "iota",
         "partition-id",
         "replica-id",
-        "copy-done",
-        "slice-done",
-        "all-gather-done",
-        "all-reduce-done",
         "domain",
         "opt-barrier",
-        "collective-permute-done",
         "async-start",
-        "async-update",
-        "async-done",
-        "send-done",
-        "recv-done",
     ]
 )
+_WAITS = ("-done", "-update")  # how the opcodes end that wait for what a `-start` of the same kind began
 _SLICES = frozenset(["dynamic-slice", "slice", "gather"])
 
 
@@ -96,8 +93,9 @@ class Traffic:
     """What a run of a program moves, per chip.
 
     Attributes:
-        collectives: bytes each chip sends, by kind of collective, on a ring of the chips that take part.
-        across_slices: bytes each chip sends to other slices.
+        collectives: bytes each chip sends inside its slice (a GPU: inside its host), by kind of collective,
+            on a ring of the chips that take part.
+        across_slices: bytes each chip sends to other slices (a GPU: to other hosts).
         hbm: bytes read from and written to the memory.
     """
 
@@ -118,15 +116,16 @@ class Traffic:
 NOTHING = Traffic({}, 0.0, 0.0)
 
 
-def read_traffic(text: str, *, one_turn: bool = False) -> Traffic:
+def read_traffic(text: str, *, one_turn: bool = False, hosts: Sequence[int] = ()) -> Traffic:
     """Reads `compiled.as_text()`.
 
     Args:
         text: of the compiled program.
         one_turn: only one turn of the costliest open-ended loop that has no other inside.
+        hosts: of GPUs, the host of each by its number in the program; what leaves them is `across_slices`.
     """
     entry, computations = parse(text)
-    reader = _Reader(computations)
+    reader = _Reader(computations, hosts)
     if not one_turn:
         return reader.traffic(entry, fused=False)
     turns = [reader.traffic(body, fused=False) for body in reader.innermost(entry)]
@@ -136,8 +135,9 @@ def read_traffic(text: str, *, one_turn: bool = False) -> Traffic:
 class _Reader:
     """Adds up the traffic of computations and of those they call."""
 
-    def __init__(self, computations: dict[str, Computation]):
+    def __init__(self, computations: dict[str, Computation], hosts: Sequence[int]):
         self._computations = computations
+        self._hosts = hosts
         self._known: dict[tuple[str, bool], Traffic] = {}
 
     def traffic(self, name: str, fused: bool) -> Traffic:
@@ -180,10 +180,13 @@ class _Reader:
 
     def _own(self, instruction: Instruction, computation: Computation, fused: bool) -> Traffic:
         kind = instruction.opcode.removesuffix("-start")
-        sent = {}
+        sent, across = {}, 0.0
         if kind in COLLECTIVES and not _carries_on(computation):
-            sent = {kind: _sent(kind, instruction, computation)}
-        across = max((a.size for a in instruction.results), default=0) if kind == "send" else 0
+            size = _sent(kind, instruction, computation)
+            across = size * share_across(instruction.text, self._hosts)
+            sent = {kind: size - across}
+        if kind == "send":
+            across = max((array.size for array in instruction.results), default=0.0)
         return Traffic(sent, across, 0 if fused else _moved(instruction, computation, self._computations))
 
 
@@ -241,7 +244,7 @@ def _named(instruction: Instruction, role: str) -> str:
 
 
 def _callees(instruction: Instruction) -> list[str]:
-    if instruction.opcode in ("async-update", "async-done"):  # they name what their start calls
+    if instruction.opcode.endswith(_WAITS):  # they name what their start calls
         return []
     called = _CALLED.findall(instruction.text)
     for several, first, second in _BRANCHES.findall(instruction.text):
@@ -268,7 +271,7 @@ def _trip_count(loop: Instruction, computations: dict[str, Computation]) -> int 
 
 def _sent(kind: str, instruction: Instruction, computation: Computation) -> float:
     """Bytes a chip sends in one collective on a ring."""
-    chips = _group_size(instruction.text)
+    chips = max(1, group_size(instruction.text))
     operand = sum(computation[name].size for name in instruction.operands if name in computation)
     share = (chips - 1) / chips
     if kind == "collective-permute":
@@ -284,26 +287,18 @@ def _carries_on(computation: Computation) -> bool:
     return "chain_id=" in text and "AsyncCollectiveStart" not in text
 
 
-def _group_size(text: str) -> int:
-    """Chips that take part in one group of a collective."""
-    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
-        sizes = {axis: int(size) for axis, size in re.findall(r"'([^']+)'=(\d+)", named[1])}
-        return math.prod(sizes[axis] for axis in re.findall(r"'([^']+)'", named[2]) if axis in sizes)
-    if counted := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", text):
-        return int(counted[2])
-    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
-        return listed[1].count(",") + 1
-    return 1
-
-
 def _moved(instruction: Instruction, computation: Computation, computations: dict[str, Computation]) -> float:
     """Bytes one run of an operation reads from and writes to the memory."""
-    if instruction.opcode in _FREE:
+    if instruction.opcode in _FREE or instruction.opcode.endswith(_WAITS):
         return 0
     operands = [computation[name] for name in instruction.operands if name in computation]
-    if instruction.opcode == "fusion":
+    if instruction.opcode in ("fusion", "fusion-start"):
         return _fusion_moved(instruction, operands, computations)
     written = instruction.hbm_size
+    if instruction.opcode == "all-reduce-start":
+        return 2 * sum(operand.hbm_size for operand in operands)
+    if instruction.opcode.removesuffix("-start") in COLLECTIVES and instruction.opcode.endswith("-start"):
+        return written  # its results are the operands again and where they go
     if instruction.opcode.endswith("-start"):  # its results are the destination, the source again, and flags
         written = instruction.results[0].size if instruction.results[0].in_hbm else 0
         moved = min((a.size for a in instruction.results[:2]), default=0)

@@ -7,7 +7,12 @@ from dig_jax.aot import advice
 from dig_jax.aot.chips import GIB, Chip
 from dig_jax.aot.hlo import COLLECTIVES
 from dig_jax.aot.phases import Plan
-from dig_jax.aot.roofline import USABLE, Measured
+from dig_jax.aot.roofline import Measured
+
+# Of a GPU's memory, for JAX: a little above `Chip.usable`, for fragmentation.
+MEMORY_FRACTION = 0.93
+
+GPU_LINKS = {"ici": "nvlink", "dcn": "network"}
 
 MEMORY = (
     *("parameters", "optimizer", "reference", "gradients", "activations"),
@@ -27,8 +32,8 @@ def table(plan: Plan, measured: list[Measured], result: dict[str, Any], chip: Ch
     done = [phase for phase in measured if phase.seconds]
     parts = [_heading(plan, result, topology), _aligned(_memory_rows(measured, chip))]
     if done:
-        parts.append(_aligned(_cost_rows(done)))
-    return "\n\n".join([*parts, verdict(plan, measured, result)])
+        parts.append(_aligned(_cost_rows(done, chip)))
+    return "\n\n".join([*parts, verdict(plan, measured, result, chip)])
 
 
 def _memory_rows(measured: list[Measured], chip: Chip) -> list[list[str]]:
@@ -46,7 +51,7 @@ def _memory_rows(measured: list[Measured], chip: Chip) -> list[list[str]]:
     return rows
 
 
-def _cost_rows(done: list[Measured]) -> list[list[str]]:
+def _cost_rows(done: list[Measured], chip: Chip) -> list[list[str]]:
     """Of the phases that the compiler took."""
     rows = [["one run, per chip", *(phase.name for phase in done)]]
     rows.append(["runs per step", *(f"{phase.runs:,.0f}" for phase in done)])
@@ -57,12 +62,14 @@ def _cost_rows(done: list[Measured]) -> list[list[str]]:
         if any(sent):
             rows.append([f"{kind}, GB", *(f"{x / 1e9:.3f}" for x in sent)])
     if any(phase.traffic.across_slices for phase in done):
-        rows.append(["across slices, GB", *(f"{phase.traffic.across_slices / 1e9:.3f}" for phase in done)])
+        parts = "hosts" if chip.is_gpu else "slices"
+        rows.append([f"across {parts}, GB", *(f"{phase.traffic.across_slices / 1e9:.3f}" for phase in done)])
+    names = GPU_LINKS if chip.is_gpu else {}
     for kind in ("compute", "hbm", "ici", "dcn"):
         times = [phase.seconds.get(kind, 0.0) for phase in done]
         if any(times):
-            rows.append([f"{kind}, ms", *(f"{x * 1e3:.2f}" for x in times)])
-    rows.append(["bound by", *(phase.bound for phase in done)])
+            rows.append([f"{names.get(kind, kind)}, ms", *(f"{x * 1e3:.2f}" for x in times)])
+    rows.append(["bound by", *(names.get(phase.bound, phase.bound) for phase in done)])
     rows.append(["MFU at most", *(f"{phase.mfu:.0%}" for phase in done)])
     return [*rows, ["seconds per step", *(f"{phase.step_seconds:.2f}" for phase in done)]]
 
@@ -83,16 +90,30 @@ def _heading(plan: Plan, result: dict[str, Any], topology: str) -> str:
     )
 
 
-def verdict(plan: Plan, measured: list[Measured], result: dict[str, Any]) -> str:
+def verdict(plan: Plan, measured: list[Measured], result: dict[str, Any], chip: Chip) -> str:
     """That the step fits and its least time; or which programs do not fit, and what to change."""
     if not result["fits"]:
         failed = [phase for phase in measured if not phase.fits]
-        return "\n".join(advice.explain(plan, phase, result["limit_bytes"]) for phase in failed)
+        return "\n".join(advice.explain(plan, phase, chip) for phase in failed)
     peak, limit = result["peak_bytes"] / GIB, result["limit_bytes"] / GIB
-    return (
-        f"fits: {result['peak_phase']} needs {peak:.2f} GiB of {limit:.2f} ({USABLE:.0%} of the memory)\n"
-        f"roofline: {result['step_seconds']:.1f} s per step at least, an MFU of {result['mfu']:.0%} at most"
-    )
+    lines = [
+        f"fits: {result['peak_phase']} needs {peak:.2f} GiB of {limit:.2f} ({chip.usable:.0%} of the memory)",
+        f"roofline: {result['step_seconds']:.1f} s per step at least, an MFU of {result['mfu']:.0%} at most",
+    ]
+    return "\n".join([*lines, *_gpu_notes(plan)] if chip.is_gpu else lines)
+
+
+def _gpu_notes(plan: Plan) -> list[str]:
+    """What the figures of a GPU leave out, and what a run needs."""
+    notes = [
+        f"set XLA_CLIENT_MEM_FRACTION={MEMORY_FRACTION} for the run: JAX would take 0.75 of the"
+        " memory; CUDA and NCCL need the rest"
+    ]
+    if plan.config.optimizer.offload:
+        notes.append(
+            "optimizer.offload: the moments are counted on the GPU: a compiler without one has no host memory"
+        )
+    return notes
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

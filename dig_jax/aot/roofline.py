@@ -3,14 +3,13 @@
 import dataclasses
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from dig_jax.aot.chips import Chip
 from dig_jax.aot.hlo import NOTHING, Traffic, read_traffic
 from dig_jax.aot.phases import Phase
 
-# Share of the memory that may be used. The rest covers fragmentation and the runtime's own buffers.
-USABLE = 0.95
 _OUT_OF_MEMORY = re.compile(r"required for HLO temporaries \(([\d.]+)([KMGT])\)|Used ([\d.]+)([KMGT]) of")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -61,8 +60,15 @@ class Measured:
         return self.runs * max(self.seconds.values(), default=0.0)
 
 
-def measure(phase: Phase, chip: Chip, num_chips: int) -> Measured:
-    """Compiles a phase and reads what came out."""
+def measure(phase: Phase, chip: Chip, num_chips: int, hosts: Sequence[int] = ()) -> Measured:
+    """Compiles a phase and reads what came out.
+
+    Args:
+        phase: to compile.
+        chip: that it is for.
+        num_chips: how many take part.
+        hosts: see `read_traffic`.
+    """
     lowered = phase.lower()
     start = time.perf_counter()
     try:
@@ -84,13 +90,13 @@ def measure(phase: Phase, chip: Chip, num_chips: int) -> Measured:
             "code": sizes.generated_code_size_in_bytes,
         },
     )
-    traffic = read_traffic(compiled.as_text(), one_turn=phase.counts_turns)
+    traffic = read_traffic(compiled.as_text(), one_turn=phase.counts_turns, hosts=hosts)
     flops = phase.flops / num_chips
     return Measured(
         name=phase.name,
         memory=memory,
         on_host=phase.on_host,
-        fits=sum(memory.values()) <= USABLE * chip.hbm,
+        fits=sum(memory.values()) <= chip.usable * chip.hbm,
         runs=phase.runs,
         flops=flops,
         traffic=traffic,
@@ -132,7 +138,7 @@ def summary(measured: list[Measured], chip: Chip, num_chips: int) -> dict[str, A
         "fits": all(phase.fits for phase in measured),
         "peak_bytes": peak.total,
         "peak_phase": peak.name,
-        "limit_bytes": int(USABLE * chip.hbm),
+        "limit_bytes": int(chip.usable * chip.hbm),
         "chips": num_chips,
         "step_seconds": seconds,
         "model_flops_per_chip": flops,
