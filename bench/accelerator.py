@@ -2,6 +2,7 @@
 
     make bench BENCH=accelerator
     python -m bench.accelerator [--size=8B] [--layers=12] [--repeats=5] [--profile=DIR]
+        [--remat=dots] [--unroll_decode=off] [--alone]
 
 The model has the widths of the largest published Qwen3-VL of which at least four decoder layers can be
 trained in the memory of one device (float32 parameters and moments), and as many layers as fit; random
@@ -38,6 +39,8 @@ from dig_jax import freeze
 from dig_jax.aot import flops
 from dig_jax.aot.inputs import Workload
 from dig_jax.data.buckets import Bucket
+from dig_jax.models.kernels import UNROLL
+from dig_jax.models.layers import REMAT
 from dig_jax.models.qwen3_vl import published
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -76,8 +79,11 @@ def main(argv: list[str] | None = None) -> None:
         f" {work.flops / 1e12:.3g} TFLOP an update, {work.step_bytes / 1e9:.3g} GB a decoding step",
         flush=True,
     )
-    ours, peer = (_in_own_process(side, argv or sys.argv[1:]) for side in SIDES)
-    found = lines(work, ours, peer, device.device_kind)
+    given = argv or sys.argv[1:]
+    ours = _in_own_process("dig_jax", given)
+    found = lines(
+        work, ours, None if args.alone else _in_own_process("transformers", given), device.device_kind
+    )
     print("\n" + results.table(found))
     results.save(found, args.json)
 
@@ -103,20 +109,19 @@ def useful_work(job: Job) -> Work:
     )
 
 
-def lines(work: Work, ours: Figures, peer: Figures, device_kind: str) -> list[Result]:
+def lines(work: Work, ours: Figures, peer: Figures | None, device_kind: str) -> list[Result]:
     """The lines of the table; without a known peak, rates in place of shares."""
     peak = PEAKS.get(device_kind)
     limits = (peak.flops, peak.bandwidth) if peak else (0.0, 0.0)
     found = []
-    for what, amount, unit, limit, mine, theirs in (
-        ("update, MFU", work.flops, "TFLOP/s", limits[0], ours.update_s, peer.update_s),
-        ("decode, share of bandwidth", work.step_bytes, "TB/s", limits[1], ours.step_s, peer.step_s),
+    for what, amount, unit, limit, field in (
+        ("update, MFU", work.flops, "TFLOP/s", limits[0], "update_s"),
+        ("decode, share of bandwidth", work.step_bytes, "TB/s", limits[1], "step_s"),
     ):
-        own, other = (
-            f"{amount / seconds / limit:.1%}" if limit else f"{amount / seconds / 1e12:.3g} {unit}"
-            for seconds in (mine, theirs)
-        )
-        found.append(Result(f"{what}, on {device_kind}", own, other, theirs / mine))
+        seconds = [getattr(side, field) for side in (ours, peer) if side]
+        shown = [f"{amount / s / limit:.1%}" if limit else f"{amount / s / 1e12:.3g} {unit}" for s in seconds]
+        ratio = seconds[-1] / seconds[0] if peer else 0.0
+        found.append(Result(f"{what}, on {device_kind}", *shown, ratio=ratio))
     return found
 
 
@@ -129,7 +134,7 @@ def accelerator_job(args: argparse.Namespace, device: jax.Device) -> Job:
         name, layers = widest(memory, (args.size,) if args.size else tuple(reversed(published.SIZES)))
     config = with_layers(published.architecture(name), layers)
     size = Size(config, grid=28, words=60, prompts=1, new_tokens=1024)
-    return Job(size, 8, args.repeats, "bfloat16", args.threads)
+    return Job(size, 8, args.repeats, "bfloat16", args.threads, args.remat, args.unroll_decode)
 
 
 def widest(memory: int, sizes: tuple[str, ...]) -> tuple[str, int]:
@@ -158,7 +163,8 @@ def with_layers(config: Qwen3VLConfig, layers: int) -> Qwen3VLConfig:
 
 def tiny_job(repeats: int, threads: int) -> Job:
     """A toy model, in float32."""
-    return Job(dataclasses.replace(SIZES["small"], prompts=1, new_tokens=12), 2, repeats, "float32", threads)
+    size = dataclasses.replace(SIZES["small"], prompts=1, new_tokens=12)
+    return Job(size, 2, repeats, "float32", threads)
 
 
 def count_parameters(config: Qwen3VLConfig) -> int:
@@ -182,6 +188,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--layers", type=results.at_least(0), default=0, help="of the decoder (default: as many as fit)"
     )
     parser.add_argument("--repeats", type=results.at_least(1), default=5, help="runs that count (default 5)")
+    parser.add_argument(
+        "--remat", choices=tuple(REMAT), default="full", help="our side's model.remat (default full)"
+    )
+    parser.add_argument(
+        "--unroll_decode",
+        choices=UNROLL,
+        default="auto",
+        help="likewise (default auto)",
+    )
+    parser.add_argument("--alone", action="store_true", help="leave the peer out")
     parser.add_argument("--tiny", action="store_true", help="a toy model, on whatever there is")
     parser.add_argument("--side", choices=SIDES, help="run one side and print its seconds as JSON")
     return parser.parse_args(argv)

@@ -45,6 +45,41 @@ def test_token_logprobs_have_the_same_gradient_in_chunks():
     np.testing.assert_allclose(gradient(table, 3), gradient(table, 64), rtol=1e-4, atol=1e-5)
 
 
+def products(jaxpr):
+    """All matrix products of a program, those of its loops and branches included."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "jaxpr")):
+            if hasattr(value, "jaxpr"):
+                yield from products(value.jaxpr if hasattr(value.jaxpr, "eqns") else value.jaxpr.jaxpr)
+
+
+def test_in_bfloat16_all_products_of_the_head_are_bfloat16_with_float32_sums():
+    """Gradients of logits are float32; next to them the table would be converted for every slice, and a GPU
+    would multiply in TF32. The gradients stay those of float32 to a bfloat16's precision."""
+    rng = np.random.default_rng(2)
+    hidden = rng.standard_normal((2, 12, 64)).astype(np.float32)
+    table = 0.2 * rng.standard_normal((300, 64)).astype(np.float32)
+    targets = rng.integers(0, 300, (2, 12))
+    weights = rng.standard_normal((2, 12)).astype(np.float32)
+
+    def total(table, hidden):
+        logprobs, entropy = token_logprobs(table, hidden, targets, chunk=5)
+        return jnp.sum(logprobs * weights) + jnp.sum(entropy)
+
+    gradient = jax.grad(total, argnums=(0, 1))
+    low = [jnp.asarray(x, jnp.bfloat16) for x in (table, hidden)]
+    found = list(products(jax.make_jaxpr(gradient)(*low).jaxpr))
+    assert len(found) == 4  # logits, logits once more, and the gradients of both operands
+    for product in found:
+        assert {x.aval.dtype.name for x in product.invars} == {"bfloat16"}
+        assert product.outvars[0].aval.dtype == jnp.float32
+    exact = gradient(*(x.astype(jnp.float32) for x in low))
+    for ours, right in zip(gradient(*low), exact, strict=True):
+        assert np.linalg.norm(ours.astype(jnp.float32) - right) < 5e-3 * np.linalg.norm(right)
+
+
 @pytest.mark.parametrize(("option", "value"), [("temperature", 0.0), ("chunk", 0)])
 def test_token_logprobs_refuse_settings_that_make_no_sense(option, value):
     with pytest.raises(ValueError, match=f"{option} is {value}, expected"):
