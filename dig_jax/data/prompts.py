@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dig_jax.data.tokenizer import IMAGE_PLACEHOLDER, Tokenizer
+from dig_jax.data.tokenizer import CLOSE_THINKING, IMAGE_PLACEHOLDER, Tokenizer
 
 # It never tells how many differences there are: finding that out is the task.
 QUESTION = (
@@ -88,7 +88,7 @@ def answer_ids(tokenizer: Tokenizer, boxes: np.ndarray, step: int = 1) -> list[i
 
     Where the template has opened "<think>", the response first closes it: there is no reasoning to imitate.
     """
-    thinking = "\n</think>\n\n" if tokenizer.opens_thinking else ""
+    thinking = CLOSE_THINKING if tokenizer.opens_thinking else ""
     return [*tokenizer.encode(thinking + format_answer(boxes, step)), tokenizer.eos_ids[0]]
 
 

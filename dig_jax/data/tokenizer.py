@@ -15,6 +15,8 @@ from dig_jax.folder import local_copy
 END_OF_TURN = "<|im_end|>"
 END_OF_TEXT = "<|endoftext|>"
 IMAGE_PLACEHOLDER = "<|image_pad|>"
+THINK_END = "</think>"
+CLOSE_THINKING = f"\n{THINK_END}\n\n"  # as the chat template writes it between reasoning and answer
 # Tokens that stand for vision input. They make no sense in an answer, marked special or not.
 _VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", IMAGE_PLACEHOLDER, "<|video_pad|>")
 
@@ -37,6 +39,7 @@ class Tokenizer:
         tokens, and every other special token that does not end a response. Sorted.
       image_token_id: the placeholder that image features replace.
       opens_thinking: the chat template's generation prompt already ends in an open "<think>".
+      think_end_id: the token "</think>"; None where it is none.
     """
 
     hf: Any  # a PreTrainedTokenizerBase: not named, because transformers is imported on loading only
@@ -46,6 +49,7 @@ class Tokenizer:
     suppressed: tuple[int, ...]
     image_token_id: int
     opens_thinking: bool
+    think_end_id: int | None
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`. Special tokens written in it are recognised; none are added."""
@@ -133,6 +137,7 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
         suppressed=tuple(sorted(special - set(eos_ids))),
         image_token_id=vocab[IMAGE_PLACEHOLDER],
         opens_thinking=_opens_thinking(hf),
+        think_end_id=vocab.get(THINK_END),
     )
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import PromptCache, Qwen3VL, ResponseCache
 from dig_jax.rollout.sampling import Sampling, sample
+from dig_jax.rollout.thinking import Budget
 
 
 @flax.struct.dataclass
@@ -75,6 +76,7 @@ def rollout(
     *,
     sampling: Sampling,
     max_new_tokens: int,
+    budget: Budget | None = None,
 ) -> Rollout:
     """Samples G completions of every prompt.
 
@@ -87,9 +89,10 @@ def rollout(
       keys: typed PRNG keys `[B, G]` (see `sample_keys`); their shape says how many completions to draw.
       sampling: the distribution to draw from.
       max_new_tokens: R, the most tokens a completion may have.
+      budget: of thought, `[B, G]`; None for as much as there is.
     """
     decoding = start(model, prompts, keys, sampling=sampling, max_new_tokens=max_new_tokens)
-    return advance(model, decoding, keys, max_new_tokens, sampling=sampling).rollout
+    return advance(model, decoding, keys, max_new_tokens, sampling=sampling, budget=budget).rollout
 
 
 def start(
@@ -114,7 +117,13 @@ def start(
 
 
 def advance(
-    model: Qwen3VL, decoding: Decoding, keys: jax.Array, until: jax.Array | int, *, sampling: Sampling
+    model: Qwen3VL,
+    decoding: Decoding,
+    keys: jax.Array,
+    until: jax.Array | int,
+    *,
+    sampling: Sampling,
+    budget: Budget | None = None,
 ) -> Decoding:
     """Decodes all completions in step, until they have `until` tokens or all have ended.
 
@@ -127,6 +136,7 @@ def advance(
       keys: as at the `start`.
       until: int32 scalar; beyond `max_new_tokens` it means that.
       sampling: as at the `start`.
+      budget: of thought, the same in all calls; the first token is never past it.
     """
     until = jnp.minimum(until, decoding.rollout.tokens.shape[-1])
 
@@ -138,7 +148,8 @@ def advance(
         state, cache = carry
         fed = jax.lax.dynamic_index_in_dim(state.tokens, state.steps - 1, axis=2, keepdims=False)
         hidden, cache = model.decode(fed, state.steps - 1, decoding.prompt_cache, cache)
-        drawn = sample(model.logits(hidden), keys, state.steps, sampling)
+        forced = budget.forced(state.tokens, state.steps) if budget else None
+        drawn = sample(model.logits(hidden), keys, state.steps, sampling, forced)
         return _record(state, state.steps, drawn, sampling), cache
 
     state, cache = jax.lax.while_loop(unfinished, decode, (decoding.rollout, decoding.cache))

@@ -27,6 +27,7 @@ from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import PromptCache, Qwen3VL, ResponseCache
 from dig_jax.rollout.engine import Rollout, is_end
 from dig_jax.rollout.sampling import Sampling, sample
+from dig_jax.rollout.thinking import Budget
 
 SHORTEST_WINDOW = 256  # of the response cache; each next one is twice as long
 
@@ -62,6 +63,7 @@ class Pool:
       prompts: caches of all D * B prompts; None when each has a row of its own.
       rows: caches of the prompts in the D * A rows.
       cache: of the completions in the slots.
+      budget: of thought, [D,B*G]; None for as much as there is.
     """
 
     drawn: Rollout
@@ -69,6 +71,7 @@ class Pool:
     prompts: PromptCache | None
     rows: PromptCache
     cache: ResponseCache
+    budget: Budget | None
 
 
 def fill(
@@ -81,6 +84,7 @@ def fill(
     slots: int,
     rows: int,
     shards: int,
+    budget: Budget | None = None,
 ) -> Pool:
     """Reads the prompts, draws the first token of every completion and fills the pool.
 
@@ -93,6 +97,7 @@ def fill(
       slots: S, completions of a prompt that are decoded at a time.
       rows: D * A, prompts that are in the pool at a time.
       shards: D.
+      budget: of thought, [D*B,G]; None for as much as there is. The first token is never past it.
 
     Raises:
       ValueError: there are more slots than completions, or D does not divide the rows or they the prompts.
@@ -135,6 +140,7 @@ def fill(
         prompts=cache if waiting else None,
         rows=_take_prompts(cache, own) if waiting else cache,
         cache=model.init_response_cache(rows, slots, max_new_tokens),
+        budget=jax.tree.map(lambda x: jnp.asarray(x).reshape(shards, -1), budget),
     )
 
 
@@ -228,6 +234,7 @@ def _step(model: Qwen3VL, keys: jax.Array, sampling: Sampling, window: int, pool
         _pick(keys, slots.completion).reshape(flat),
         slots.length.reshape(flat),
         sampling,
+        _forced(pool, flat),
     )
     tokens, logprobs, model_logprobs = (x.reshape(slots.token.shape) for x in sampled)
     # A completion whose first token ended it, or is all it may have, was put into a slot for nothing.
@@ -257,6 +264,15 @@ def _step(model: Qwen3VL, keys: jax.Array, sampling: Sampling, window: int, pool
         slots=dataclasses.replace(slots, token=tokens, length=slots.length + 1),
     )
     return _refill_slots(pool, ~running | ends | (slots.length + 1 == longest))
+
+
+def _forced(pool: Pool, flat: tuple[int, int]) -> jax.Array | None:
+    """Tokens [D*A,S] that the budget of thought asks for, -1 for none; None where there is no budget."""
+    if pool.budget is None:
+        return None
+    slots = pool.slots
+    budget = jax.tree.map(lambda tokens: _pick(tokens, slots.completion), pool.budget)
+    return budget.forced(_pick(pool.drawn.tokens, slots.completion), slots.length).reshape(flat)
 
 
 def _refill_slots(pool: Pool, free: jax.Array) -> Pool:

@@ -23,6 +23,7 @@ from dig_jax.rollout import pool
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.pool import Pool
 from dig_jax.rollout.sampling import Sampling
+from dig_jax.rollout.thinking import Budget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class RolloutPrograms:
         mesh: they run on.
         weights: parameters as training has them -> a copy in the dtype of computation, as `mesh` splits it,
             with adapters merged into the kernels.
-        fill: weights, Prompts, keys [B,G], Limits -> Pool.
+        fill: weights, Prompts, keys [B,G], Limits, Budget [B,G] or None -> Pool.
         drain: weights, Pool, keys, Limits -> Rollout, Pool; the pool is donated to the one that comes back.
         moved_bytes: bytes that travel between devices in `weights`, over all devices, but for adapters.
     """
@@ -76,7 +77,9 @@ def rollout_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> R
 
     plain, _ = nnx.split(nnx.eval_shape(sampled, params))
 
-    def fill(weights: nnx.State, prompts: Prompts, keys: jax.Array, limits: Limits) -> Pool:
+    def fill(
+        weights: nnx.State, prompts: Prompts, keys: jax.Array, limits: Limits, budget: Budget | None = None
+    ) -> Pool:
         filled = pool.fill(
             nnx.merge(plain, weights),
             prompts,
@@ -86,6 +89,7 @@ def rollout_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> R
             slots=limits.slots or keys.shape[1],
             rows=limits.rows or keys.shape[0],
             shards=shards,
+            budget=budget,
         )
         return jax.lax.with_sharding_constraint(filled, pool_shardings(filled, mesh))
 

@@ -106,7 +106,11 @@ def warp(logits: jax.Array, sampling: Sampling) -> jax.Array:
 
 
 def sample(
-    logits: jax.Array, keys: jax.Array, step: jax.Array | int, sampling: Sampling
+    logits: jax.Array,
+    keys: jax.Array,
+    step: jax.Array | int,
+    sampling: Sampling,
+    forced: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draws one token per row; the noise depends on the row's own key and `step` alone.
 
@@ -115,21 +119,26 @@ def sample(
       keys: typed PRNG keys `[...]`, one per completion.
       step: index of the token in its completion, scalar or `[...]`.
       sampling: the distribution.
+      forced: int32 `[...]`, tokens to take instead of drawing; -1 where to draw.
 
     Returns:
       tokens int32 `[...]`; their log-probs float32 `[...]` under the distribution sampled from (0 when
-      greedy: all its mass is on one token); their log-probs under the untempered, unmasked model.
+      greedy or forced: all its mass is on one token); their log-probs under the untempered, unmasked model.
     """
     logits = logits.astype(jnp.float32)
     if sampling.temperature == 0:
         masked = jnp.where(sampling.allowed(logits.shape[-1]), logits, -jnp.inf)
         tokens = jnp.broadcast_to(jnp.argmax(masked, axis=-1), keys.shape).astype(jnp.int32)
-        return tokens, jnp.zeros(keys.shape, jnp.float32), _log_prob(logits, tokens)
-
-    warped = warp(logits, sampling)
-    noise = _gumbel(keys, step, logits.shape[-1])
-    tokens = jnp.argmax(warped + noise, axis=-1).astype(jnp.int32)
-    return tokens, _log_prob(warped, tokens), _log_prob(logits, tokens)
+        logprobs = jnp.zeros(keys.shape, jnp.float32)
+    else:
+        warped = warp(logits, sampling)
+        noise = _gumbel(keys, step, logits.shape[-1])
+        tokens = jnp.argmax(warped + noise, axis=-1).astype(jnp.int32)
+        logprobs = _log_prob(warped, tokens)
+    if forced is not None:
+        tokens = jnp.where(forced < 0, tokens, forced)
+        logprobs = jnp.where(forced < 0, logprobs, 0.0)
+    return tokens, logprobs, _log_prob(logits, tokens)
 
 
 def _gumbel(keys: jax.Array, step: jax.Array | int, size: int) -> jax.Array:

@@ -12,6 +12,7 @@ from dig_jax.models.qwen3_vl import hf
 from dig_jax.policy import response_logprobs
 from dig_jax.rollout.engine import advance, rollout, sample_keys, start
 from dig_jax.rollout.sampling import Sampling
+from dig_jax.rollout.thinking import Budget
 from tests.models.conftest import PROMPT_LENGTH, PromptMaker, load_reference
 
 TWO_IMAGES = [(4, 6), (6, 2)]  # patches, of different sizes, none square
@@ -189,6 +190,96 @@ def test_a_rollout_in_parts_is_the_rollout_in_one(model, prompts, drawn):
     assert go_on._cache_size() == 1
     for part, one in zip(jax.tree.leaves(decoding.rollout), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(part, one)
+
+
+# With a budget of thought
+
+
+@pytest.fixture(scope="module")
+def budgeted(model, prompts, drawn):
+    """The completions of `drawn`, each with a budget of its own, closed by three tokens that never end one.
+
+    `</think>` is the token that most of them draw first, but not all.
+    """
+    sampling, whole = drawn
+    allowed = [token for token in range(200) if token % 6]
+    counts = [np.sum(np.any(np.asarray(whole.tokens) == token, axis=-1)) for token in allowed]
+    end = allowed[int(np.argmax(counts))]
+    tokens = np.array([[1, 2, 3, 4, 5], [6, 2, 7, 4, 30]], np.int32)
+    budget = Budget(tokens, end, (7, end, 8))
+    with_budget = jitted_rollout(
+        model, prompts, keys_for(2, 5), sampling=sampling, max_new_tokens=NEW, budget=budget
+    )
+    return budget, with_budget
+
+
+def test_a_spent_budget_closes_the_thought_and_the_model_goes_on(drawn, budgeted):
+    sampling, whole = drawn
+    budget, with_budget = budgeted
+    kinds = set()
+    for own, limited, limit in zip(
+        np.asarray(whole.tokens).reshape(10, NEW),
+        np.asarray(with_budget.tokens).reshape(10, NEW),
+        budget.tokens.reshape(10),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(limited[:limit], own[:limit])  # up to there nothing differs
+        ended = np.isin(own[:limit], sampling.eos_ids).any()
+        if ended or budget.end in own[:limit]:
+            np.testing.assert_array_equal(limited, own)
+        else:
+            np.testing.assert_array_equal(limited[limit : limit + 3], budget.closing)
+        kinds.add("ended" if ended else "thought out" if budget.end in own[:limit] else "closed")
+    assert kinds == {"ended", "thought out", "closed"}  # the case of each is there
+    np.testing.assert_array_equal(
+        budget.was_forced(np.asarray(with_budget.tokens), np.asarray(with_budget.mask).sum(-1)),
+        [
+            [budget.closing == tuple(row[n : n + 3]) for row, n in zip(rows, limits, strict=True)]
+            for rows, limits in zip(np.asarray(with_budget.tokens), budget.tokens, strict=True)
+        ],
+    )
+
+
+def test_forced_tokens_have_the_logprob_of_the_model_and_cost_the_sampler_nothing(
+    model, prompts, drawn, budgeted
+):
+    budget, with_budget = budgeted
+    logprobs = jax.jit(response_logprobs, static_argnames=("temperature", "allowed", "chunk"))(
+        model, prompts, with_budget.tokens, with_budget.mask, temperature=1.0, allowed=None, chunk=16
+    )[0]
+    np.testing.assert_allclose(with_budget.model_logprobs, logprobs, atol=1e-5)
+    forced = budget.was_forced(np.asarray(with_budget.tokens), np.asarray(with_budget.mask).sum(-1))
+    places = np.arange(NEW) - budget.tokens[..., None]
+    closing = forced[..., None] & (places >= 0) & (places < 3)
+    assert np.all(np.asarray(with_budget.logprobs)[closing] == 0)
+    assert np.all(np.asarray(with_budget.logprobs)[(np.asarray(with_budget.mask) > 0) & ~closing] < 0)
+
+
+def test_with_a_budget_too_a_completion_depends_on_its_prompt_and_key_alone(model, examples, drawn, budgeted):
+    sampling, _ = drawn
+    budget, together = budgeted
+    row = int(np.argmax(budget.was_forced(np.asarray(together.tokens), np.asarray(together.mask).sum(-1))[1]))
+    one = jitted_rollout(
+        model,
+        PromptMaker(model.config).pad(examples[1]),
+        keys_for(2, 5)[1:, row : row + 1],
+        sampling=sampling,
+        max_new_tokens=NEW,
+        budget=budget.replace(tokens=budget.tokens[1:, row : row + 1]),
+    )
+    np.testing.assert_array_equal(one.tokens[0, 0], together.tokens[1, row])
+
+
+def test_another_budget_does_not_compile_again(model, prompts, drawn, budgeted):
+    sampling, whole = drawn
+    budget, _ = budgeted
+    compiled = jitted_rollout._cache_size()
+    endless = budget.replace(tokens=np.full((2, 5), NEW, np.int32))
+    free = jitted_rollout(
+        model, prompts, keys_for(2, 5), sampling=sampling, max_new_tokens=NEW, budget=endless
+    )
+    np.testing.assert_array_equal(free.tokens, whole.tokens)
+    assert jitted_rollout._cache_size() == compiled
 
 
 # Against the trainer

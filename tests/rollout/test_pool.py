@@ -11,6 +11,7 @@ from dig_jax.models.qwen3_vl import hf
 from dig_jax.rollout import pool
 from dig_jax.rollout.engine import rollout, sample_keys
 from dig_jax.rollout.sampling import Sampling
+from dig_jax.rollout.thinking import Budget
 from tests.models.conftest import PromptMaker
 
 NEW, GROUP = 40, 5
@@ -54,11 +55,11 @@ def together(model, prompts, sampling):
     return run(model, prompts, keys_for(4), sampling=sampling, max_new_tokens=NEW)
 
 
-def pooled(model, prompts, sampling, *, slots, rows, shards=1, length=NEW):
+def pooled(model, prompts, sampling, *, slots, rows, shards=1, length=NEW, budget=None):
     keys = keys_for(prompts.tokens.shape[0])
 
     @jax.jit
-    def run(model, prompts, keys):
+    def run(model, prompts, keys, budget):
         filled = pool.fill(
             model,
             prompts,
@@ -68,10 +69,11 @@ def pooled(model, prompts, sampling, *, slots, rows, shards=1, length=NEW):
             slots=slots,
             rows=rows,
             shards=shards,
+            budget=budget,
         )
         return pool.drain(model, filled, keys, sampling=sampling)
 
-    return run(model, prompts, keys)
+    return run(model, prompts, keys, budget)
 
 
 def assert_same(drawn, expected):
@@ -92,6 +94,18 @@ def assert_same(drawn, expected):
 )
 def test_refilling_does_not_change_a_completion(model, prompts, sampling, together, slots, rows, shards):
     assert_same(pooled(model, prompts, sampling, slots=slots, rows=rows, shards=shards), together)
+
+
+def test_a_budget_of_thought_is_each_completions_own(model, prompts, sampling, together):
+    """Refilled slots and rows in two shards give what the rollout in step gives, closing tokens included."""
+    tokens = np.arange(4 * GROUP, dtype=np.int32).reshape(4, GROUP) % 7 + 1
+    budget = Budget(tokens, 11, (7, 11, 8))
+    run = jax.jit(rollout, static_argnames=("sampling", "max_new_tokens"))
+    in_step = run(model, prompts, keys_for(4), sampling=sampling, max_new_tokens=NEW, budget=budget)
+    forced = budget.was_forced(np.asarray(in_step.tokens), np.sum(in_step.mask, axis=-1))
+    assert forced.any() and not forced.all()
+    assert np.any(np.asarray(in_step.tokens) != np.asarray(together.tokens))
+    assert_same(pooled(model, prompts, sampling, slots=2, rows=2, shards=2, budget=budget), in_step)
 
 
 def test_one_slot_decodes_the_completions_one_after_another(model, prompts, sampling, together):
