@@ -8,7 +8,9 @@ log-probs of the untempered model, the end token included.
 
 The default is greedy: the tokens of `transformers.generate(do_sample=False)`, except that image, padding and
 other special tokens are never drawn. `--sampling=model` samples as the model's makers recommend. A Thinking
-model's prompt ends in an open `<think>`, so its answer has only the closing `</think>`.
+model's prompt ends in an open `<think>`, so its answer has only the closing `</think>`; greedily, which its
+makers advise against, it can think without end. `--thinking_budget=N` closes a thought that is still open
+after N tokens; the JSON line then has `"thinking_closed_at"`: N, or null where it was closed before.
 
 Prompts, images and answers are padded to a few sizes: with JAX_COMPILATION_CACHE_DIR set, a second run of
 about the same size compiles nothing.
@@ -41,6 +43,7 @@ from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.rollout.engine import advance, sample_keys, start
 from dig_jax.rollout.sampling import Sampling
+from dig_jax.rollout.thinking import Budget, make_budget
 
 DEFAULT_NEW_TOKENS = 2048
 STREAMED_TOKENS = 4  # decoded between two looks at the terminal: a call costs little, but not nothing
@@ -72,11 +75,13 @@ class Answer:
       tokens: its token ids, the end token included.
       logprobs: of the tokens, under the model itself: no temperature, filter or mask.
       finished: whether the end token came; False means cut at the most tokens allowed.
+      closed_at: the token at which the thinking budget closed the thought; None where it did not.
     """
 
     tokens: list[int]
     logprobs: list[float]
     finished: bool
+    closed_at: int | None
 
 
 @functools.cache  # a process that asks again does not trace again
@@ -86,8 +91,15 @@ def _programs(mesh: Mesh) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def begin(model: Qwen3VL, prompts: Prompts, keys: jax.Array, sampling: Sampling, length: int) -> Any:
         return start(model, prompts, keys, sampling=sampling, max_new_tokens=length)
 
-    def go_on(model: Qwen3VL, decoding: Any, keys: jax.Array, until: Any, sampling: Sampling) -> Any:
-        return advance(model, decoding, keys, until, sampling=sampling)
+    def go_on(
+        model: Qwen3VL,
+        decoding: Any,
+        keys: jax.Array,
+        until: Any,
+        sampling: Sampling,
+        budget: Budget | None,
+    ) -> Any:
+        return advance(model, decoding, keys, until, sampling=sampling, budget=budget)
 
     return (
         parallel.jit(begin, mesh, static_argnums=(3, 4)),
@@ -103,6 +115,7 @@ def answer(
     sampling: Sampling,
     max_new_tokens: int,
     seed: int,
+    budget: Budget | None = None,
     show: Callable[[list[int]], None] | None = None,
 ) -> Answer:
     """Answers one prompt.
@@ -114,6 +127,7 @@ def answer(
       sampling: the distribution to draw from.
       max_new_tokens: the most tokens of the answer.
       seed: of the sampling noise.
+      budget: of thought, [1, 1]; None for as much as there is.
       show: called with the new tokens each time a few are there. It does not change what is drawn.
     """
     begin, go_on = _programs(mesh)
@@ -128,9 +142,11 @@ def answer(
             show(tokens[shown:])
             shown = count
         if drawn.finished.all() or count >= max_new_tokens:
-            return Answer(tokens, drawn.model_logprobs[0, 0, :count].tolist(), bool(drawn.finished.all()))
+            logprobs, finished = drawn.model_logprobs[0, 0, :count].tolist(), bool(drawn.finished.all())
+            forced = budget is not None and bool(budget.was_forced(drawn.tokens, np.full((1, 1), count)))
+            return Answer(tokens, logprobs, finished, int(budget.tokens[0, 0]) if budget and forced else None)
         until = min(count + STREAMED_TOKENS, max_new_tokens) if show else max_new_tokens
-        decoding = go_on(model, decoding, keys, np.int32(until), sampling)
+        decoding = go_on(model, decoding, keys, np.int32(until), sampling, budget)
 
 
 def build_prompt(
@@ -194,6 +210,12 @@ def _sampling(args: argparse.Namespace, files: epath.Path, tokenizer: Tokenizer)
     chosen = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
     if args.sampling == "model":
         chosen = model_sampling(files, tokenizer.opens_thinking)
+    elif args.sampling is None and args.temperature is None and tokenizer.opens_thinking:
+        print(
+            "note: greedy decoding, the default, can make a Thinking model think without end; its makers ask"
+            " for sampling: --sampling=model (--sampling=greedy drops this note)",
+            file=sys.stderr,
+        )
     given = {key: getattr(args, key) for key in chosen if getattr(args, key) is not None}
     try:
         return Sampling(
@@ -216,6 +238,15 @@ def _read_images(paths: Sequence[str], config: ImageConfig) -> list[np.ndarray]:
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"--image={path} (number {number} of {len(paths)}): {error}") from error
     return images
+
+
+def _budget(args: argparse.Namespace, tokenizer: Tokenizer, max_new_tokens: int) -> Budget | None:
+    if not args.thinking_budget:
+        return None
+    try:
+        return make_budget(tokenizer, args.thinking_budget, max_new_tokens, shape=(1, 1))
+    except ValueError as error:
+        raise ValueError(f"--{error}") from error
 
 
 def _settings(model: epath.Path, dtype: str | None) -> ConfigDict:
@@ -263,13 +294,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--sampling",
         choices=("greedy", "model"),
-        default="greedy",
-        help="model: as generation_config.json says where it samples, else as published for Instruct"
-        " (temperature 0.7, top_p 0.8, top_k 20) or Thinking models (0.6, 0.95, 20); no presence penalty",
+        help="greedy is the default. model: as generation_config.json says where it samples, else as"
+        " published for Instruct (temperature 0.7, top_p 0.8, top_k 20) or Thinking models (0.6, 0.95, 20);"
+        " no presence penalty",
     )
     add("--temperature", type=float, help="0 is greedy (default: as --sampling says)")
     add("--top_p", type=float, help="1 is off")
     add("--top_k", type=int, help="0 is off")
+    add(
+        "--thinking_budget",
+        type=int,
+        default=0,
+        metavar="TOKENS",
+        help="close a thought that is still open after so many tokens and go on with the answer; 0 is off",
+    )
     add("--seed", type=int, default=0, help="of the sampling noise")
     add(
         "--dtype",
@@ -300,6 +338,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = QUESTION if args.prompt is None else args.prompt
         prompts = build_prompt(architecture, tokenizer, images, text, image_config)
         max_new_tokens = _max_new_tokens(args, prompts, architecture)
+        budget = _budget(args, tokenizer, max_new_tokens)
         mesh = _mesh(args.devices)
         model = nnx.merge(*loading.load_params(config, folder, folder, mesh)).in_compute_dtype()
 
@@ -319,6 +358,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sampling=sampling,
             max_new_tokens=max_new_tokens,
             seed=args.seed,
+            budget=budget,
             show=show if stream else None,
         )
     except KeyboardInterrupt:  # enough was read
@@ -326,9 +366,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(130)
     text = tokenizer.decode(given.tokens)
     if args.json:
-        print(json.dumps({"tokens": given.tokens, "logprobs": given.logprobs, "text": text}))
+        line: dict[str, Any] = {"tokens": given.tokens, "logprobs": given.logprobs, "text": text}
+        if budget is not None:
+            line["thinking_closed_at"] = given.closed_at
+        print(json.dumps(line))
     else:
         print(stream.end() if stream else text)
+        if given.closed_at is not None:
+            print(f"(thought closed after {given.closed_at} tokens; see --thinking_budget)", file=sys.stderr)
         if not given.finished:
             print(f"(cut after {max_new_tokens} tokens; see --max_new_tokens)", file=sys.stderr)
 

@@ -280,6 +280,38 @@ def test_a_flag_overrides_the_models_sampling(
     assert ask(capsys, tiny_qwen3vl, images[:2], "--sampling=model", "--temperature=0", "--top_k=0") == greedy
 
 
+# Thought
+
+
+def test_a_thinking_budget_closes_the_thought_and_the_answer_goes_on(
+    tiny_qwen3vl_thinking: pathlib.Path, images: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    sampled = ("--temperature=1", "--max_new_tokens=24")
+    free = ask(capsys, tiny_qwen3vl_thinking, images[:1], *sampled)
+    assert "thinking_closed_at" not in free
+    closed = ask(capsys, tiny_qwen3vl_thinking, images[:1], *sampled, "--thinking_budget=5")
+    closing = load_tokenizer(tiny_qwen3vl_thinking).encode("\n</think>\n\n")
+    assert closed["thinking_closed_at"] == 5
+    assert closed["tokens"][:5] == free["tokens"][:5]  # the same noise: up to there nothing differs
+    assert closed["tokens"][5 : 5 + len(closing)] == closing
+    assert len(closed["tokens"]) > 5 + len(closing)
+    assert closed["text"].count("</think>") == 1 and len(closed["logprobs"]) == len(closed["tokens"])
+
+    generate.main(flags(tiny_qwen3vl_thinking, images[:1], *sampled, "--thinking_budget=5"))
+    shown = capsys.readouterr()
+    assert shown.out == closed["text"] + "\n"
+    assert "thought closed after 5 tokens" in shown.err and "note:" not in shown.err
+
+
+def test_a_thinking_budget_is_for_models_that_think_and_leaves_room_to_answer(
+    tiny_qwen3vl: pathlib.Path, tiny_qwen3vl_thinking: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    error = refusal(capsys, flags(tiny_qwen3vl, [], "--thinking_budget=5"))
+    assert "--thinking_budget=5: this model does not think" in error
+    error = refusal(capsys, flags(tiny_qwen3vl_thinking, [], "--thinking_budget=9", "--max_new_tokens=9"))
+    assert "--thinking_budget=9: expected 1 to" in error and "note: greedy decoding" in error
+
+
 # Programs
 
 
