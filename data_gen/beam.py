@@ -30,6 +30,7 @@ from data_gen.pipeline import dataset_spec, planner, start_worker
 from data_gen.planning import PairFailed, plan_next
 from data_gen.render import WorkerError
 from data_gen.staging import Job, Shard, differing_keys
+from data_gen.userfiles import home_expanded
 
 SKIPPED = "skipped"  # tag of the output with pairs that could not be made
 
@@ -132,7 +133,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         order = read_order(args)
         # --out may be an address; Path would swallow one of its slashes.
-        out = next(flag.partition("=")[2] for flag in (argv or sys.argv) if flag.startswith("--out="))
+        out = next(
+            home_expanded(flag.partition("=")[2]) for flag in (argv or sys.argv) if flag.startswith("--out=")
+        )
         staging = FileSystems.join(f"{out.rstrip('/')}.staging", Shard().name)
         require_same(FileSystems.join(staging, "spec.json"), dataset_spec(order))
         with beam.Pipeline(options=PipelineOptions(beam_flags)) as pipeline:

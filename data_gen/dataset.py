@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data_gen.staging import Job, Staging
 
@@ -63,7 +63,8 @@ def decode_png(png: bytes, name: str) -> np.ndarray:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             if max(image.size) > MAX_SIDE or image.width * image.height > MAX_SIDE * MAX_SIDE // 4:
                 raise NoDataset(f"{name}: {image.width}x{image.height} pixels are too many")
-            return np.asarray(image.convert("RGB"))
+            # Pictures that somebody else put there may be stored turned, as EXIF data say; ours never are.
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, NoDataset):
             raise

@@ -126,7 +126,8 @@ def describe_pairs(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
 
 
 def describe_pair(pair: Pair, level: str) -> dict[str, Any]:
-    width, height = Image.open(io.BytesIO(pair.pictures[0])).size
+    pictures = pair.decoded()
+    height, width = pictures[0].shape[:2]
     differences = []
     for number, kind in enumerate(pair.kinds):
         x0, y0, x1, y1 = pair.boxes[number].tolist()
@@ -144,7 +145,7 @@ def describe_pair(pair: Pair, level: str) -> dict[str, Any]:
     seen = visibility(pair)
     return {
         "id": pair.id,
-        "images": [data_uri(array) for array in pair.decoded()],
+        "images": [data_uri(array) for array in pictures],
         "ratio": width / height,
         "differences": differences,
         "level": level,

@@ -13,6 +13,7 @@ from data_gen.changes import CHANGES
 from data_gen.inputs import Inputs
 from data_gen.presets import PRESETS, Preset, parse_differences, with_identical
 from data_gen.staging import Job, Shard
+from data_gen.userfiles import home_expanded, user_path
 
 STAGES = ("plan", "render", "verify", "pack")
 DEVICES = ("cpu", "cuda", "optix")
@@ -111,7 +112,7 @@ def argument_parser(module: str) -> argparse.ArgumentParser:
     add("--num_pairs", type=count, required=True, help="pairs in the split `train`")
     add("--test_pairs", type=count, default=0, help="pairs in the split `test` (default: 0)")
     add("--seed", type=int, default=0, help="other seeds give unrelated pairs (default: 0)")
-    add("--out", type=Path, required=True, help="folder of the dataset; must not exist yet")
+    add("--out", type=user_path, required=True, help="folder of the dataset; must not exist yet")
 
     add = parser.add_argument_group("instead of the preset's").add_argument
     add(
@@ -132,9 +133,9 @@ def argument_parser(module: str) -> argparse.ArgumentParser:
     add("--max_outside", type=float, help="largest share of a picture changed by shadows and reflections")
 
     add = parser.add_argument_group("your own").add_argument
-    add("--scenes", type=Path, help="scenes as JSON lines, with or without changes (docs/scene.md)")
-    add("--assets", type=Path, help="folder of meshes, textures and skies (docs/scene.md)")
-    add("--kind_file", type=Path, help="Python file that registers a kind of change (docs/changes.md)")
+    add("--scenes", type=user_path, help="scenes as JSON lines, with or without changes (docs/scene.md)")
+    add("--assets", type=user_path, help="folder of meshes, textures and skies (docs/scene.md)")
+    add("--kind_file", type=user_path, help="Python file that registers a kind of change (docs/changes.md)")
 
     add = parser.add_argument_group("what else a record has").add_argument
     add("--masks", action="store_true", help="object masks of both pictures: mask_a, mask_b")
@@ -146,8 +147,16 @@ def argument_parser(module: str) -> argparse.ArgumentParser:
     add("--threads", type=positive, default=1, help="threads per Blender process (default: 1)")
     add("--shard_index", type=count, help="make this part of the pairs alone: 0 to num_shards - 1")
     add("--num_shards", type=positive, default=1, help="parts to divide the pairs into (default: 1)")
-    add("--blender_python", help="interpreter that can import bpy (default: .venv-bpy/bin/python)")
-    add("--blender", help="an installed Blender to render with, instead of the Python module bpy")
+    add(
+        "--blender_python",
+        type=home_expanded,
+        help="interpreter that can import bpy (default: .venv-bpy/bin/python)",
+    )
+    add(
+        "--blender",
+        type=home_expanded,
+        help="an installed Blender to render with, instead of the Python module bpy",
+    )
     add("--device", choices=DEVICES, default="cpu", help="what Cycles renders on (default: cpu)")
     add(
         "--time_limit",

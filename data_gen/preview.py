@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from data_gen.dataset import Dataset, NoDataset, Pair
 from data_gen.gallery import MAX_PAIRS, color_of, write_gallery
+from data_gen.userfiles import check_writable, user_path
 
+SUFFIXES = (".html", ".png", ".jpg", ".jpeg", ".webp")
 GAP = 8  # pixels around every picture
 LINE = 16  # height of a line of text
 LETTER = 7  # width of a letter of it
@@ -27,8 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         description="Shows pairs of a dig_pairs dataset with their boxes: as an HTML gallery with a blink "
         "comparator, filters and statistics, or as one picture.",
     )
-    parser.add_argument("dataset", type=Path, help="folder that `python -m data_gen` wrote")
-    parser.add_argument("--out", type=Path, required=True, help="file to write: .html, .png or .jpg")
+    parser.add_argument("dataset", type=user_path, help="folder that `python -m data_gen` wrote")
+    parser.add_argument("--out", type=user_path, required=True, help="file to write: .html, .png or .jpg")
     parser.add_argument("--split", default="train", help="of a picture: train (default) or test")
     parser.add_argument(
         "--first", type=int, default=0, help="of a picture: index of the first pair (default 0)"
@@ -39,8 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--columns", type=int, default=2, help="of a picture: pairs side by side (default 2)")
     args = parser.parse_args(argv)
     try:
+        if args.out.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"--out={args.out}: expected a file that ends in one of {', '.join(SUFFIXES)}")
+        check_writable(args.out, "--out")  # before the time that drawing takes
         dataset = Dataset(args.dataset)
-        if args.out.suffix == ".html":
+        if args.out.suffix.lower() == ".html":
             write_gallery(dataset, args.out, args.count or MAX_PAIRS)
         else:
             pairs = read_pairs(dataset, args.split, args.first, args.count or 8)

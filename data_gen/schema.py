@@ -124,39 +124,65 @@ def scene_schema() -> dict[str, Any]:
 
 # Before a user's meshes are added to SHAPES.
 BUILT_IN_SHAPES = tuple(SHAPES)
-_VALIDATOR = jsonschema.Draft202012Validator(scene_schema())
+# JSON Schema counts 1.0 among the integers; Blender does not.
+_VALIDATOR = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)(scene_schema())
 
 
 def load_json(text: str) -> Any:
-    """Parses JSON; NaN and Infinity, which JSON does not have, are refused. Raises SceneError."""
+    """Parses JSON. Raises SceneError, also for what Python's reader lets pass: NaN, and a key given twice."""
 
     def refuse(constant: str) -> Any:
         raise SceneError(f"{constant} is no JSON number")
 
     try:
-        return json.loads(text, parse_constant=refuse)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=_without_repeats)
+    except json.JSONDecodeError as error:
         raise SceneError(f"not JSON: {error}") from None
+    except RecursionError:
+        raise SceneError("nested too deep") from None
+    except SceneError:
+        raise
+    except ValueError:  # Python reads no integer of more digits
+        raise SceneError(f"a number has more than {sys.get_int_max_str_digits()} digits") from None
+
+
+def _without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) < len(items):
+        names = [name for name, _ in items]
+        raise SceneError(f"the key {next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
 
 
 def check_scene(data: Any) -> None:
     """Raises SceneError for the first thing that is wrong with a scene given as JSON values."""
     # A version that is not ours makes every other complaint beside the point.
     if isinstance(data, dict) and data.get("version", VERSION) != VERSION:
-        raise SceneError(f"$.version is {data['version']!r}; this version of data_gen reads {VERSION}")
+        raise SceneError(f"$.version is {shown(data['version'])}; this version of data_gen reads {VERSION}")
     error = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(data))
     if error is not None:
         raise SceneError(describe(error))
     _check_meaning(data)
 
 
+def shown(value: Any) -> str:
+    """A value as an error message quotes it: not all of a very long one."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
 def describe(error: jsonschema.ValidationError) -> str:
     """One line: path, complaint, and what is allowed."""
-    message = error.message
+    message = error.message.replace(repr(error.instance), shown(error.instance))
     if error.validator == "pattern" and error.validator_value == ASSET:
-        message = f"{error.instance!r} is neither a known name nor asset:FILE below the asset folder"
+        message = f"{shown(error.instance)} is neither a known name nor asset:FILE below the asset folder"
     elif error.validator == "enum":
-        message = f"{error.instance!r} is not one of {', '.join(map(repr, error.validator_value))}"
+        message = f"{shown(error.instance)} is not one of {', '.join(map(repr, error.validator_value))}"
     return f"{error.json_path}: {message[:300]}"
 
 

@@ -20,8 +20,9 @@ from data_gen.layout import NoRoom, fitting_box, place
 from data_gen.plan import PairPlan, Rejected, Target
 from data_gen.presets import CLEVR_COLORS, RICH_COLORS, Preset
 from data_gen.scene import Object, Scene
-from data_gen.schema import PLAIN, SceneError
+from data_gen.schema import PLAIN, SceneError, shown
 from data_gen.shapes import SHAPES
+from data_gen.userfiles import read_lines
 
 MAX_SCENES = 1_000_000
 OBJECT_DEFAULTS = {"material": "rubber", "texture": PLAIN, "rotation": 0.0, "position": [0.0, 0.0]}
@@ -43,10 +44,7 @@ class UserScene:
 
 def read(path: Path, preset: Preset) -> list[UserScene]:
     """The scenes of a file. Raises ValueError, naming file, line and place in the JSON."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+    lines = read_lines(path)
     if not any(line.strip() for line in lines) or len(lines) > MAX_SCENES:
         raise ValueError(f"{path} has {len(lines)} lines; expected 1 to {MAX_SCENES} scenes, one per line")
     scenes = []
@@ -56,6 +54,8 @@ def read(path: Path, preset: Preset) -> list[UserScene]:
                 scenes.append(parse(schema.load_json(line), preset, f"{path}:{number}"))
             except SceneError as error:
                 raise ValueError(f"{path}:{number}: {error}") from None
+            except RecursionError:
+                raise ValueError(f"{path}:{number}: nested too deep") from None
     return scenes
 
 
@@ -122,14 +122,16 @@ def complete_object(data: Any, preset: Preset, where: str) -> dict[str, Any]:
         if number not in values:
             if not isinstance(values[word], str) or values[word] not in known:
                 raise SceneError(
-                    f"{where}.{word}: {values[word]!r} is not one of {', '.join(known)}; add {number!r}"
+                    f"{where}.{word}: {shown(values[word])} is not one of {', '.join(known)}; add {number!r}"
                 )
             values[number] = known[values[word]]
     position = values["position"]
     if isinstance(position, list | tuple) and len(position) == 2:
         solid = SHAPES.get(str(values.get("shape")))
-        if solid and isinstance(values["radius"], int | float):
-            values["position"] = [*position, values["radius"] * solid.half_height]
+        radius = values["radius"]
+        if solid:  # a radius that is no number, or far too large, is the schema's to complain of
+            rests = isinstance(radius, int | float) and abs(radius) <= schema.FAR
+            values["position"] = [*position, radius * solid.half_height if rests else 0.0]
     return values
 
 
@@ -139,12 +141,15 @@ def parse_change(data: Any, given: Scene, preset: Preset, where: str) -> Change:
         raise SceneError(f"{where}.kind: expected one of {', '.join(CHANGES)}")
     kind, keys = data["kind"], set(data)
     if keys == {"kind", "object"}:
-        if not isinstance(data["object"], dict) or data["object"].get("id") in {o.id for o in given.objects}:
+        taken = [item.id for item in given.objects]
+        if not isinstance(data["object"], dict) or data["object"].get("id") in taken:
             raise SceneError(f"{where}.object: expected an object with an id that scene A lacks")
         return Change(kind, None, _object(data["object"], given, preset, f"{where}.object"))
-    before = next((item for item in given.objects if item.id == data.get("id")), None)
+    number = data.get("id")
+    # By its type, too: in Python true is 1.
+    before = next((item for item in given.objects if type(number) is int and item.id == number), None)
     if before is None:
-        raise SceneError(f"{where}.id: scene A has no object {data.get('id')!r}")
+        raise SceneError(f"{where}.id: scene A has no object {shown(number)}")
     if keys == {"kind", "id"}:
         return Change(kind, before, None)
     if keys != {"kind", "id", "set"} or not isinstance(data["set"], dict) or "id" in data["set"]:

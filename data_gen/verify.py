@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from scipy import ndimage
 from data_gen.dataset import Dataset, NoDataset, Pair
 from data_gen.statistics import GRID, Statistics
 from data_gen.truth import delta_e
+from data_gen.userfiles import user_path
 
 SHOWN = 50  # failed pairs that are listed
 
@@ -228,7 +228,9 @@ def main(argv: list[str] | None = None) -> int:
         description="Checks every pair of a dig_pairs dataset from its two pictures alone: change in every "
         "box, nothing large outside; prints statistics. Exit code 1, with the ids, when pairs fail.",
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder that `python -m data_gen` wrote")
+    parser.add_argument(
+        "--data", type=user_path, required=True, help="folder that `python -m data_gen` wrote"
+    )
     parser.add_argument("--split", help="check this split alone (default: all)")
     parser.add_argument(
         "--delta_e", type=float, help="colour distance that counts as change (default: as made)"

@@ -19,7 +19,7 @@ from typing import Any
 import bpy
 from mathutils import Vector
 
-from data_gen.blender import lights, materials
+from data_gen.blender import Refused, lights, materials
 from data_gen.blender.assets import Assets, measure
 from data_gen.blender.device import use_device
 from data_gen.blender.meshes import plane_mesh, solid_mesh
@@ -145,8 +145,17 @@ class Studio:
     def _render(self, path: str, samples: int, seed: int) -> None:
         self.scene.cycles.samples = samples
         self.scene.cycles.seed = seed
-        self.scene.render.filepath = path
+        self._write_to(path)
         bpy.ops.render.render(write_still=True)
+
+    def _write_to(self, path: str) -> None:
+        """Sets the file to write, whatever is in its path. Raises Refused for one too long for Blender."""
+        path = f"/{path.lstrip('/')}" if path.startswith("//") else path  # "//" is Blender's own mark
+        if bpy.app.version >= (4, 5):  # from then on {name} is a variable, and a doubled brace is a brace
+            path = path.replace("{", "{{").replace("}", "}}")
+        self.scene.render.filepath = path
+        if self.scene.render.filepath != path:
+            raise Refused(f"the path is too long for Blender: {path}; name a shorter --out")
 
     def _set_up_cycles(self, threads: int) -> None:
         render, cycles = self.scene.render, self.scene.cycles

@@ -30,8 +30,8 @@ def blender() -> Blender:
 
 @pytest.fixture(scope="session")
 def small_dataset(blender: Blender, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dataset of SMALL, rendered by one worker."""
-    out = tmp_path_factory.mktemp("datasets") / "one_worker"
+    """The dataset of SMALL, rendered by one worker, in a folder of an awkward name."""
+    out = tmp_path_factory.mktemp("datasets") / "a[1] {run} {blend_name}}" / "one_worker"
     assert main([*SMALL, f"--out={out}", "--workers=1"]) == 0
     return out
 

@@ -13,6 +13,7 @@ import pytest
 from data_gen import staging as stagings
 from data_gen.__main__ import main
 from data_gen.interpreter import NoBlender, find_blender
+from data_gen.options import parse_arguments
 from data_gen.presets import PRESETS, parse_differences
 from tests.data_gen.conftest import SMALL
 
@@ -21,6 +22,14 @@ from tests.data_gen.conftest import SMALL
 def order(fake_blender, tmp_path):
     """A small order without an --out."""
     return [*SMALL, f"--blender_python={fake_blender}", "--workers=1"]
+
+
+def test_every_path_of_the_command_line_may_begin_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = ("out", "scenes", "assets", "kind_file", "blender", "blender_python")
+    args = parse_arguments([*SMALL, *(f"--{name}=~/{name}" for name in names)])
+    assert all(str(getattr(args, name)) == str(tmp_path / name) for name in names)
+    assert str(parse_arguments([*SMALL, "--out=~nobody_of_that_name/x"]).out) == "~nobody_of_that_name/x"
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_gen import scene
+from data_gen import scene, verify
 from data_gen.__main__ import main
+from dig_jax.data.records import open_pairs
 from tests.data_gen.conftest import SMALL, assert_same_datasets, read
 
 
@@ -54,6 +55,14 @@ def test_records_have_the_documented_features(small_dataset):
             objects = record[f"objects_{which}"]
             described = scene.from_json(record[f"scene_{which}"].decode())
             assert [name.decode() for name in objects["name"]] == [item.name for item in described.objects]
+
+
+def test_brackets_and_braces_in_the_path_are_neither_patterns_nor_variables(small_dataset, capsys):
+    """Of Blender's render, of the globs of whoever looks for the dataset, and of TFDS."""
+    assert "[1] {run} {blend_name}}" in str(small_dataset)
+    assert verify.main([f"--data={small_dataset.parent}"]) == 0
+    assert "all 5 pairs pass" in capsys.readouterr().out
+    assert len(open_pairs(small_dataset.parent, "test")) == 2
 
 
 def test_boxes_are_those_of_the_changed_objects(small_dataset):

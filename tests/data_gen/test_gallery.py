@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_gen import gallery, preview
+from data_gen import gallery, preview, verify
 from data_gen.__main__ import main
 from data_gen.dataset import Dataset
 from tests.data_gen.conftest import SMALL
@@ -154,6 +154,26 @@ def test_a_preview_of_what_is_not_there_is_an_error(flags, message, dataset, tmp
     assert message in capsys.readouterr().err
     assert preview.main([str(tmp_path), f"--out={tmp_path / 'x.html'}"]) == 2
     assert "is not a dataset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("/dev/null/x.html", "nothing can be written in /dev/null"),
+        ("/tmp/x.txt", "expected a file that ends in one of .html, .png"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_anything_is_drawn(out, message, dataset, capsys):
+    assert preview.main([str(dataset / "nowhere"), f"--out={out}"]) == 2
+    assert f"--out={out}" in (error := capsys.readouterr().err) and message in error
+
+
+def test_dataset_and_picture_are_found_in_the_home_folder(dataset, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pairs").symlink_to(dataset)
+    assert preview.main(["~/pairs", "--out=~/new/x.png", "--count=1"]) == 0
+    assert (tmp_path / "new" / "x.png").exists()
+    assert verify.main(["--data=~/pairs"]) == 0
 
 
 def test_a_preview_can_be_added_to_a_complete_dataset(dataset, fake_blender):

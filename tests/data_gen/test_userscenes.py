@@ -131,3 +131,74 @@ def test_a_file_without_scenes_is_refused(text, tmp_path):
         userscenes.read(tmp_path / "a.jsonl", CLEVR)
     with pytest.raises(ValueError, match="No such file"):
         userscenes.read(tmp_path / "b.jsonl", CLEVR)
+
+
+def test_a_file_as_windows_writes_it_is_read(tmp_path):
+    line = json.dumps({"scene": {"objects": [{**CUBE, "color": "\u7ea2\u8272"}]}}, ensure_ascii=False)
+    line = line.replace('"shape"', '"rgb": [200, 9, 9], "shape"')
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + f"{line}\r\n{line}\r\n".encode())
+    assert len(userscenes.read(tmp_path / "a.jsonl", CLEVR)) == 2
+
+
+@pytest.mark.parametrize(("encoding", "line"), [("utf-16", 1), ("latin-1", 2)])
+def test_a_file_in_another_encoding_is_named_with_the_line(tmp_path, encoding, line):
+    path = tmp_path / "a.jsonl"
+    text = '{"scene": {"objects": []}}\n{"scene": {"objects": [{"color": "caf\u00e9"}]}}\n'
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(ValueError, match=rf"a\.jsonl:{line}: expected UTF-8"):
+        userscenes.read(path, CLEVR)
+
+
+EDIT = {"kind": "color", "id": 1, "set": {"color": "green"}}
+NEW = {"kind": "add", "object": VASE}
+WHOLE = {
+    "scene": {
+        "objects": [{**CUBE, "radius": 0.5, "rgb": [9, 9, 9], "rotation": 5}, CONE],
+        "lighting": {"kind": "sky", "strength": 1},
+        "camera": {"lens": 50},
+        "ground": {"scale": 1},
+        "width": 64,
+        "version": 2,
+    },
+    "changes": [EDIT, NEW],
+}
+ODD = ("null", "true", "1.0", "-1", "1" + "0" * 400, "9" * 5000, "1e999", "NaN", '""', '"1"', "[]", "[[1]]")
+ODD += ('{"a": 1}', "[" * 3000 + "]" * 3000, "[" * 400 + "]" * 400, '{"a": ' * 3000 + "1" + "}" * 3000)
+
+
+def places(value, path=()):
+    """The path of everything inside a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*path, key))
+
+
+def with_value(value, path, new):
+    """A copy with another value in one place."""
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = with_value(value[path[0]], path[1:], new)
+    return copy
+
+
+@pytest.mark.parametrize("path", places(WHOLE), ids=lambda path: ".".join(map(str, path)) or "all")
+def test_an_odd_value_anywhere_is_taken_or_named_with_file_and_line(path, tmp_path):
+    lines = json.dumps(with_value(WHOLE, path, "@")).replace('"@"', "%s")
+    for odd in ODD:
+        file = write(tmp_path / "a.jsonl", {"scene": {"objects": [CUBE]}}, lines % odd)
+        try:
+            scenes = userscenes.read(file, CLEVR)
+        except ValueError as error:
+            assert str(error).startswith(f"{file}:2: ") and len(str(error)) < 600
+        else:
+            assert len(scenes) == 2
+            ids = [item.id for item in scenes[1].scene.objects]
+            assert all(type(id) is int for id in ids)
+
+
+def test_a_key_that_is_given_twice_is_a_mistake(tmp_path):
+    line = json.dumps({"scene": {"objects": [CUBE]}}).replace('"id": 1', '"id": 1, "id": 3')
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: the key 'id' is given twice"):
+        userscenes.read(write(tmp_path / "a.jsonl", line), CLEVR)

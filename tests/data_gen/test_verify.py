@@ -149,6 +149,15 @@ def test_a_decompression_bomb_is_refused_by_its_header():
         datasets.decode_png(png, "x")
 
 
+def test_a_picture_that_is_stored_turned_is_upright():
+    """Pairs that somebody else put into a dataset may be photos."""
+    picture = np.arange(12 * 20 * 3, dtype=np.uint8).reshape(12, 20, 3)
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(file, "PNG", exif=exif)
+    np.testing.assert_array_equal(datasets.decode_png(file.getvalue(), "x"), np.rot90(picture, -1))
+
+
 def test_only_png_is_decoded():
     file = io.BytesIO()
     Image.fromarray(GRAY).save(file, "BMP")
