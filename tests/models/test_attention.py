@@ -100,6 +100,50 @@ def test_kernels_equal_the_plain_form(name, dtype, tolerance):
     assert max(jax.tree.leaves(jax.tree.map(relative_error, ours, expected))) < tolerance
 
 
+@pytest.mark.parametrize(
+    ("rows", "apart"),
+    [
+        ([[1] * 100 + [2] * 100 + [0] * 60, [1] * 100 + [2] * 128 + [0] * 32], True),  # padded to 2 x 256
+        ([[1] * 130 + [2] * 130, [0] * 260], True),
+        ([[1] * 90 + [0] * 170, [1] * 256 + [2] * 4], True),
+        ([[1] * 257 + [0] * 3, [1] * 130 + [2] * 130], False),  # one is longer than half, and a tile
+        ([[1] * 100 + [2] * 100 + [3] * 60, [1] * 130 + [2] * 130], False),
+        ([[2] * 130 + [1] * 130, [1] * 130 + [2] * 130], False),
+    ],
+)
+def test_cudnn_takes_a_mask_only_where_images_are_not_pairs(monkeypatch, rows, apart):
+    """Values and gradients of the form that is chosen; the other gives NaN."""
+    other = "_masked" if apart else "_each_image"
+    monkeypatch.setattr(CudnnAttention, other, lambda self, x, *args, **options: x.q * jnp.nan)
+    x = draw_qkv(np.random.default_rng(0), 2, 260, heads=2, kv_heads=2, head_dim=8)
+    segment = jnp.array(rows)
+
+    def run(kernel):
+        def loss(x):
+            out = jnp.where((segment > 0)[..., None, None], kernel.packed(x, segment), 0)
+            return jnp.sum(jnp.sin(out)), out
+
+        return jax.jit(jax.grad(loss, has_aux=True))(x)
+
+    ours, expected = run(KERNELS["cudnn"]), run(PLAIN)
+    assert max(jax.tree.leaves(jax.tree.map(relative_error, ours, expected))) < 1e-5
+
+
+def test_cudnn_sees_only_whole_tiles_of_images(monkeypatch):
+    """Masked sequences of 64 more than a multiple of 128 have NaN as gradients on Hopper."""
+    seen = []
+    attend = CudnnAttention._attend
+
+    def spy(self, x, **options):
+        seen.append((x.q.shape[1], sorted(name for name, given in options.items() if given is not None)))
+        return attend(self, x, **options)
+
+    monkeypatch.setattr(CudnnAttention, "_attend", spy)
+    x = draw_qkv(np.random.default_rng(0), 1, 1600, heads=1, kv_heads=1, head_dim=8)
+    jax.eval_shape(KERNELS["cudnn"].packed, x, jnp.ones((1, 1600), jnp.int32))
+    assert seen == [(896, ["lengths"]), (1664, ["mask"])]
+
+
 def test_splash_over_several_blocks_equals_the_plain_form(monkeypatch):
     """Blocks of 128: some hidden, some whole, some cut by the mask, and padding at the end."""
     monkeypatch.setattr("dig_jax.models.splash_attention.BLOCK", 128)
