@@ -18,7 +18,6 @@ def get_config() -> ConfigDict:
     config.model.lora.rank = 64
     config.optimizer.learning_rate = 1e-5  # what EasyR1 takes with adapters
     config.mesh.tensor = 1
-    config.model.remat = "dots"
     config.batch.prompts = 64
     config.batch.update_prompts = 16
     config.batch.micro_prompts = 1
