@@ -10,19 +10,25 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
-from dig_jax import parallel
+from dig_jax.distributed import texts_of_all
 from dig_jax.fingerprint import fingerprint
-from dig_jax.folder import is_local
+from dig_jax.folder import is_local, move_folder
+
+LISTING_SECONDS = (
+    60.0  # until every host sees what one of them has moved: shared disks keep listings for a while
+)
+
+_Read = TypeVar("_Read")
 
 logger = logging.getLogger("dig_jax")
 
@@ -54,6 +60,10 @@ class Checkpoints:
     moment a run is killed, the newest named one is whole. Each holds checksums of its tensors and of its
     metadata: what a disk has changed is noticed, and the one before it is used.
 
+    With several processes all must make the same calls. Each reads its part without waiting for another, they
+    tell each other whether they could, and only then do they compute anything together: what one of them can
+    not read is an error, or is set aside, in all of them.
+
     Args:
         workdir: of the run.
         keep: how many of the newest to keep.
@@ -78,6 +88,10 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
+
+    def common_steps(self) -> list[int]:
+        """Those of `steps` that every process sees, in order: a run may be writing more, or removing some."""
+        return sorted(set.intersection(*map(set, self._seen())))
 
     def save(self, step: int, state: Any, meta: dict[str, Any], marked: Iterable[int] = ()) -> None:
         """Starts writing a checkpoint; returns before the write is done.
@@ -116,21 +130,17 @@ class Checkpoints:
         Raises:
             Damaged: there are checkpoints, and none of them can be used. They are left where they are.
         """
+        self._check_shared()
         problems: dict[int, str] = {}
         for step in reversed(self.steps):
-            problem, restored = "another process could not read it", None
             try:
-                restored = self._restore(step, like)
-            except Exception as error:  # a damaged file can make the readers raise anything
-                problem = f"{type(error).__name__}: {error}".splitlines()[0]
-            # Damage may lie in the part of one process; all must take the same checkpoint.
-            everywhere = parallel.gather_rows(np.array([restored is not None])).all()
-            if restored is not None and everywhere:
-                state, written = restored
-                self._set_aside(problems)
-                self._prune(written["marked"])
-                return state, written["meta"]
-            problems[step] = problem
+                state, written = self._restore(step, like)
+            except Damaged as error:
+                problems[step] = str(error)
+                continue
+            self._set_aside(problems)
+            self._prune(written["marked"])
+            return state, written["meta"]
         if problems:
             raise Damaged(
                 f"no checkpoint in {self._manager.directory} can be used; nothing was changed there. Start"
@@ -149,15 +159,15 @@ class Checkpoints:
         items = ocp.args.PyTreeRestore(
             item={"params": like}, restore_args={"params": restore_args}, partial_restore=True
         )
-        written = self._written(step)
-        directory = self._manager.directory / str(step) / "state"
-        try:
-            with ocp.PyTreeCheckpointer() as reader:
-                params = reader.restore(directory, args=items)["params"]
-        except Exception as error:  # a damaged file can make the reader raise anything
-            raise Damaged(f"checkpoint {step} can not be read: {error}") from error
+
+        def read() -> tuple[nnx.State, dict[str, Any]]:
+            with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
+                params = reader.restore(self._part(step, "state"), args=items)["params"]
+            return params, self._written(step)
+
+        params, written = _read_by_all(step, read)
         if _dtypes(like) == written["dtypes"]:
-            self._compare(step, "params", params, written["checksums"])
+            _compare(step, "params", params, written["checksums"])
         return params
 
     def close(self) -> None:
@@ -170,21 +180,38 @@ class Checkpoints:
             self._manager.wait_until_finished()
         self._manager.close()
 
+    def _seen(self) -> list[list[int]]:
+        """The steps that each process sees."""
+        seen = texts_of_all(json.dumps(self.steps), width=10_000)
+        return [json.loads(steps) for steps in seen]
+
+    def _check_shared(self) -> None:
+        """Raises Damaged, in all processes, unless they see the same checkpoints."""
+        seen = self._seen()
+        if any(steps != seen[0] for steps in seen):
+            raise Damaged(
+                f"the processes see different checkpoints in {self._manager.directory} ("
+                + "; ".join(f"process {index}: {steps or 'none'}" for index, steps in enumerate(seen))
+                + "): the workdir must be on a disk that all hosts share, or in a bucket"
+            )
+
+    def _part(self, step: int, name: str) -> epath.Path:
+        return self._manager.directory / str(step) / name
+
     def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        written = self._written(step)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        state = self._manager.restore(step, args=items)["state"]
-        self._compare(step, "state", state, written["checksums"])
+        def read() -> tuple[Any, dict[str, Any]]:
+            with contextlib.closing(ocp.StandardCheckpointHandler()) as reader:
+                state = reader.restore(self._part(step, "state"), args=ocp.args.StandardRestore(like))
+            return state, self._written(step)
+
+        state, written = _read_by_all(step, read)
+        _compare(step, "state", state, written["checksums"])
         return state, written
 
     def _written(self, step: int) -> dict[str, Any]:
         """What `save` wrote beside the arrays."""
-        items = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return _unsealed(self._manager.restore(step, args=items)["meta"])
-
-    def _compare(self, step: int, part: str, tree: Any, checksums: dict[str, str]) -> None:
-        if fingerprint(tree) != checksums[part]:
-            raise Damaged(f"checkpoint {step}: the {part} read back are not those that were written")
+        with contextlib.closing(ocp.JsonCheckpointHandler()) as reader:
+            return _unsealed(reader.restore(self._part(step, "meta")))
 
     def _set_aside(self, problems: dict[int, str]) -> None:
         if not problems:
@@ -194,9 +221,14 @@ class Checkpoints:
             logger.error("CHECKPOINT OF STEP %d IS DAMAGED (%s): moved to %s", step, problem, target)
             if jax.process_index() == 0:
                 target.mkdir(exist_ok=True)
-                (self._manager.directory / str(step)).rename(_unused(target / f"step{step}"))
-        parallel.gather_rows(np.zeros(1))  # nobody looks before the first process has moved them
+                move_folder(self._manager.directory / str(step), _unused(target / f"step{step}"))
+        texts_of_all("")  # nobody looks before the first process has moved them
+        deadline = time.monotonic() + LISTING_SECONDS
         self._manager.reload()
+        while problems.keys() & set(self.steps) and time.monotonic() < deadline:
+            time.sleep(1.0)
+            self._manager.reload()
+        self._check_shared()
 
     def _prune(self, marked: Iterable[int]) -> None:
         """Removes what a killed run had no time to."""
@@ -214,6 +246,30 @@ class Checkpoints:
                 f"a checkpoint could not be written to {self._manager.directory}: {error}. Those before it"
                 " are whole. Make room or give write access, and run the same command again"
             ) from error
+
+
+def _read_by_all(step: int, read: Callable[[], _Read]) -> _Read:
+    """What `read` returns, which waits for no other process, once it has returned in all of them.
+
+    Raises:
+        Damaged: in every process, when it failed in any.
+    """
+    problem, value = "", None
+    try:
+        value = read()
+    except Exception as error:  # a damaged file can make the readers raise anything
+        problem = f"{type(error).__name__}: {error}".splitlines()[0].partition(" See full TensorStore")[0]
+    problems = texts_of_all(problem)
+    if not any(problems):
+        return value  # type: ignore[return-value]  # it was read
+    readers = ", ".join(f"process {index}" for index, problem in enumerate(problems) if problem)
+    by = f" by {readers} of {len(problems)}" if len(problems) > 1 else ""
+    raise Damaged(f"checkpoint {step} can not be read{by}: {next(filter(None, problems))}")
+
+
+def _compare(step: int, part: str, tree: Any, checksums: dict[str, str]) -> None:
+    if fingerprint(tree) != checksums[part]:
+        raise Damaged(f"checkpoint {step}: the {part} read back are not those that were written")
 
 
 def _dtypes(params: nnx.State) -> list[str]:

@@ -19,9 +19,11 @@ import traceback
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax._src import distributed as jax_distributed  # the coordinator's address has no public name
 
+from dig_jax import parallel
 from dig_jax.stopping import Stopped, say
 
 EXIT_LOST = 76  # another process was lost or failed: run the same command on all hosts again
@@ -97,6 +99,22 @@ def _from_environment(name: str) -> int | None:
     return None if value is None else int(value)
 
 
+def texts_of_all(text: str, width: int = 400) -> list[str]:
+    """A text of each process, in their order. All of them call it together.
+
+    Work that may fail in one process alone is done without a collective and followed by this, with the reason
+    or "": the processes then go the same way, where one that raised would leave the others in a collective.
+
+    Args:
+        text: of this process.
+        width: bytes of UTF-8 that it is cut to.
+    """
+    row = np.zeros((1, width), np.uint8)
+    encoded = text.encode()[:width]
+    row[0, : len(encoded)] = np.frombuffer(encoded, np.uint8)
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in parallel.gather_rows(row)]
+
+
 class Links:
     """Connections between process 0 and each of the others, and a thread that listens to each.
 
@@ -130,6 +148,8 @@ class Links:
         with self._ending:
             if isinstance(error, SystemExit):  # whoever raised it has said why
                 text, code = f"ended with code {error.code}", error.code if isinstance(error.code, int) else 1
+                if error.__context__ is not None:  # what `cli.user_errors` has told the user
+                    text = f"{text} ({error.__context__})".splitlines()[0][:1000]
             else:
                 traceback.print_exception(error)
                 text, code = f"failed ({type(error).__name__}: {error})".splitlines()[0][:1000], 1

@@ -128,6 +128,21 @@ def write_json(path: epath.Path, value: Any) -> None:
     temporary.replace(path)
 
 
+def move_folder(source: epath.Path, target: epath.Path) -> None:
+    """Moves a folder with all that is in it: in one step on a disk, file by file in a bucket.
+
+    Args:
+        source: the folder.
+        target: what it is called afterwards; there is nothing of that name.
+    """
+    if is_local(source):
+        source.rename(target)
+        return
+    for path in sorted(source.iterdir(), key=lambda path: path.is_dir()):
+        # Files first: among them may be the one that makes others take the folder for complete.
+        move_folder(path, target / path.name) if path.is_dir() else path.rename(target / path.name)
+
+
 def check_free(out: epath.Path) -> None:
     """Raises FileExistsError if `out` is there, unless it is an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

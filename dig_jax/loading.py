@@ -104,7 +104,7 @@ def restore_params(workdir: epath.Path, like: nnx.State, step: int | None) -> nn
     """Parameters of a workdir's checkpoint, the newest unless `step` says which."""
     checkpoints = Checkpoints(workdir)
     try:
-        steps = checkpoints.steps
+        steps = checkpoints.common_steps()
         if not steps:
             raise FileNotFoundError(f"{workdir} has no complete checkpoint")
         if step is not None and step not in steps:

@@ -1,11 +1,14 @@
 """Checkpoints: which ones stay, and what happens to one that a disk has damaged."""
 
+import json
 import logging
 import os
 import pathlib
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import flax.struct
@@ -16,6 +19,9 @@ from etils import epath
 
 from dig_jax.checkpoint import Checkpoints, Damaged
 from dig_jax.fingerprint import fingerprint
+from tests.test_distributed import free_port
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @flax.struct.dataclass
@@ -179,3 +185,44 @@ def test_a_disk_that_takes_no_more_is_a_clear_error_and_the_checkpoint_before_st
         signal.signal(signal.SIGXFSZ, ignored)
     restored = restore(tmp_path)
     assert restored is not None and fingerprint(restored[0]) == fingerprint(state(1))
+
+
+def test_what_one_of_two_processes_cannot_read_both_set_aside(tmp_path: pathlib.Path) -> None:
+    """The file of the second process is cut: the first one reads its part, and must not go on alone."""
+    port = str(free_port())
+    script, workdir = ROOT / "tests" / "distributed_restore.py", tmp_path / "run"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, workdir, port, str(index)],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for index, process in enumerate(processes):
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-3000:]
+        said = json.loads(output.splitlines()[-1])  # Gloo writes to stdout, too
+        # A process's first rows of the kernel begin with step * (0, 1, ...) or step * (1200, 1201, ...).
+        assert said["one cut"] == [1, 1 + 1200 * index, [1]]
+        assert said["then"] == [3, 3 * (1 + 1200 * index), [1, 3]]
+        assert "nothing was changed there" in said["all cut"]
+        for text in (said["all cut"], said["parameters"]):
+            assert "checkpoint 3 can not be read by process 1 of 2: " in text
+    assert steps(workdir) == [1, 3] and (workdir / "damaged/step2/state").is_dir()
+
+
+def test_set_aside_works_in_a_bucket_too(tmp_path: pathlib.Path, bucket: str) -> None:
+    from dig_jax.folder import move_folder
+
+    folder = epath.Path(bucket) / "run/checkpoints/2"
+    for name in ("commit_success.txt", "state/manifest", "state/d/numbers"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    move_folder(folder, epath.Path(bucket) / "run/damaged/step2")
+    moved = tmp_path / "bucket/run/damaged/step2"
+    assert (moved / "state/d/numbers").read_text() == "state/d/numbers"
+    assert (moved / "commit_success.txt").exists()
+    assert not [path for path in (tmp_path / "bucket/run/checkpoints").rglob("*") if path.is_file()]
