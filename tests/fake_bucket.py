@@ -32,6 +32,7 @@ class FakeBuckets(LocalFileSystem):
         source, target = self._strip_protocol(path1), self._strip_protocol(path2)
         if Path(source).is_dir():
             raise NotImplementedError("a bucket has no folders to move")
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         Path(source).unlink()
 
