@@ -140,7 +140,14 @@ def move_folder(source: epath.Path, target: epath.Path) -> None:
         return
     for path in sorted(source.iterdir(), key=lambda path: path.is_dir()):
         # Files first: among them may be the one that makes others take the folder for complete.
-        move_folder(path, target / path.name) if path.is_dir() else path.rename(target / path.name)
+        move_folder(path, target / path.name) if path.is_dir() else _move_file(path, target / path.name)
+
+
+def _move_file(source: epath.Path, target: epath.Path) -> None:
+    """Moves an object of a bucket, which copies it there. (`rename` wants a folder; buckets have none.)"""
+    from fsspec.core import url_to_fs  # comes with the gcs extra
+
+    url_to_fs(str(source))[0].mv(str(source), str(target))
 
 
 def check_free(out: epath.Path) -> None:
@@ -151,9 +158,8 @@ def check_free(out: epath.Path) -> None:
 
 def _clear(folder: epath.Path) -> None:
     """Makes `folder`, or empties it."""
+    folder.rmtree(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        path.rmtree() if path.is_dir() else path.unlink()
 
 
 def _move(staging: epath.Path, out: epath.Path, local: bool) -> None:
@@ -164,7 +170,7 @@ def _move(staging: epath.Path, out: epath.Path, local: bool) -> None:
     names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == LAST_FILE)
     (staging / _MOVING).write_text("\n".join(names))
     for name in names:
-        (staging / name).rename(out / name)
+        _move_file(staging / name, out / name)
     staging.rmtree(missing_ok=True)
 
 

@@ -212,17 +212,3 @@ def test_what_one_of_two_processes_cannot_read_both_set_aside(tmp_path: pathlib.
         for text in (said["all cut"], said["parameters"]):
             assert "checkpoint 3 can not be read by process 1 of 2: " in text
     assert steps(workdir) == [1, 3] and (workdir / "damaged/step2/state").is_dir()
-
-
-def test_set_aside_works_in_a_bucket_too(tmp_path: pathlib.Path, bucket: str) -> None:
-    from dig_jax.folder import move_folder
-
-    folder = epath.Path(bucket) / "run/checkpoints/2"
-    for name in ("commit_success.txt", "state/manifest", "state/d/numbers"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
-    move_folder(folder, epath.Path(bucket) / "run/damaged/step2")
-    moved = tmp_path / "bucket/run/damaged/step2"
-    assert (moved / "state/d/numbers").read_text() == "state/d/numbers"
-    assert (moved / "commit_success.txt").exists()
-    assert not [path for path in (tmp_path / "bucket/run/checkpoints").rglob("*") if path.is_file()]

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 from etils import epath
 from etils.epath import backend
 
-from dig_jax.folder import local_copy, to_path, whole_folder
+from dig_jax.folder import local_copy, move_folder, to_path, whole_folder
+from tests.fake_bucket import FakeBuckets
+from tests.fake_gcs import FakeGCS
 
 
 def write(out: epath.PathLike, text: str = "whole") -> None:
@@ -68,7 +71,9 @@ KILLED = """
 import os, signal, sys
 from etils import epath
 from etils.epath import backend
-from dig_jax.folder import local_copy, to_path, whole_folder
+from dig_jax.folder import local_copy, move_folder, to_path, whole_folder
+from tests.fake_bucket import FakeBuckets
+from tests.fake_gcs import FakeGCS
 with whole_folder(epath.Path(sys.argv[1])) as folder:
     (folder / "config.json").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -95,16 +100,15 @@ def test_two_processes_cannot_write_the_same_folder(tmp_path):
 @pytest.fixture
 def stopped_at_the_second_file(bucket, monkeypatch):
     """Moves inside the bucket end with a KeyboardInterrupt after the first one; undo by `.undo()`."""
-    path_type, moved = type(epath.Path(bucket)), []
-    move = path_type.rename
+    move, moved = FakeBuckets.mv, []
 
-    def rename(path, target):
+    def mv(self, path, target, **options):
         if moved:
             raise KeyboardInterrupt
-        moved.append(path.name)
-        return move(path, target)
+        moved.append(path)
+        return move(self, path, target, **options)
 
-    monkeypatch.setattr(path_type, "rename", rename)
+    monkeypatch.setattr(FakeBuckets, "mv", mv)
     return monkeypatch
 
 
@@ -134,6 +138,24 @@ def test_a_move_inside_a_bucket_that_was_killed_looks_like_no_model_and_is_made_
     (tmp_path / "bucket" / "out" / "notes.txt").unlink()
     write(f"{bucket}/out")
     assert files(tmp_path / "bucket") == {"out/config.json": "whole", "out/weights": "whole"}
+
+
+def test_the_client_of_real_buckets_makes_and_moves_folders(monkeypatch):
+    """There a folder is nothing but the names of its files: before the first one there is none."""
+    gcsfs = pytest.importorskip("gcsfs", reason="needs the gcs extra")
+    server = FakeGCS()
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    for protocol in ("gcs", "gs"):
+        fsspec.register_implementation(protocol, gcsfs.GCSFileSystem, clobber=True)
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    write("gs://bucket/out")
+    assert server.objects.keys() == {"out/config.json", "out/weights"}
+    (epath.Path("gs://bucket/out") / "below" / "notes").write_text("mine")
+    move_folder(epath.Path("gs://bucket/out"), epath.Path("gs://bucket/damaged/out"))
+    names = ("below/notes", "config.json", "weights")
+    assert sorted(server.objects) == [f"damaged/out/{name}" for name in names]
 
 
 def test_files_of_a_bucket_are_copied_for_libraries_that_read_the_disk_alone(bucket):
