@@ -1,4 +1,4 @@
-"""Compile time against depth, and the peak memory of a training update, from the compiler alone.
+"""Compile time against depth and slots, and the peak memory of a training update, from the compiler alone.
 
     make bench BENCH=compile_time
     python -m bench.compile_time [--repeats=3]
@@ -16,6 +16,8 @@ import argparse
 import dataclasses
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,11 +32,13 @@ from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.published import architecture
 from dig_jax.policy import Experience
+from dig_jax.rollout import pool
 from dig_jax.rollout.engine import Decoding, advance, start
 from dig_jax.rollout.sampling import Sampling
 
 DEPTHS = (4, 36)
 PROGRAMS = ("prefill", "decode", "update")
+POOLS = (8, 64)  # rows of a pool, of 8 slots each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +111,27 @@ def lower(program: str, shapes: Shapes, *, remat: str = "none", chunk: int = 64)
     return jax.jit(learner.update_grpo, donate_argnums=0).lower(state, _experience(prompts, shapes))
 
 
-def _lower_decode(
-    graphdef: nnx.GraphDef, params: nnx.State, prompts: Prompts, shapes: Shapes
-) -> jax.stages.Lowered:
-    sampling = Sampling(
+def lower_pool(shapes: Shapes) -> jax.stages.Lowered:
+    """Traces and lowers the loop of a pool with a row per prompt and a slot per response."""
+    model = nnx.eval_shape(lambda: Qwen3VL(model_config(shapes), rngs=nnx.Rngs(0)))
+    graphdef, params = nnx.split(model, nnx.Param)
+    sizes = {"slots": shapes.group, "rows": shapes.prompts, "shards": 1}
+
+    def fill(params: nnx.State, prompts: Prompts, keys: jax.Array) -> pool.Pool:
+        model = nnx.merge(graphdef, params)
+        length = shapes.response_length
+        return pool.fill(model, prompts, keys, sampling=_sampling(shapes), max_new_tokens=length, **sizes)
+
+    def run(params: nnx.State, filled: pool.Pool, keys: jax.Array) -> pool.Pool:
+        return pool.run(nnx.merge(graphdef, params), filled, keys, sampling=_sampling(shapes))
+
+    prompts, keys = _prompts(shapes, model.config), _keys(shapes)
+    filled = jax.eval_shape(fill, params, prompts, keys)
+    return jax.jit(run, donate_argnums=1).lower(params, filled, keys)
+
+
+def _sampling(shapes: Shapes) -> Sampling:
+    return Sampling(
         temperature=1.0,
         top_p=1.0,
         top_k=0,
@@ -120,6 +141,16 @@ def _lower_decode(
         pad_id=1,
     )
 
+
+def _keys(shapes: Shapes) -> Any:
+    return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (shapes.prompts, shapes.group)))
+
+
+def _lower_decode(
+    graphdef: nnx.GraphDef, params: nnx.State, prompts: Prompts, shapes: Shapes
+) -> jax.stages.Lowered:
+    sampling = _sampling(shapes)
+
     def begin(params: nnx.State, prompts: Prompts, keys: jax.Array) -> Decoding:
         model = nnx.merge(graphdef, params)
         return start(model, prompts, keys, sampling=sampling, max_new_tokens=shapes.response_length)
@@ -128,7 +159,7 @@ def _lower_decode(
         model = nnx.merge(graphdef, params)
         return advance(model, decoding, keys, shapes.response_length, sampling=sampling)
 
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (shapes.prompts, shapes.group)))
+    keys = _keys(shapes)
     return jax.jit(decode).lower(params, jax.eval_shape(begin, params, prompts, keys), keys)
 
 
@@ -171,7 +202,10 @@ def print_compile_times(repeats: int) -> None:
     print("|---|---|---|---|---|")
     lower("prefill", Shapes(depth=few)).compile()  # what only the first program of a process costs
     for program in PROGRAMS:
-        turns = [[_compile(program, Shapes(depth=depth)) for depth in DEPTHS] for _ in range(repeats)]
+        turns = [
+            [_compile(partial(lower, program, Shapes(depth=depth))) for depth in DEPTHS]
+            for _ in range(repeats)
+        ]
         small, large = np.median(turns, axis=0)  # [lowering, compiling, HLO length] each
         ratio = statistics.median(sum(b[:2]) / sum(a[:2]) for a, b in turns)
         print(
@@ -181,10 +215,21 @@ def print_compile_times(repeats: int) -> None:
         )
 
 
-def _compile(program: str, shapes: Shapes) -> tuple[float, float, int]:
+def print_pools(repeats: int) -> None:
+    """CPU seconds for the loop of the pool, by its slots: medians over `repeats`, the sizes in turn."""
+    print("\nThe pool's loop, 4 layers: CPU seconds to trace and lower + to compile\n")
+    print("| slots | seconds | characters of HLO text |")
+    print("|---|---|---|")
+    sizes = [Shapes(depth=4, prompts=rows, group=8) for rows in POOLS]
+    turns = [[_compile(partial(lower_pool, shapes)) for shapes in sizes] for _ in range(repeats)]
+    for shapes, (lowering, compiling, length) in zip(sizes, np.median(turns, axis=0), strict=True):
+        print(f"| {shapes.prompts * shapes.group} | {lowering:.1f} + {compiling:.1f} | {length:,.0f} |")
+
+
+def _compile(lower: Callable[[], jax.stages.Lowered]) -> tuple[float, float, int]:
     """CPU seconds to lower and to compile, and characters of the HLO text."""
     begin = time.process_time()
-    lowered = lower(program, shapes)
+    lowered = lower()
     middle = time.process_time()
     lowered.compile()
     end = time.process_time()
@@ -238,6 +283,7 @@ def main() -> None:
     if args.repeats < 1:
         parser.error("--repeats must be at least 1")
     print_compile_times(args.repeats)
+    print_pools(args.repeats)
     print_update_memory()
 
 

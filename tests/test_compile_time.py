@@ -1,8 +1,8 @@
-"""Programs do not grow with depth: layers are stacked and run under scan."""
+"""Programs grow neither with depth, for layers are stacked and run under scan, nor with slots of the pool."""
 
 import pytest
 
-from bench.compile_time import DEPTHS, PROGRAMS, Shapes, lower
+from bench.compile_time import DEPTHS, POOLS, PROGRAMS, Shapes, lower, lower_pool
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -10,6 +10,12 @@ def test_a_program_of_36_layers_is_as_long_as_one_of_4(program):
     few, many = (len(lower(program, Shapes(depth=depth)).as_text()) for depth in DEPTHS)
     assert DEPTHS == (4, 36)
     assert many <= 1.1 * few
+
+
+def test_a_pool_of_512_slots_is_as_long_a_program_as_one_of_64():
+    few, many = (lower_pool(Shapes(depth=3, prompts=rows, group=8)).as_text() for rows in POOLS)
+    assert len(many) <= 1.05 * len(few)
+    assert many.count("dynamic_update_slice") == few.count("dynamic_update_slice")
 
 
 @pytest.mark.slow

@@ -34,6 +34,8 @@ from dig_jax.models.qwen3_vl.config import TextConfig
 # From the queries, keys and values of each stream to what its tokens have read, [...,T,H,E] each.
 Mix = Callable[..., Sequence[jax.Array]]
 
+Caches = tuple[jax.Array, jax.Array]  # keys and values
+
 # Logical axes of `PromptCache` and `ResponseCache`.
 PROMPT_CACHE = (None, "activation_batch", "activation_kv_heads", None, None)
 RESPONSE_CACHE = (None, "activation_batch", None, "activation_kv_heads", None, None)
@@ -280,8 +282,7 @@ class TextDecoder(nnx.Module):
 
         per_layer = (self._layer_numbers(), self.layers, prompt_cache.k, prompt_cache.v)
         x, (k, v) = jax.lax.scan(run, x[:, :, None], per_layer, unroll=self.unroll_decode)
-        cache = ResponseCache(_write_slot(cache.k, k, step), _write_slot(cache.v, v, step))
-        return self.norm(x[:, :, 0]), cache
+        return self.norm(x[:, :, 0]), _write_slots(cache, k, v, step)
 
     def _layer_numbers(self) -> jax.Array:
         return jnp.arange(self.config.num_hidden_layers)
@@ -313,19 +314,35 @@ def mrope(positions: jax.Array, config: TextConfig) -> Rotation:
     return Rotation.from_angles(positions.astype(jnp.float32)[..., axis] * frequencies)
 
 
-def _write_slot(cache: jax.Array, new: jax.Array, step: jax.Array) -> jax.Array:
-    """Puts `new` [L,B,G,K,1,E] into slot `step` of `cache` [L,B,G,K,R,E]."""
+def _write_slots(cache: ResponseCache, k: jax.Array, v: jax.Array, step: jax.Array) -> ResponseCache:
+    """Puts keys and values [L,B,G,K,1,E] into slot `step`, int32 scalar or [B,G], of the cache."""
     if jnp.ndim(step) == 0:
-        cache = jax.lax.dynamic_update_slice_in_dim(cache, new, step, axis=4)
-        return constrain(cache, *RESPONSE_CACHE)
+        caches = [
+            jax.lax.dynamic_update_slice_in_dim(old, new, step, axis=4)
+            for old, new in ((cache.k, k), (cache.v, v))
+        ]
+        return ResponseCache(*(constrain(x, *RESPONSE_CACHE) for x in caches))
 
-    # One update per response, where its slots are. A scatter of all of them wants the cache in another order
-    # in memory than attention does, and a TPU would copy the whole cache there and back for every token.
-    def write(cache: jax.Array, new: jax.Array, step: jax.Array) -> jax.Array:
-        for row, column in np.ndindex(step.shape):
-            one = new[:, row : row + 1, column : column + 1]
-            cache = jax.lax.dynamic_update_slice(cache, one, (0, row, column, 0, step[row, column], 0))
-        return cache
+    # One update per response, where its slots are, in a loop, so that a program is as long for 512 responses
+    # as for one. A scatter of all of them wants the cache in another order in memory than attention does, and
+    # a TPU would copy the whole cache there and back for every token.
+    def write_all(caches: Caches, new: Caches, step: jax.Array) -> Caches:
+        def write_one(number: jax.Array, caches: Caches) -> Caches:
+            row, column = number // step.shape[1], number % step.shape[1]
+            where = (0, row, column, 0, step[row, column], 0)
+            k, v = (
+                jax.lax.dynamic_update_slice(cache, _one_response(x, row, column), where)
+                for cache, x in zip(caches, new, strict=True)
+            )
+            return k, v
 
-    caches, steps = RESPONSE_CACHE, ("activation_batch", None)
-    return map_shards(write, [caches, caches, steps], caches)(cache, new, step)
+        return jax.lax.fori_loop(0, step.size, write_one, caches)
+
+    names, steps = RESPONSE_CACHE, ("activation_batch", None)
+    write = map_shards(write_all, [names, names, steps], [names, names])
+    return ResponseCache(*write((cache.k, cache.v), (k, v), step))
+
+
+def _one_response(x: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+    """The response in a row and column of x [L,B,G,K,1,E]: [L,1,1,K,1,E]."""
+    return jax.lax.dynamic_slice(x, (0, row, column, 0, 0, 0), (x.shape[0], 1, 1, *x.shape[3:]))
