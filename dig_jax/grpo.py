@@ -21,6 +21,9 @@ LOSSES = ("grpo", "dr_grpo", "gspo")
 KLS = ("k1", "k2", "k3")
 LOSS_MEANS = ("token", "sequence")
 
+# Metrics of how far the trainer's log-probs before the updates are from those that the sampler drew with.
+GAPS = ("sampler_trainer_gap_mean", "sampler_trainer_gap_max")
+
 # Bounds before and after exp (EasyR1 core_algos.py): a token whose probability collapsed gives a large finite
 # loss and no gradient, where exp(100) would turn the whole step into inf and NaN.
 MAX_LOG_RATIO = 20.0
@@ -88,6 +91,10 @@ class GRPOConfig:
                 "grpo.loss is 'dr_grpo' and grpo.normalize_std is True: Dr. GRPO does not divide by the "
                 "group's standard deviation; set grpo.normalize_std=False"
             )
+
+    def needs_old_logprobs(self, updates: int) -> bool:
+        """Whether the loss asks for `old_logprobs` where a rollout is used for so many updates."""
+        return self.importance_cap is not None and updates > 1
 
 
 @flax.struct.dataclass
@@ -192,8 +199,10 @@ def policy_loss(
       config: which loss.
       totals: of the whole step.
       entropy: `[B, G, R]`, of the policy at each token (a metric).
-      old_logprobs: `[B, G, R]`, the trainer's log-probs before the first update on this rollout. None: the
-        current ones, which are the same when a rollout is used for one update.
+      old_logprobs: `[B, G, R]`, the trainer's log-probs before the first update on this rollout, which
+        importance weights need (see `GRPOConfig.needs_old_logprobs`). None: the current ones, which are the
+        same in that first update; after it, the metrics of the gap between sampler and trainer would
+        measure what the updates changed.
 
     Returns:
       The loss, and metrics that add up over micro-batches (`*_max` by maximum; see `combine_metrics`).
@@ -222,8 +231,7 @@ def policy_loss(
         "entropy": token_mean(entropy),
         "ratio_mean": token_mean(ratio),
         "ratio_max": jnp.max(real(ratio)),
-        "sampler_trainer_gap_mean": token_mean(gap),
-        "sampler_trainer_gap_max": jnp.max(gap),
+        **dict(zip(GAPS, (token_mean(gap), jnp.max(gap)), strict=True)),
         **{f"clip_fraction_{side}": token_mean(hit) for side, hit in clipped.items()},
     }
     if config.importance_cap is not None:

@@ -25,8 +25,8 @@ class Experience:
       behaviour_logprobs: float32 `[B, G, R]`, from the sampler.
       advantages: float32 `[B, G]`.
       ref_logprobs: float32 `[B, G, R]` of the frozen reference; None when there is no KL penalty.
-      old_logprobs: float32 `[B, G, R]` of the trainer before the first update on this rollout; None when the
-        rollout is used for one update only.
+      old_logprobs: float32 `[B, G, R]` of the trainer before the first update on this rollout; None where the
+        loss does not ask for them.
     """
 
     prompts: Prompts

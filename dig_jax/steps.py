@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import parallel, settings, sft
+from dig_jax import grpo, parallel, settings, sft
 from dig_jax.curriculum import Stage, updates_per_step
 from dig_jax.data.loader import PairLoader
 from dig_jax.data.tokenizer import Tokenizer
@@ -120,45 +120,53 @@ def grpo_step(
     With `batch.update_epochs` above 1 the updates are made again, on the same experience in the same order.
     """
     num_updates, epochs = updates_per_step(config), config.batch.update_epochs
-    # With a single update per step the policy's log-probs before it are those of the update itself.
-    needs_old = num_updates > 1
+    needs_old = settings.grpo_config(config).needs_old_logprobs(num_updates)
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
+        began = time.perf_counter()
         collected = collector.collect(state.params, index)
         start = time.perf_counter()
         slices = _cut(collected.experience, num_updates // epochs)
-        logprobs = jax.block_until_ready([_logprobs(state, part) for part in slices])
+        logprobs = [_logprobs(state, part) for part in slices]
         scored = time.perf_counter()
         parts = []
         order = epochs * list(zip(slices, logprobs, strict=True))
         for number, (part, known) in enumerate(order, start=index * num_updates):
             state = with_learning_rate(state, rates(number))
-            # The devices hold the prompts of one update at a time: patches of many images are large.
+            # As above: patches of many images are large.
             experience = dataclasses.replace(parallel.put_batch(part, mesh), **known)
-            state, figures = programs.update_grpo(state, experience)
-            parts.append(jax.device_get(figures))
+            state, measured = programs.update_grpo(state, experience)
+            parts.append(jax.device_get(measured))
         end = time.perf_counter()
         seconds = collected.seconds | {"score": scored - start, "update": end - scored}
         sampling_seconds = max(seconds["rollout"], 1e-9)
+        figures = _mean(parts)
+        if not needs_old:  # only the first update is made on the policy that sampled
+            figures |= {name: float(parts[0][name]) for name in grpo.GAPS if name in figures}
         metrics = {
             **collected.metrics,
-            **{f"grpo/{name}": value for name, value in _mean(parts).items()},
+            **{f"grpo/{name}": value for name, value in figures.items()},
             "learning_rate": rates((index + 1) * num_updates - 1),
             **{f"time/{name}": value for name, value in seconds.items()},
             "tokens_per_second/rollout": collected.response_tokens / sampling_seconds,
-            "tokens_per_second/step": collected.response_tokens / sum(seconds.values()),
+            "tokens_per_second/step": collected.response_tokens / (end - began),
         }
         return state, metrics, _skipped(parts, np.tile(collected.ids, epochs))
 
     def _logprobs(state: TrainState, part: Experience) -> dict[str, jax.Array]:
-        """The fields of `Experience` that are log-probs of other parameters than the update's."""
+        """The fields of `Experience` that are log-probs of other parameters than the update's.
+
+        The devices hold the prompts of one part at a time, and of none where no log-probs are wanted.
+        """
+        known: dict[str, jax.Array] = {}
+        if reference is None and not needs_old:
+            return known
         experience = parallel.put_batch(part, mesh)
-        known = {}
         if reference is not None:
             known["ref_logprobs"] = programs.reference_logprobs(reference, state.params, experience)
         if needs_old:
             known["old_logprobs"] = programs.logprobs(state.params, experience)
-        return known
+        return jax.block_until_ready(known)
 
     return step
 

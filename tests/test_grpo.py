@@ -1,6 +1,7 @@
 """GRPO against numbers worked out by hand."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -230,6 +231,28 @@ def test_ratio_is_against_the_sampler_and_the_gap_is_reported():
     np.testing.assert_allclose(metrics["sampler_trainer_gap_max"], 0.3, rtol=1e-5)
     np.testing.assert_allclose(metrics["ratio_mean"], (math.exp(0.1) + math.exp(-0.3)) / 2, rtol=1e-5)
     np.testing.assert_allclose(metrics["ratio_max"], math.exp(0.1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", grpo.LOSSES)
+def test_without_importance_weights_old_logprobs_change_no_bit_of_loss_and_gradient(loss):
+    logprobs, behaviour, old, ref = np.random.default_rng(0).normal(-2, 0.3, (4, 3, 2, 5)).astype(np.float32)
+    advantages = np.array([[1.0, -1.0], [0.5, -0.5], [2.0, -2.0]], np.float32)
+    mask = np.ones_like(old)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def value(logprobs, old):
+        cfg = config(loss=loss, normalize_std=False, kl_coef=0.1)
+        arrays = (behaviour, ref, advantages, mask)
+        totals = grpo.step_totals(mask)
+        return grpo.policy_loss(logprobs, *arrays, cfg, totals, entropy=logprobs, old_logprobs=old)
+
+    (with_old, metrics), its_gradient = value(logprobs, old)
+    (without, others), gradient = value(logprobs, None)
+    assert with_old == without
+    np.testing.assert_array_equal(its_gradient, gradient)
+    assert np.any(gradient != 0)
+    assert {name for name in metrics if metrics[name] != others[name]} == set(grpo.GAPS)
 
 
 def test_truncated_importance_weights():

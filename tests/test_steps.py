@@ -1,5 +1,7 @@
 """A GRPO step: which updates it makes, on what, in which order."""
 
+import time
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,10 +33,11 @@ class Programs:
     """Notes what is asked of it; every update moves the log-probs that come next."""
 
     def __init__(self) -> None:
-        self.made = 0
+        self.made = self.scored = 0
         self.updates: list[tuple[list[int], float | None, float]] = []
 
     def logprobs(self, params: object, batch: Experience) -> jnp.ndarray:
+        self.scored += 1
         return jnp.full(batch.tokens.shape, -1.0 - self.made)
 
     def update_grpo(self, state: TrainState, batch: Experience) -> tuple[TrainState, dict]:
@@ -43,47 +46,80 @@ class Programs:
         self.updates.append((batch.tokens[:, 0, 0].tolist(), old, rate))
         self.made += 1
         skipped = float(self.made == 3)
-        return state, {"loss": np.float32(self.made), "grad_norm": 1.0, "skipped_updates": skipped}
+        figures = {"loss": np.float32(self.made), "grad_norm": 1.0, "skipped_updates": skipped}
+        return state, figures | {"sampler_trainer_gap_mean": 0.1 * self.made}
 
 
 @pytest.fixture
 def step():
-    """The function epochs -> the updates of the second step of a run, and the step's result."""
+    """The function epochs -> the programs after the second step of a run, and the step's result."""
 
-    def run(epochs: int, update_prompts: int = 2):
+    def run(epochs: int = 1, update_prompts: int = 2, importance_cap: float = 0.0):
         config = base.get_config()
         config.batch.prompts, config.batch.update_prompts = 4, update_prompts
         config.batch.update_epochs = epochs
+        config.grpo.importance_cap = importance_cap
         programs, mesh = Programs(), parallel.make_mesh(config.mesh)
         optimizer = make_optimizer(config.optimizer)
         params = nnx.state(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), nnx.Param)
         state = TrainState(params, optimizer.init(params), jnp.int32(0))
         rates = lambda number: 0.1 * number  # noqa: E731
         result = grpo_step(config, programs, FixedCollector(), None, mesh, rates)(state, 1)
-        return programs.updates, result
+        return programs, result
 
     return run
 
 
 def test_one_update_per_step_needs_no_old_logprobs(step):
-    updates, _ = step(epochs=1, update_prompts=4)
-    assert updates == [([0, 1, 2, 3], None, pytest.approx(0.1))]
+    programs, _ = step(update_prompts=4, importance_cap=2.0)
+    assert programs.updates == [([0, 1, 2, 3], None, pytest.approx(0.1))]
+    assert programs.scored == 0
 
 
-def test_several_updates_have_the_logprobs_from_before_the_first(step):
-    updates, _ = step(epochs=1)
-    assert updates == [([0, 1], -1.0, pytest.approx(0.2)), ([2, 3], -1.0, pytest.approx(0.3))]
+def test_several_updates_have_the_logprobs_from_before_the_first_where_the_loss_asks_for_them(step):
+    programs, _ = step(importance_cap=2.0)
+    assert programs.updates == [([0, 1], -1.0, pytest.approx(0.2)), ([2, 3], -1.0, pytest.approx(0.3))]
+
+
+def test_without_importance_weights_no_logprobs_are_computed_and_nothing_is_moved_for_them(step, monkeypatch):
+    moved = []
+    put = parallel.put_batch
+    monkeypatch.setattr(parallel, "put_batch", lambda batch, mesh: moved.append(batch) or put(batch, mesh))
+    programs, _ = step(epochs=2)
+    assert programs.scored == 0 and {update[1] for update in programs.updates} == {None}
+    assert len(moved) == len(programs.updates) == 4
+
+
+def test_the_gap_between_sampler_and_trainer_is_that_of_the_update_that_the_sampling_policy_gets(step):
+    """Later updates are made on another policy; with old log-probs all of them compare the same one."""
+    _, (_, metrics, _) = step()
+    assert metrics["grpo/sampler_trainer_gap_mean"] == pytest.approx(0.1)
+    _, (_, metrics, _) = step(importance_cap=2.0)
+    assert metrics["grpo/sampler_trainer_gap_mean"] == pytest.approx((0.1 + 0.2) / 2)
 
 
 def test_epochs_go_through_the_same_experience_again(step):
-    updates, (_, metrics, skipped) = step(epochs=2)
-    assert [update[0] for update in updates] == [[0, 1], [2, 3]] * 2
-    assert {update[1] for update in updates} == {-1.0}
-    assert [update[2] for update in updates] == pytest.approx([0.4, 0.5, 0.6, 0.7])
+    programs, (_, metrics, skipped) = step(epochs=2, importance_cap=2.0)
+    assert [update[0] for update in programs.updates] == [[0, 1], [2, 3]] * 2
+    assert {update[1] for update in programs.updates} == {-1.0}
+    assert [update[2] for update in programs.updates] == pytest.approx([0.4, 0.5, 0.6, 0.7])
     assert metrics["grpo/loss"] == 2.5  # the mean of 1, 2, 3, 4
     assert [(update.number, update.ids) for update in skipped] == [(2, ["a", "b"])]
 
 
 def test_a_single_update_that_is_repeated_has_old_logprobs_too(step):
-    updates, _ = step(epochs=2, update_prompts=4)
-    assert [update[1] for update in updates] == [-1.0, -1.0]
+    programs, _ = step(epochs=2, update_prompts=4, importance_cap=2.0)
+    assert [update[1] for update in programs.updates] == [-1.0, -1.0]
+
+
+def test_tokens_per_second_count_all_the_time_that_a_step_takes(step, monkeypatch):
+    """Waiting for data and what no phase accounts for included."""
+    collect = FixedCollector.collect
+
+    def slow(self: FixedCollector, params: object, step: int) -> Collected:
+        time.sleep(0.5)
+        return collect(self, params, step)
+
+    monkeypatch.setattr(FixedCollector, "collect", slow)
+    _, (_, metrics, _) = step()
+    assert metrics["tokens_per_second/step"] < 2  # one token, in more than half a second

@@ -155,8 +155,9 @@ def _update_phases(
     config, work = plan.config, plan.work
     parts, updates = config.batch.prompts // config.batch.update_prompts, updates_per_step(config)
     prompts = inputs.prompts(plan.architecture, work.bucket, config.batch.update_prompts, plan.mesh)
+    old = settings.grpo_config(config).needs_old_logprobs(updates)
     batch = inputs.experience(
-        prompts, work.group, work.response, plan.mesh, reference=reference is not None, old=updates > 1
+        prompts, work.group, work.response, plan.mesh, reference=reference is not None, old=old
     )
     trained, _ = freeze.split(state.params, freeze.frozen_parts(config))
     logprobs = (batch.ref_logprobs, batch.old_logprobs)  # of the whole step; other parts come when used
@@ -169,7 +170,7 @@ def _update_phases(
         bare = dataclasses.replace(batch, ref_logprobs=None, old_logprobs=None)
         lower = partial(programs.reference_logprobs.lower, reference, state.params, bare)
         yield Phase("reference log-probs", lower, held | waiting, "batch", runs=parts, flops=forward)
-    if updates > 1:
+    if old:
         bare = dataclasses.replace(batch, old_logprobs=None)
         lower = partial(programs.logprobs.lower, state.params, bare)
         yield Phase("old log-probs", lower, held | waiting, "batch", runs=parts, flops=forward)
