@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from configs import base
-from dig_jax import parallel
+from dig_jax import fingerprint, parallel
 from dig_jax.compile import quiet, topology
 from dig_jax.learner import make_optimizer
 from tests.test_compile import needs_compiler
@@ -59,6 +59,25 @@ def test_parameters_one_after_another_end_as_all_at_once():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), at_once, one_by_one)
     places = {x.ndim > 0: x.sharding.memory_kind for x in jax.tree.leaves(one_by_one[1])}
     assert places == {True: "pinned_host", False: "device"}
+
+
+def test_a_fingerprint_brings_what_is_on_the_host_to_the_devices_one_array_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arrays = [jnp.arange(12.0).reshape(3, 4), jnp.ones(5), jnp.int32(7), jnp.arange(6.0) - 2]
+    host = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind="pinned_host")
+    offloaded = [jax.device_put(arrays[0], host), arrays[1], arrays[2], jax.device_put(arrays[3], host)]
+    together = []
+    checksums = fingerprint._checksums
+    monkeypatch.setattr(
+        fingerprint,
+        "_checksums",
+        lambda leaves: together.append([leaf.sharding.memory_kind for leaf in leaves]) or checksums(leaves),
+    )
+    assert fingerprint.fingerprint(offloaded) == fingerprint.fingerprint(arrays)
+    assert together[:3] == [["device", "device"], ["pinned_host"], ["pinned_host"]]
+    swapped = [offloaded[3], *offloaded[1:3], offloaded[0]]
+    assert fingerprint.fingerprint(swapped) != fingerprint.fingerprint(offloaded)
 
 
 @needs_compiler
