@@ -23,6 +23,10 @@ def get_config() -> ConfigDict:
         ""  # workdir of an earlier stage whose newest parameters to start from; "" = model_path
     )
 
+    # Folder (or gs://) where compiled programs wait for the next start; {workdir} is that of the run, another
+    # may be shared by runs. "" = nowhere. Where JAX_COMPILATION_CACHE_DIR is set, it is used instead.
+    config.compile_cache = "{workdir}/compile_cache"
+
     config.curriculum = ConfigDict()  # stages of one run, one after another: dig_jax/curriculum.py
     config.curriculum.order = ()  # their names, as often as wanted; () = one stage, with the settings below
     config.curriculum.stages = ConfigDict()  # name -> the settings it changes, by their names in this file

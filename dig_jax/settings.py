@@ -124,7 +124,7 @@ def _check_values(config: ConfigDict) -> None:
 
 # A resumed run may change these: they decide what is written and where it runs, not what is computed.
 FREE_ON_RESUME = (
-    *("rollout.slots", "rollout.rows", "rollout.mesh", "distributed"),
+    *("rollout.slots", "rollout.rows", "rollout.mesh", "distributed", "compile_cache"),
     *("mesh", "model.remat", "model.attention", "optimizer.offload", "eval", "checkpoint", "log"),
     *("data.prefetch", "data.eval", "data.eval_extra", "data.eval_split", "data.max_bad_records"),
     *("batch.micro_prompts", "batch.micro_completions", "batch.response_buckets", "batch.rollout_prompts"),

@@ -16,7 +16,7 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import curriculum, freeze, loading, parallel, profiling, settings
+from dig_jax import compile_cache, curriculum, freeze, loading, parallel, profiling, settings
 from dig_jax.checkpoint import Checkpoints
 from dig_jax.curriculum import Progress, Stage
 from dig_jax.data.loader import PairLoader
@@ -45,7 +45,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         FloatingPointError: too many non-finite updates in a row; the last good checkpoint stays.
     """
     settings.check(config)
-    with Stop(config.checkpoint.grace_seconds) as stop:
+    with Stop(config.checkpoint.grace_seconds) as stop, compile_cache.kept(config.compile_cache, workdir):
         _run(config, workdir, stop)
 
 

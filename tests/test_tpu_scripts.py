@@ -172,16 +172,18 @@ def test_fetch_copies_a_run_from_host_0(cloud: Cloud, tmp_path: Path, flags: tup
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "weights").write_text("w")
     (run / "report.html").write_text("r")
+    (run / "compile_cache").mkdir()
     result = cloud.run("fetch_results.sh", "--workdir=runs/a", f"--out={tmp_path / 'out'}", *HOST, *flags)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "report.html").read_text() == "r"
     assert (tmp_path / "out" / "checkpoints").exists() == checkpoints
+    assert not (tmp_path / "out" / "compile_cache").exists()  # programs for a TPU
 
 
 def test_fetch_reads_a_bucket_without_naming_a_host(cloud: Cloud, tmp_path: Path):
     assert cloud.run("fetch_results.sh", "--workdir=gs://b/run", f"--out={tmp_path / 'out'}").returncode == 0
     (call,) = cloud.calls()
-    assert call[:2] == ["storage", "rsync"] and "--exclude=^checkpoints/.*" in call
+    assert call[:2] == ["storage", "rsync"] and "--exclude=^checkpoints/.*|^compile_cache/.*" in call
 
 
 # a slice that is taken away

@@ -17,15 +17,15 @@ read_options 'name= zone= project= workdir= out= checkpoints' "$@"
 required workdir out
 need_gcloud
 if [[ $workdir == gs://* ]]; then
-  exclude=--exclude='^checkpoints/.*'
-  [ -z "$checkpoints" ] || exclude=
+  exclude='^compile_cache/.*' # programs for the TPU
+  [ -n "$checkpoints" ] || exclude="^checkpoints/.*|$exclude"
   run mkdir -p "$out"
-  run gcloud storage rsync --recursive ${exclude:+"$exclude"} "$workdir" "$out"
+  run gcloud storage rsync --recursive "--exclude=$exclude" "$workdir" "$out"
 else
   required name zone # for a path on host 0
   where
-  exclude=--exclude=./checkpoints
-  [ -z "$checkpoints" ] || exclude=
+  exclude=--exclude=./compile_cache
+  [ -n "$checkpoints" ] || exclude+=' --exclude=./checkpoints'
   run mkdir -p "$out"
   pack="cd dig_jax && tar -C $(printf %q "$workdir") -cz $exclude ."
   if [ -n "$dry_run" ]; then
