@@ -2,7 +2,7 @@
 
     make bench BENCH=accelerator
     python -m bench.accelerator [--size=8B] [--layers=12] [--repeats=5] [--profile=DIR]
-        [--remat=dots] [--unroll_decode=off] [--alone]
+        [--remat=dots] [--alone]
 
 The model has the widths of the largest published Qwen3-VL of which at least four decoder layers can be
 trained in the memory of one device (float32 parameters and moments), and as many layers as fit; random
@@ -39,7 +39,6 @@ from dig_jax import freeze
 from dig_jax.aot import flops
 from dig_jax.aot.inputs import Workload
 from dig_jax.data.buckets import Bucket
-from dig_jax.models.kernels import UNROLL
 from dig_jax.models.layers import REMAT
 from dig_jax.models.qwen3_vl import published
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
@@ -134,7 +133,7 @@ def accelerator_job(args: argparse.Namespace, device: jax.Device) -> Job:
         name, layers = widest(memory, (args.size,) if args.size else tuple(reversed(published.SIZES)))
     config = with_layers(published.architecture(name), layers)
     size = Size(config, grid=28, words=60, prompts=1, new_tokens=1024)
-    return Job(size, 8, args.repeats, "bfloat16", args.threads, args.remat, args.unroll_decode)
+    return Job(size, 8, args.repeats, "bfloat16", args.threads, args.remat)
 
 
 def widest(memory: int, sizes: tuple[str, ...]) -> tuple[str, int]:
@@ -190,12 +189,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=results.at_least(1), default=5, help="runs that count (default 5)")
     parser.add_argument(
         "--remat", choices=tuple(REMAT), default="full", help="our side's model.remat (default full)"
-    )
-    parser.add_argument(
-        "--unroll_decode",
-        choices=UNROLL,
-        default="auto",
-        help="likewise (default auto)",
     )
     parser.add_argument("--alone", action="store_true", help="leave the peer out")
     parser.add_argument("--tiny", action="store_true", help="a toy model, on whatever there is")

@@ -22,9 +22,9 @@ class Job:
       size: the model and its prompt; R is its `new_tokens`.
       group: G.
       repeats: runs that count.
-      remat, unroll_decode: our side's `config.model` settings of these names.
       precision: "bfloat16", or "float32" where it has to run on a CPU.
       threads: of the peer, on the host.
+      remat: of our update (`config.model.remat`); the peer recomputes every layer.
     """
 
     size: Size
@@ -33,7 +33,6 @@ class Job:
     precision: str
     threads: int
     remat: str = "full"
-    unroll_decode: str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +61,6 @@ def dig_jax(job: Job, profile: str = "") -> Figures:
 
     def model(param_dtype: Any) -> Qwen3VL:
         options: dict[str, Any] = {"dtype": dtype, "remat": job.remat, "attention": kernel}
-        options["unroll_decode"] = kernels.unrolls_decode(job.unroll_decode, jax.devices()[0])
         return jax.jit(lambda: Qwen3VL(config, rngs=nnx.Rngs(0), param_dtype=param_dtype, **options))()
 
     update = _our_update(job, model(jnp.float32), prompts[0])

@@ -47,9 +47,6 @@ def get_config() -> ConfigDict:
     # Kernel of training and prefill. "plain": XLA, anywhere. "cudnn": NVIDIA GPUs from Ampere on. "splash":
     # TPUs. Kernels take bfloat16 alone. "auto": the platform's kernel where it can run, else "plain".
     config.model.attention = "auto"
-    # Decoding with the layers one after another in the program: "on". In a loop over their stacked weights,
-    # which compiles faster: "off". "auto": on for GPUs, whose loop would copy each layer's weights first.
-    config.model.unroll_decode = "auto"
     # Frozen parts are used as they are: no gradient, no optimizer state, no weight decay.
     config.model.freeze_vision = False  # the vision tower, but for the projector
     config.model.freeze_projector = False  # merger and DeepStack mergers: image features to decoder width

@@ -33,15 +33,14 @@ def abstract_model(
     """The policy's structure, and its parameters as shapes with shardings: nothing is made.
 
     Args:
-        config: dtypes, rematerialisation, attention and the loop over layers (`config.model`).
+        config: dtypes, rematerialisation and attention (`config.model`).
         architecture: of the model.
         mesh: where the parameters will go, as `parallel.RULES` say.
     """
     settings = config.model
     dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
     head_dims = [architecture.vision.head_dim, architecture.text.head_dim]
-    device = mesh.devices.flat[0]
-    kernel = kernels.choose(settings.attention, device, dtype, head_dims)
+    kernel = kernels.choose(settings.attention, mesh.devices.flat[0], dtype, head_dims)
     model = nnx.eval_shape(
         lambda: Qwen3VL(
             architecture,
@@ -50,7 +49,6 @@ def abstract_model(
             param_dtype=param_dtype,
             remat=settings.remat,
             attention=kernel,
-            unroll_decode=kernels.unrolls_decode(settings.unroll_decode, device),
         )
     )
     graphdef, shapes = nnx.split(model, nnx.Param)

@@ -49,7 +49,6 @@ def _check_values(config: ConfigDict) -> None:
     _one_of(config.model, "param_dtype", DTYPES, "model.")
     _one_of(config.model, "remat", tuple(REMAT), "model.")
     _one_of(config.model, "attention", kernels.NAMES, "model.")
-    _one_of(config.model, "unroll_decode", kernels.UNROLL, "model.")
     freeze.frozen_parts(config)
     _one_of(config.optimizer, "schedule", SCHEDULES, "optimizer.")
     reward_config(config)

@@ -1,4 +1,4 @@
-"""What serves on a device: the attention kernel, and the form of the loop over layers."""
+"""The choice of an attention kernel: which of those there are serves on a device."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,6 @@ from dig_jax.models.cudnn_attention import CudnnAttention
 from dig_jax.models.splash_attention import SplashAttention
 
 NAMES = ("auto", "plain", "cudnn", "splash")
-UNROLL = ("auto", "on", "off")
 
 _KERNELS: tuple[type[CudnnAttention] | type[SplashAttention], ...] = (CudnnAttention, SplashAttention)
 
@@ -36,17 +35,3 @@ def choose(name: str, device: jax.Device, dtype: jnp.dtype, head_dims: Sequence[
         if name in ("auto", kernel.name) and not obstacle:
             return kernel()
     return PLAIN
-
-
-def unrolls_decode(choice: str, device: jax.Device) -> bool:
-    """Whether decoding unrolls the layers (`Qwen3VL`) on `device`; `choice` is one of `UNROLL`.
-
-    "auto" does so on GPUs. TPUs read a layer's weights where they lie in the stack, and on CPUs the unrolled
-    form was slower; both would only compile longer.
-
-    Raises:
-      ValueError: an unknown choice.
-    """
-    if choice not in UNROLL:
-        raise ValueError(f"model.unroll_decode={choice!r}: expected one of {', '.join(UNROLL)}")
-    return choice == "on" or (choice == "auto" and device.platform in ("gpu", "cuda"))

@@ -180,18 +180,6 @@ def test_auto_takes_the_kernel_that_can_run(where, dtype, head_dims, expected):
 
 
 @pytest.mark.parametrize(
-    ("platform", "expected"), [("gpu", True), ("cuda", True), ("tpu", False), ("cpu", False)]
-)
-def test_decoding_unrolls_the_layers_where_a_loop_would_copy_them(platform, expected):
-    assert kernels.unrolls_decode("auto", device(platform)) == expected
-    assert kernels.unrolls_decode("on", device(platform)) and not kernels.unrolls_decode(
-        "off", device(platform)
-    )
-    with pytest.raises(ValueError, match="model.unroll_decode='yes': expected one of auto, on, off"):
-        kernels.unrolls_decode("yes", device(platform))
-
-
-@pytest.mark.parametrize(
     ("name", "where", "dtype", "message"),
     [
         ("flash", device("gpu"), jnp.bfloat16, "'flash': expected one of auto, plain, cudnn, splash"),

@@ -33,9 +33,6 @@ class Qwen3VL(nnx.Module):
       param_dtype: of parameters.
       remat: which activations the backward pass computes again; see `layers.remat`.
       attention: of prefill and training; see `kernels.choose`.
-      unroll_decode: decoding runs the layers one after another, not as a loop over their stacked weights. A
-        GPU's loop copies each layer's weights out of the stack before it reads them, which takes as long as
-        the products do.
 
     Raises:
       ValueError: an unknown `remat`.
@@ -50,7 +47,6 @@ class Qwen3VL(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         remat: str = "none",
         attention: Attention = PLAIN,
-        unroll_decode: bool = False,
     ) -> None:
         if remat not in REMAT:
             raise ValueError(f"remat={remat!r}: expected one of {', '.join(REMAT)}")
@@ -59,14 +55,7 @@ class Qwen3VL(nnx.Module):
         self.vision = VisionTower(
             config.vision, rngs=rngs, dtype=param_dtype, remat=remat, attention=attention
         )
-        self.text = TextDecoder(
-            config.text,
-            rngs=rngs,
-            dtype=param_dtype,
-            remat=remat,
-            attention=attention,
-            unroll_decode=unroll_decode,
-        )
+        self.text = TextDecoder(config.text, rngs=rngs, dtype=param_dtype, remat=remat, attention=attention)
         self.head = (
             None
             if config.tie_word_embeddings

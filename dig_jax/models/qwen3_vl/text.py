@@ -135,18 +135,10 @@ class TextDecoder(nnx.Module):
     """Token embedding, stacked layers and final norm. The output head is `Qwen3VL.logits`."""
 
     def __init__(
-        self,
-        config: TextConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: jnp.dtype,
-        remat: str,
-        attention: Attention,
-        unroll_decode: bool,
+        self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype, remat: str, attention: Attention
     ) -> None:
         self.config = config
         self.attention = attention
-        self.unroll_decode = unroll_decode
         self.remat = remat
         self.embedding = make_param(
             rngs,
@@ -281,7 +273,7 @@ class TextDecoder(nnx.Module):
             return x, (kept.k, kept.v)
 
         per_layer = (self._layer_numbers(), self.layers, prompt_cache.k, prompt_cache.v)
-        x, (k, v) = jax.lax.scan(run, x[:, :, None], per_layer, unroll=self.unroll_decode)
+        x, (k, v) = jax.lax.scan(run, x[:, :, None], per_layer)
         return self.norm(x[:, :, 0]), _write_slots(cache, k, v, step)
 
     def _layer_numbers(self) -> jax.Array:
