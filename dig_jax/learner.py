@@ -86,7 +86,7 @@ class Learner:
         chunk: tokens per slice of the output head.
         cut: how an update is cut into micro-batches.
         frozen: parts of the model that updates leave as they are, of `freeze.PARTS`.
-        offload: the optimizer's moments come from host memory, and go back there.
+        offload: the optimizer's state comes from host memory, and goes back there.
     """
 
     graphdef: nnx.GraphDef
@@ -127,6 +127,11 @@ class Learner:
         """The state before the first update."""
         trained, _ = freeze.split(params, self.frozen)
         return TrainState(params, self.optimizer.init(trained), jnp.int32(0))
+
+    def restart(self, state: TrainState) -> TrainState:
+        """The same parameters with a new optimizer."""
+        trained, _ = freeze.split(state.params, self.frozen)
+        return TrainState(state.params, self.optimizer.restart(trained, state.opt_state), jnp.int32(0))
 
     def logprobs(self, params: nnx.State, batch: Experience) -> jax.Array:
         """Log-probs [B, G, R] of the batch's tokens under `params`, micro-batch by micro-batch."""
@@ -210,18 +215,20 @@ def _gradient(loss_fn: LossFn) -> GradientFn:
 def accumulate(
     gradient: Callable[[Any], tuple[nnx.State, Metrics]], micro_batches: Any, zeros_like: nnx.State
 ) -> tuple[nnx.State, Metrics]:
-    """Sums gradients and metrics over micro-batches: leaves [number of micro-batches, ...].
+    """Sums gradients, in float32, and metrics over micro-batches: leaves [number of micro-batches, ...].
 
     Metrics named `*_max` are combined by maximum. One micro-batch is alive at a time.
     """
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), zeros_like)
 
     def body(total: nnx.State, micro: Any) -> tuple[nnx.State, Metrics]:
         grads, metrics = gradient(micro)
         return jax.tree.map(jnp.add, total, grads), metrics
 
     if jax.tree.leaves(micro_batches)[0].shape[0] == 1:
-        return gradient(jax.tree.map(lambda x: x[0], micro_batches))
-    grads, stacked = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, zeros_like), micro_batches)
+        grads, metrics = gradient(jax.tree.map(lambda x: x[0], micro_batches))
+        return jax.tree.map(lambda x: x.astype(jnp.float32), grads), metrics
+    grads, stacked = jax.lax.scan(body, zeros, micro_batches)
     return grads, grpo.combine_metrics(stacked)
 
 

@@ -24,6 +24,7 @@ class TrainPrograms:
     Attributes:
         state: shapes of the state with their shardings: where it is kept between updates, and restored to.
         init: parameters -> the state before the first update; the parameters are donated to it.
+        restart: state -> one with the same parameters and a new optimizer; the state is donated.
         reference: parameters -> what the reference of the KL penalty does not share with the policy: a copy
             of those that are trained, in the dtype of computation.
         reference_logprobs: reference, parameters of the policy, Experience -> log-probs float32 [B, G, R].
@@ -34,6 +35,7 @@ class TrainPrograms:
 
     state: TrainState
     init: MeshJit
+    restart: MeshJit
     reference: MeshJit
     reference_logprobs: MeshJit
     logprobs: MeshJit
@@ -65,6 +67,7 @@ def train_programs(learner: Learner, params: nnx.State, mesh: Mesh) -> TrainProg
     return TrainPrograms(
         state=state,
         init=parallel.jit(learner.init, mesh, donate_argnums=0, out_shardings=in_place),
+        restart=parallel.jit(learner.restart, mesh, donate_argnums=0, out_shardings=in_place),
         reference=parallel.jit(reference, mesh, out_shardings=copied),
         reference_logprobs=parallel.jit(reference_logprobs, mesh, out_shardings=rows),
         logprobs=parallel.jit(learner.logprobs, mesh, out_shardings=rows),

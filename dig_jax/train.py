@@ -156,7 +156,7 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
                 stage = stages[stage.number + 1]
                 progress.began.append(progress.step)
                 if stage.config.optimizer.restart:
-                    state = programs.init(state.params)
+                    state = programs.restart(state)
                 if stage.config.grpo.reanchor:
                     progress.reference_step, progress.reference = progress.step, fingerprint(state.params)
                 train_step = begin(stage)

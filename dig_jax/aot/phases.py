@@ -92,7 +92,8 @@ def phases(plan: Plan) -> Iterator[Phase]:
     reference = copied if config.grpo.kl_coef else None
     held = {
         "parameters": chip_bytes(state.params),
-        "optimizer": chip_bytes(state.opt_state),
+        "optimizer": chip_bytes(state.opt_state[:2]),
+        "remainders": chip_bytes(state.opt_state[2:]),
         "reference": chip_bytes(reference),
     }
     on_host = chip_bytes(state, on_host=True)
@@ -181,7 +182,7 @@ def _update_phases(
         "batch",
         runs=updates,
         flops=both,
-        gradients=chip_bytes(trained),
+        gradients=chip_bytes(jax.tree.map(_float32, trained)),
     )
 
 
@@ -200,6 +201,10 @@ def _sampling(plan: Plan) -> Sampling:
 
 def _with_sharding(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def _float32(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, np.float32, sharding=x.sharding)
 
 
 def chip_bytes(tree: Any, *, on_host: bool = False) -> int:

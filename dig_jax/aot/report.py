@@ -15,7 +15,7 @@ MEMORY_FRACTION = 0.93
 GPU_LINKS = {"ici": "nvlink", "dcn": "network"}
 
 MEMORY = (
-    *("parameters", "optimizer", "reference", "gradients", "activations"),
+    *("parameters", "optimizer", "remainders", "reference", "gradients", "activations"),
     *("sampling weights", "caches", "batch", "code"),
 )
 
