@@ -37,7 +37,9 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.dtype = "bfloat16"  # compute: "bfloat16" | "float32"
-    config.model.param_dtype = "float32"  # parameters and optimizer moments: "float32" | "bfloat16"
+    # Parameters: "float32" | "bfloat16". Sums of gradients, moments and steps are float32 in either case: the
+    # optimizer keeps the 16 bits that trained bfloat16 parameters lack, and they learn as float32 ones do.
+    config.model.param_dtype = "float32"
     config.model.head_chunk = (
         64  # response positions per slice of the output head: bounds the memory for logits
     )
@@ -120,7 +122,9 @@ def get_config() -> ConfigDict:
     config.rollout.top_k = 0  # 0 = off
 
     config.grpo = ConfigDict()
-    config.grpo.loss = "grpo"  # "grpo" | "dr_grpo" | "gspo"
+    # "grpo" | "dr_grpo" (with normalize_std=False) | "gspo" (with loss_mean="sequence", clip_low=3e-4 and
+    # clip_high=4e-4)
+    config.grpo.loss = "grpo"
     config.grpo.loss_mean = (
         "token"  # "token": over all tokens of the update | "sequence": per completion first
     )
@@ -176,7 +180,8 @@ def get_config() -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.optimizer.weight_decay = 1e-2
     config.optimizer.clip_norm = 1.0  # global gradient norm
-    # Moments are kept in the memory of the hosts, and on the devices only while parameters change.
+    # Moments (and those bits of bfloat16 parameters) are kept in the memory of the hosts, and on the devices
+    # only while parameters change.
     config.optimizer.offload = False
     config.optimizer.max_skipped_updates = 10  # non-finite updates in a row before the run stops
 

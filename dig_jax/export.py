@@ -41,7 +41,8 @@ def export(
         mesh: where the parameters are held meanwhile. With several processes all must call this; the first
             one writes.
         step: which checkpoint; None takes the newest.
-        dtype: of the written tensors; None keeps the run's parameter dtype.
+        dtype: of the written tensors; None takes that of the model the run started from, as its config.json
+            says, and where it says none, the run's parameter dtype.
         max_shard_bytes: size above which the weights are split into several files.
 
     Raises:
@@ -56,14 +57,24 @@ def export(
     config = cli.config_of(workdir)
     _, params = loading.load_params(config, workdir, workdir, mesh, step=step)
     source = model_folder.hf_files(workdir)
+    settings = textfile.read_json(source / "config.json")
+    dtype = dtype or _dtype_of(settings)
     with hf.writer(out) as folder:
         written_dtype = hf.write_weights(
             folder, params, hf.load_config(source), jnp.dtype(dtype) if dtype else None, max_shard_bytes
         )
         if folder is not None:
             model_folder.copy_model_files(source, folder)
-            settings = _with_dtype(textfile.read_json(source / "config.json"), written_dtype)
-            write_json(folder / "config.json", settings)
+            write_json(folder / "config.json", _with_dtype(settings, written_dtype))
+
+
+def _dtype_of(config: dict[str, Any]) -> str | None:
+    """The dtype that a config.json names, for the whole or for the decoder; None where it names none."""
+    for part in (config, config.get("text_config", {})):
+        for key in ("dtype", "torch_dtype"):
+            if part.get(key) in {"bfloat16", "float16", "float32"}:
+                return part[key]
+    return None
 
 
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
@@ -93,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="Hugging Face folder to create; it may exist if empty")
     parser.add_argument("--step", type=int, help="checkpoint to export (default: the newest)")
     parser.add_argument(
-        "--dtype", choices=("bfloat16", "float32"), help="of the tensors (default: the run's param_dtype)"
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        help="of the tensors (default: that of the model the run started from)",
     )
     parser.add_argument(
         "--max_shard_bytes",

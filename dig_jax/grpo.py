@@ -29,6 +29,8 @@ GAPS = ("sampler_trainer_gap_mean", "sampler_trainer_gap_max")
 MAX_LOG_RATIO = 20.0
 MAX_K3 = 10.0
 
+GSPO_MAX_CLIP = 0.05  # far above the paper's 4e-4, and far below any range for the ratios of tokens
+
 Array = Any  # a JAX array, or a NumPy array that is not on the devices yet
 Metrics = dict[str, jax.Array]
 
@@ -40,7 +42,8 @@ class GRPOConfig:
     Attributes:
       loss: `grpo` (token ratios), `dr_grpo` (token ratios; sums divided by a constant, so that long answers
         are not discounted; needs `normalize_std=False`) or `gspo` (one ratio per sequence, the geometric mean
-        of its token ratios; its clip range is far smaller, about 3e-4).
+        of its token ratios; needs `loss_mean="sequence"`, no `importance_cap`, and a far smaller clip range,
+        about 3e-4).
       kl: estimator of KL(policy || reference) in the loss: `k1` log-ratio, `k2` half its square, `k3` the
         unbiased, never negative exp(d) - d - 1.
       kl_coef: weight of the KL penalty; 0 turns it off, and no reference log-probs are needed.
@@ -91,6 +94,31 @@ class GRPOConfig:
                 "grpo.loss is 'dr_grpo' and grpo.normalize_std is True: Dr. GRPO does not divide by the "
                 "group's standard deviation; set grpo.normalize_std=False"
             )
+        if self.loss == "gspo":
+            self._check_gspo()
+
+    def _check_gspo(self) -> None:
+        """Raises ValueError with all settings under which this would be another loss (arXiv 2507.18071)."""
+        wrong = []
+        if self.loss_mean != "sequence":
+            wrong.append(
+                f"grpo.loss_mean is {self.loss_mean!r}, which weighs a response by its length; GSPO weighs"
+                " all alike: set grpo.loss_mean=sequence"
+            )
+        for key in ("clip_low", "clip_high"):
+            if getattr(self, key) > GSPO_MAX_CLIP:
+                wrong.append(
+                    f"grpo.{key} is {getattr(self, key)}, a range for tokens: the ratio of a whole response,"
+                    " a geometric mean, hardly leaves it, so nothing is clipped; expected at most"
+                    f" {GSPO_MAX_CLIP} (the paper: clip_low 3e-4, clip_high 4e-4)"
+                )
+        if self.importance_cap is not None:
+            wrong.append(
+                f"grpo.importance_cap is {self.importance_cap}, which weighs every token by a ratio of its"
+                " own; GSPO has one per response: set grpo.importance_cap=0"
+            )
+        if wrong:
+            raise ValueError("grpo.loss is 'gspo', and " + "; ".join(wrong))
 
     def needs_old_logprobs(self, updates: int) -> bool:
         """Whether the loss asks for `old_logprobs` where a rollout is used for so many updates."""

@@ -144,8 +144,8 @@ def check_resume(config: ConfigDict, saved: epath.Path) -> list[str]:
     if not saved.exists():
         return []
     # A run that began before a setting existed did what the setting's default does.
-    before = _flat(json.loads(base.get_config().to_json())) | _flat(json.loads(saved.read_text()))
-    now = _flat(json.loads(config.to_json()))
+    before = flat(json.loads(base.get_config().to_json())) | flat(json.loads(saved.read_text()))
+    now = flat(json.loads(config.to_json()))
     free, stages = set(FREE_ON_RESUME), curriculum.stages(config)
     # A run may be lengthened, unless its learning rate is a function of its length.
     if all(stage.config.optimizer.schedule == "constant" for stage in stages):
@@ -157,7 +157,7 @@ def check_resume(config: ConfigDict, saved: epath.Path) -> list[str]:
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     }
-    refused = [change for key, change in changes.items() if not _is_in(_of_stage(key), free)]
+    refused = [change for key, change in changes.items() if not is_in(_of_stage(key), free)]
     if refused:
         raise ValueError(
             f"{saved.parent} holds a run with other settings; use a new --workdir, or set them back:\n  "
@@ -201,11 +201,12 @@ def reward_config(config: ConfigDict) -> RewardConfig:
     return RewardConfig(**config.reward.to_dict())
 
 
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their whole names, such as \"grpo.kl\"."""
+    found: dict[str, Any] = {}
     for key, value in nested.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 def _of_stage(key: str) -> str:
@@ -213,7 +214,8 @@ def _of_stage(key: str) -> str:
     return re.sub(r"^curriculum\.stages\.[^.]+\.", "", key)
 
 
-def _is_in(key: str, groups: Collection[str]) -> bool:
+def is_in(key: str, groups: Collection[str]) -> bool:
+    """Whether a setting is one of these, or in one of these groups."""
     return any(key == group or key.startswith(group + ".") for group in groups)
 
 

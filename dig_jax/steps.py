@@ -31,6 +31,21 @@ Rates = Callable[[int], float]  # number of the update, from 0 -> its learning r
 Batched = TypeVar("Batched")
 
 
+# What stages may change without another program: their length and seed, which pairs they read, what the host
+# does with completions and scores, and learning rates, which are arguments. All else is taken to matter.
+NOT_COMPILED = (
+    *("algorithm", "num_steps", "seed", "advance", "data", "reward", "curriculum"),
+    *("grpo.dynamic_sampling", "grpo.reanchor"),
+    *("optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_updates", "optimizer.restart"),
+)
+
+
+def programs_key(config: ConfigDict) -> str:
+    """What tells apart the settings under which other programs are compiled."""
+    flat = settings.flat(json.loads(config.to_json()))
+    return json.dumps({key: value for key, value in flat.items() if not settings.is_in(key, NOT_COMPILED)})
+
+
 class StepMaker:
     """Makes the training step of each stage; what stages have in common is compiled once.
 
@@ -79,11 +94,7 @@ class StepMaker:
 
     def programs(self, config: ConfigDict) -> TrainPrograms:
         """The compiled half of the steps under these settings: stages of the same losses share it."""
-        relevant = json.loads(config.to_json())
-        for name in ("learning_rate", "schedule", "warmup_updates", "restart"):
-            del relevant["optimizer"][name]
-        parts = ("model", "batch", "rollout", "grpo", "sft", "optimizer")
-        key = json.dumps([relevant[part] for part in parts])
+        key = programs_key(config)
         if key not in self._made:
             self._made[key] = train_programs(self._learner(config), self._params, self._mesh)
         return self._made[key]

@@ -345,7 +345,8 @@ def test_a_step_that_does_not_fit_is_told_which_program_which_memory_and_which_s
     assert told.splitlines()[1:] == [
         "  activations (12.00 GiB): model.remat=full; batch.micro_prompts below 8, down to 1;"
         " batch.micro_completions below 8, down to 1",
-        "  parameters (4.00 GiB): model.param_dtype=bfloat16 (half)",
+        "  parameters (4.00 GiB): model.param_dtype=bfloat16 with optimizer.offload=True (half; the other"
+        " half goes to the hosts)",
         "  all of these: a larger slice",
     ]
 

@@ -101,6 +101,27 @@ def test_the_dtype_is_converted_where_asked_and_the_config_says_so_everywhere(
     assert config["vision_config"]["torch_dtype"] == "bfloat16"
 
 
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({"dtype": "bfloat16"}, "bfloat16"),
+        ({"torch_dtype": "float16"}, "float16"),
+        ({"text_config": {"dtype": "bfloat16"}}, "bfloat16"),
+        ({}, "float32"),  # that of the run's parameters
+    ],
+)
+def test_an_export_has_the_dtype_of_the_model_that_the_run_started_from(named, expected, workdir, tmp_path):
+    changed = shutil.copytree(workdir, tmp_path / "run")
+    settings = json.loads((changed / "model" / "config.json").read_text())
+    settings.pop("dtype")
+    settings["text_config"] |= named.get("text_config", {})
+    settings |= {key: value for key, value in named.items() if key != "text_config"}
+    (changed / "model" / "config.json").write_text(json.dumps(settings))
+    out = run(changed, tmp_path / "out")
+    assert {array.dtype.name for array in tensors(out).values()} == {expected}
+    assert json.loads((out / "config.json").read_text())["dtype"] == expected
+
+
 def test_any_kept_checkpoint_can_be_exported_and_others_are_named(workdir, tiny_qwen3vl, tmp_path, capsys):
     doubled = {name: 2 * array for name, array in tensors(tiny_qwen3vl).items()}
     assert_same_bits(tensors(run(workdir, tmp_path / "out", "--step=1")), doubled)

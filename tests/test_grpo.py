@@ -23,6 +23,7 @@ CONFIG = grpo.GRPOConfig(
     advantage_eps=1e-6,
     importance_cap=None,
 )
+GSPO = {"loss": "gspo", "loss_mean": "sequence", "clip_low": 0.05, "clip_high": 0.05}
 
 
 def config(**changes):
@@ -159,7 +160,7 @@ def test_gradient_is_zero_exactly_where_a_clip_is_active(ratio, advantage, expec
         ({"loss_mean": "token"}, -(2.0 * 1 + -1.0 * 3) / 4),
         ({"loss_mean": "sequence"}, -(2.0 + -1.0) / 2),
         ({"loss": "dr_grpo", "normalize_std": False}, -(2.0 * 1 + -1.0 * 3) / (2 * 4)),  # R = 4
-        ({"loss": "gspo", "loss_mean": "sequence"}, -(2.0 + -1.0) / 2),
+        (GSPO, -(2.0 + -1.0) / 2),
     ],
 )
 def test_loss_mean(changes, expected):
@@ -169,12 +170,13 @@ def test_loss_mean(changes, expected):
 
 def test_gspo_uses_the_geometric_mean_of_the_token_ratios():
     # Token ratios 2 and 0.5 cancel: the sequence ratio is 1, and no token is clipped.
-    loss, metrics = loss_of([[2.0, 0.5]], [1.0], cfg=config(loss="gspo"))
+    gspo = config(**GSPO)
+    loss, metrics = loss_of([[2.0, 0.5]], [1.0], cfg=gspo)
     np.testing.assert_allclose(loss, -1.0, rtol=1e-6)
     assert metrics["clip_fraction_high"] == 0
-    # Ratios 4 and 1 have geometric mean 2, clipped to 1.3.
-    loss, metrics = loss_of([[4.0, 1.0]], [1.0], cfg=config(loss="gspo"))
-    np.testing.assert_allclose(loss, -1.3, rtol=1e-6)
+    # Ratios 4 and 1 have geometric mean 2, clipped to 1.05.
+    loss, metrics = loss_of([[4.0, 1.0]], [1.0], cfg=gspo)
+    np.testing.assert_allclose(loss, -1.05, rtol=1e-6)
     assert metrics["clip_fraction_high"] == 1
 
 
@@ -275,7 +277,8 @@ def test_without_old_logprobs_importance_weights_use_the_current_ones():
 
 @pytest.mark.parametrize("loss", grpo.LOSSES)
 def test_collapsed_probabilities_and_rubbish_padding_stay_finite(loss):
-    cfg = config(loss=loss, normalize_std=False, kl_coef=0.1, importance_cap=2.0)
+    of_loss = GSPO if loss == "gspo" else {"loss": loss, "importance_cap": 2.0}
+    cfg = config(normalize_std=False, kl_coef=0.1, **of_loss)
     mask = jnp.array([[[1.0, 1.0, 0.0]]])
     logprobs = jnp.array([[[-500.0, -1e-3, jnp.nan]]])
     behaviour = jnp.array([[[-1e-3, -500.0, -jnp.inf]]])
@@ -297,10 +300,19 @@ def test_collapsed_probabilities_and_rubbish_padding_stay_finite(loss):
     assert all(np.isfinite(x) for x in metrics.values()), metrics
 
 
-@pytest.mark.parametrize("loss_mean", grpo.LOSS_MEANS)
-@pytest.mark.parametrize("loss", grpo.LOSSES)
-def test_micro_batches_add_up_to_the_full_batch(loss, loss_mean):
-    cfg = config(loss=loss, loss_mean=loss_mean, normalize_std=False, kl_coef=0.1, importance_cap=1.1)
+@pytest.mark.parametrize(
+    "of_loss",
+    [
+        *(
+            {"loss": loss, "loss_mean": mean, "importance_cap": 1.1}
+            for loss in ("grpo", "dr_grpo")
+            for mean in grpo.LOSS_MEANS
+        ),
+        GSPO,
+    ],
+)
+def test_micro_batches_add_up_to_the_full_batch(of_loss):
+    cfg = config(normalize_std=False, kl_coef=0.1, **of_loss)
     rng = np.random.default_rng(0)
     shape = (4, 3, 5)
     mask = (np.arange(5) < rng.integers(1, 6, (4, 3, 1))).astype(np.float32)
@@ -367,6 +379,11 @@ def test_rows_without_tokens_are_padding():
         ({"advantage_eps": -1e-6}, "grpo.advantage_eps"),
         ({"importance_cap": 0.0}, "grpo.importance_cap"),
         ({"loss": "dr_grpo"}, "set grpo.normalize_std=False"),
+        (GSPO | {"loss_mean": "token"}, "grpo.loss is 'gspo', and grpo.loss_mean is 'token'"),
+        (GSPO | {"clip_low": 0.2}, "grpo.clip_low is 0.2, a range for tokens"),
+        (GSPO | {"clip_high": 0.3}, "grpo.clip_high is 0.3"),
+        (GSPO | {"importance_cap": 2.0}, "grpo.importance_cap is 2.0, which weighs every token"),
+        ({"loss": "gspo"}, "set grpo.loss_mean=sequence; grpo.clip_low is 0.2"),
     ],
 )
 def test_a_wrong_setting_is_an_error_that_names_it(changes, named):

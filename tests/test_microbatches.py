@@ -145,7 +145,7 @@ def test_loss_metrics_and_gradient_are_those_of_the_whole_batch(run, cut):
     "settings_of_loss",
     [
         {"loss": "dr_grpo", "normalize_std": False, "importance_cap": 2.0},
-        {"loss": "gspo", "loss_mean": "sequence"},
+        {"loss": "gspo", "loss_mean": "sequence", "clip_low": 0.05, "clip_high": 0.05},
         {"loss_mean": "sequence"},
     ],
     ids=["dr_grpo", "gspo", "sequence mean"],

@@ -1,5 +1,6 @@
 """A GRPO step: which updates it makes, on what, in which order."""
 
+import json
 import time
 
 import jax.numpy as jnp
@@ -8,12 +9,12 @@ import pytest
 from flax import nnx
 
 from configs import base
-from dig_jax import parallel
+from dig_jax import parallel, settings, sft
 from dig_jax.experience import Collected
-from dig_jax.learner import TrainState, make_optimizer
+from dig_jax.learner import Learner, TrainState, make_optimizer
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.policy import Experience
-from dig_jax.steps import grpo_step
+from dig_jax.steps import NOT_COMPILED, grpo_step, programs_key
 
 
 class FixedCollector:
@@ -123,3 +124,25 @@ def test_tokens_per_second_count_all_the_time_that_a_step_takes(step, monkeypatc
     monkeypatch.setattr(FixedCollector, "collect", slow)
     _, (_, metrics, _) = step()
     assert metrics["tokens_per_second/step"] < 2  # one token, in more than half a second
+
+
+def test_every_setting_makes_other_programs_but_for_a_few_that_are_named():
+    defaults = settings.flat(json.loads(base.get_config().to_json()))
+    assert all(
+        any(settings.is_in(key, [name]) for key in defaults) for name in NOT_COMPILED if name != "curriculum"
+    )
+    key = programs_key(base.get_config())
+    for name, value in defaults.items():
+        config = base.get_config()
+        with config.ignore_type():
+            config.update_from_flattened_dict({name: f"not {value}"})
+        assert (programs_key(config) == key) == settings.is_in(name, NOT_COMPILED), name
+
+
+def test_programs_are_made_without_the_settings_that_do_not_tell_them_apart():
+    config = base.get_config()
+    # A learning rate is where the state starts and is set before every update; the two are dropped unread.
+    for name in set(NOT_COMPILED) - {"optimizer.learning_rate", "grpo.dynamic_sampling", "grpo.reanchor"}:
+        *group, key = name.split(".")
+        del (config[group[0]] if group else config)[key]
+    Learner.from_config(config, None, sft=sft.SFTConfig(0.0, 1, 0), allowed=np.ones(4, bool))

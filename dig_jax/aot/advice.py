@@ -1,5 +1,7 @@
 """What to change when a step does not fit: the settings that make the largest kinds of memory smaller."""
 
+from ml_collections import ConfigDict
+
 from dig_jax import parallel
 from dig_jax.aot.chips import GIB, Chip
 from dig_jax.aot.phases import Plan
@@ -33,15 +35,15 @@ def explain(plan: Plan, phase: Measured, chip: Chip) -> str:
 def _training_options(plan: Plan) -> dict[str, list[str]]:
     config, mesh = plan.config, plan.mesh.shape
     split = [f"mesh.fsdp={mesh['fsdp'] * mesh['data']}, mesh.data=1"] if mesh["data"] > 1 else []
-    dtype = ["model.param_dtype=bfloat16 (half)"] if config.model.param_dtype == "float32" else []
     lora = [] if config.model.lora.rank else ["model.lora.rank=64 (adapters alone are trained)"]
     offload = [] if config.optimizer.offload else ["optimizer.offload=True (in the hosts' memory)"]
     group, pieces = config.rollout.group_size, config.batch.micro_completions
     remat = ["model.remat=full"] if config.model.remat != "full" else []
     return {
-        "parameters": split + dtype,
-        "gradients": split + dtype + lora,
-        "optimizer": offload + split + dtype + lora,
+        "parameters": split + _half(config),
+        "gradients": split + lora,
+        "optimizer": offload + split + lora,
+        "remainders": offload + split + lora,
         "reference": [*split, "grpo.kl_coef=0 (no reference)"],
         "batch": _less("batch.update_prompts", config.batch.update_prompts, config.batch.micro_prompts),
         "activations": remat
@@ -51,6 +53,16 @@ def _training_options(plan: Plan) -> dict[str, list[str]]:
     }
 
 
+def _half(config: ConfigDict) -> list[str]:
+    """Parameters in bfloat16. Where they are trained the optimizer keeps the other half: on the devices, too,
+    unless it is offloaded."""
+    if config.model.param_dtype != "float32":
+        return []
+    if config.model.lora.rank:
+        return ["model.param_dtype=bfloat16 (half; they are not trained)"]
+    return ["model.param_dtype=bfloat16 with optimizer.offload=True (half; the other half goes to the hosts)"]
+
+
 def _sampling_options(plan: Plan) -> dict[str, list[str]]:
     config, tensor = plan.config, plan.rollout_mesh.shape["tensor"]
     training = _training_options(plan)
@@ -58,7 +70,7 @@ def _sampling_options(plan: Plan) -> dict[str, list[str]]:
     rows = _less("rollout.rows", config.rollout.rows or config.batch.rollout_prompts, shards)
     wider = _more_tensor(plan, "rollout.mesh.tensor", tensor)
     slots = _less("rollout.slots", config.rollout.slots or config.rollout.group_size, 1)
-    return {kind: training[kind] for kind in ("parameters", "optimizer", "reference")} | {
+    return {kind: training[kind] for kind in ("parameters", "optimizer", "remainders", "reference")} | {
         "sampling weights": wider,
         "caches": rows + slots + wider + ["rollout.max_new_tokens"],
         "batch": _less("batch.rollout_prompts", config.batch.rollout_prompts, shards),

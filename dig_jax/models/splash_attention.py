@@ -102,8 +102,9 @@ class SplashAttention:
         """[B,T,H,E] under `mask`, which has the padded size, and within segments [B,T] if given."""
         length, num_heads, head_dim = x.q.shape[1:]
         pad = mask.shape[0] - length
-        # The kernel does not scale. Padded head sizes (72 to 128) change no score.
-        x = x._replace(q=x.q * jnp.asarray(head_dim**-0.5, x.q.dtype))
+        # The kernel does not scale. In float32: in bfloat16 the factor itself is rounded (1.5 in 1,000 too
+        # small at head size 72), and every score with it. Padded head sizes (72 to 128) change no score.
+        x = x._replace(q=(x.q.astype(jnp.float32) * head_dim**-0.5).astype(x.q.dtype))
         pad_head = -head_dim % (LANES // 2)
         q, k, v = (
             jnp.pad(a, [(0, 0), (0, pad), (0, 0), (0, pad_head)]).swapaxes(1, 2) for a in x

@@ -155,6 +155,21 @@ def test_splash_over_several_blocks_equals_the_plain_form(monkeypatch):
     assert max(jax.tree.leaves(jax.tree.map(relative_error, ours, expected))) < 1e-5
 
 
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("head_dim", [72, 128])
+def test_scores_are_not_scaled_by_a_rounded_factor(name, head_dim):
+    """The second token sees itself with weight 1 / (1 + e^9.x): a score 1.5 in 1,000 too small adds 1.4%."""
+    rng = np.random.default_rng(0)
+    query = jnp.asarray(rng.uniform(1, 2, (1, 2, 1, head_dim)), jnp.bfloat16)
+    keys = jnp.concatenate([9 * head_dim**-0.5 * query[:, 1:] / 2.3, jnp.zeros_like(query[:, 1:])], axis=1)
+    values = jnp.stack([jnp.zeros(head_dim), jnp.ones(head_dim)])[None, :, None]
+    x = QKV(query, keys, values.astype(jnp.bfloat16))
+    exact = PLAIN.causal(QKV(*(a.astype(jnp.float32) for a in x)))[0, 1, 0]
+    ours = KERNELS[name].causal(x)[0, 1, 0].astype(jnp.float32)
+    assert exact[0] < 1e-3
+    np.testing.assert_allclose(ours.mean(), exact.mean(), rtol=6e-3)
+
+
 def device(platform, compute_capability="9.0"):
     return types.SimpleNamespace(
         platform=platform, compute_capability=compute_capability, device_kind=f"some {platform}"
