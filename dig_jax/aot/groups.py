@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -53,8 +53,8 @@ def share_across(text: str, hosts: Sequence[int]) -> float:
     return sum(shares) / max(1, len(groups(text)))
 
 
-def _count(shape: Sequence[int]) -> np.ndarray:
-    shape = tuple(shape)
+def _count(sizes: Iterable[int]) -> np.ndarray:
+    shape = tuple(sizes)
     return np.arange(math.prod(shape)).reshape(shape)
 
 
