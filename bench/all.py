@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench import results
 from bench.results import Result
+from data_gen.userfiles import home_expanded
 
 # What each is given in the set, where that is not its default.
 SET: dict[str, tuple[str, ...]] = {
@@ -57,7 +58,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", choices=tuple(SET), help="repeat for several (default: all)"
     )
-    parser.add_argument("--trl-python", default="", help="interpreter of the environment that has TRL")
+    parser.add_argument(
+        "--trl-python", type=home_expanded, default="", help="interpreter of the environment that has TRL"
+    )
     args = parser.parse_args(argv)
     if "grpo_step" in (args.only or SET) and not args.trl_python:
         parser.error("grpo_step needs --trl-python; `make bench` makes .venv-trl and passes it")

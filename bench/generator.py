@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import results
 from data_gen import scene as scenes
 from data_gen.__main__ import main as generate
 from data_gen.interpreter import Blender, find_blender
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sides", type=int, nargs="+", default=[256, 448], help="pixels (default: 256 448)")
     parser.add_argument("--pairs", type=int, default=4, help="pairs per case (default: 4)")
     parser.add_argument("--threads", type=int, default=2, help="render threads of a process (default: 2)")
-    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
+    parser.add_argument("--out", type=results.output_file, help="write the figures to this JSON file")
     args = parser.parse_args(argv)
     blender = find_blender()
     sides, pairs = ([256], 2) if args.quick else (args.sides, args.pairs)
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "pairs_per_second": scaling,
             "blender": blender.version,
         }
-        args.out.write_text(json.dumps(figures, indent=2) + "\n")
+        Path(args.out).write_text(json.dumps(figures, indent=2) + "\n")
     return 0 if all(case.speedup >= WANTED_SPEEDUP for case in cases) else 1
 
 

@@ -28,6 +28,7 @@ from typing import Any
 from bench import results, timing
 from bench.results import Result
 from bench.trl_side import TrlSide
+from data_gen.userfiles import home_expanded
 
 PROMPTS, GROUP, NEW_TOKENS = 2, 4, 32
 AIM = 4.0
@@ -78,7 +79,9 @@ def _take_turns(ours: Any, peer: TrlSide, args: argparse.Namespace) -> list[Pair
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = results.make_parser("grpo_step", __doc__)
-    parser.add_argument("--trl-python", required=True, help="interpreter of the environment that has TRL")
+    parser.add_argument(
+        "--trl-python", type=home_expanded, required=True, help="interpreter of the environment that has TRL"
+    )
     parser.add_argument(
         "--steps", type=results.at_least(1), default=20, help="steps measured on each side (default 20)"
     )

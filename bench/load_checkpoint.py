@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.random_model import config_of, write_random_model
+from data_gen.userfiles import home_expanded
 from dig_jax.models.qwen3_vl.published import SIZES
 
 LIMIT = 1.3  # of the largest tensor, beyond the host's own shards
@@ -147,7 +148,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--size", choices=("215M", *SIZES), default="2B", help="of the model (default: 2B)")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 8], help="default: 1 and 8")
-    parser.add_argument("--dir", help="where to write the folder (default: the temporary directory)")
+    parser.add_argument(
+        "--dir", type=home_expanded, help="where to write the folder (default: the temporary directory)"
+    )
     parser.add_argument("--cold", action="store_true", help="drop the files from the page cache first")
     args = parser.parse_args(argv)
     if not can_measure():

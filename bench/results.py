@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from data_gen.userfiles import check_writable, home_expanded, user_path
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -35,9 +37,12 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=at_least(1), default=2, help="CPUs and threads of each side (default 2)"
     )
-    parser.add_argument("--json", default="", metavar="FILE", help="write the figures of the table there")
+    parser.add_argument(
+        "--json", type=output_file, default="", metavar="FILE", help="write the figures of the table there"
+    )
     parser.add_argument(
         "--profile",
+        type=home_expanded,
         default="",
         metavar="DIR",
         help="after the timing, run dig_jax's side once more and leave a trace of it there, for TensorBoard",
@@ -56,6 +61,16 @@ def at_least(least: int) -> Callable[[str], int]:
 
     parse.__name__ = "whole number"  # in argparse's message about a word
     return parse
+
+
+def output_file(text: str) -> str:
+    """The type of an option that names a file to write: refused before the work if it cannot be written."""
+    path = user_path(text)
+    try:
+        check_writable(path, "it")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return str(path)
 
 
 def save(results: Sequence[Result], path: str) -> None:

@@ -22,7 +22,7 @@ from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 from dig_jax.distributed import texts_of_all
 from dig_jax.fingerprint import fingerprint
-from dig_jax.folder import is_local, move_folder
+from dig_jax.folder import LiteralPath, is_local, move_folder
 
 LISTING_SECONDS = (
     60.0  # until every host sees what one of them has moved: shared disks keep listings for a while
@@ -81,7 +81,7 @@ class Checkpoints:
             create=not read_only,
         )
         self._manager = ocp.CheckpointManager(
-            self._workdir / "checkpoints", options=options, item_names=("state", "meta")
+            LiteralPath(self._workdir / "checkpoints"), options=options, item_names=("state", "meta")
         )
 
     @property

@@ -8,11 +8,13 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from etils import epath
+from etils.epath.gpath import PosixGPath
 
 LAST_FILE = "config.json"  # without it nothing takes a folder for a model
+AnyPath = TypeVar("AnyPath", bound=epath.Path)
 _MOVING = ".moving"  # lists the files that are on their way
 
 
@@ -65,13 +67,31 @@ def is_local(path: epath.Path) -> bool:
     return "://" not in str(path)
 
 
-def matching(folder: epath.Path, *patterns: str) -> list[epath.Path]:
-    """What `folder` holds under names that match one of the patterns, sorted.
+class LiteralPath(PosixGPath):
+    """A path, local or in a bucket, whose own brackets and stars are no pattern to `glob`.
+
+    For libraries that call it: Orbax looks so for what it has written, and would lose the checkpoints of a
+    run in a[1]/run.
+    """
+
+    def glob(self, pattern: str) -> Iterator[Self]:
+        """What is below this folder and matches the pattern, which may have several parts."""
+        first, _, rest = pattern.partition("/")
+        for path in matching(self, first):
+            if rest:
+                yield from path.glob(rest)
+            else:
+                yield path
+
+
+def matching(folder: AnyPath, *patterns: str) -> list[AnyPath]:
+    """What `folder` holds under names that match one of the patterns, sorted; nothing if it is none.
 
     Unlike `folder.glob` it takes the brackets and stars in the folder's own path for what they are.
     """
     files = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in files if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns))
+    wanted = (path for path in files if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns))
+    return sorted(wanted)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_gen.userfiles import check_writable, user_path
 from study import pictures, plots, tables
 from study.arms import ARMS
 from study.jobs import Place, plan
@@ -24,8 +25,10 @@ from study.run import Failed, Runner
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 done, 1 a job failed, 2 wrong arguments, 130 stopped."""
     parser = argparse.ArgumentParser(prog="python -m study", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the study")
-    parser.add_argument("--data", type=Path, default=Path("data/scratch"), help="rendered there where absent")
+    parser.add_argument("--out", type=user_path, required=True, help="folder of the study")
+    parser.add_argument(
+        "--data", type=user_path, default=Path("data/scratch"), help="rendered there where absent"
+    )
     parser.add_argument("--arms", default=",".join(ARMS), help="default: %(default)s")
     parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
     parser.add_argument(
@@ -43,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.jobs < 1:
         parser.error(f"--jobs={args.jobs}: at least 1")
     place = Place(args.out.resolve(), args.data.resolve())
+    try:
+        check_writable(place.out / "results.json", "--out")  # before the hours that it takes
+    except ValueError as error:
+        parser.error(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if not args.only_report:

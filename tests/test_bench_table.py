@@ -33,6 +33,19 @@ def test_results_are_read_back_as_they_were_saved(tmp_path: Path):
     assert results.load(tmp_path / "missing.json") == []
 
 
+def test_a_file_for_the_figures_is_made_ready_before_anything_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = results.make_parser("x", "")
+    args = parser.parse_args(["--json=~/new/found.json", "--profile=~/traces"])
+    assert (args.json, args.profile) == (str(tmp_path / "new" / "found.json"), str(tmp_path / "traces"))
+    assert (tmp_path / "new").is_dir()
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--json=/dev/null/found.json"])
+    assert "nothing can be written in /dev/null" in capsys.readouterr().err
+
+
 def test_the_ratio_is_the_median_of_the_ratios_of_the_turns():
     ours = [Seconds(1, 1), Seconds(2, 1), Seconds(4, 1)]
     peer = [Seconds(2, 3), Seconds(6, 3), Seconds(4, 4)]

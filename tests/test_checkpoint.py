@@ -60,9 +60,12 @@ def steps(workdir: pathlib.Path) -> list[int]:
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 
 
-def test_the_newest_checkpoint_comes_back_bit_for_bit_with_its_metadata(tmp_path: pathlib.Path) -> None:
-    write(tmp_path, 1, 2)
-    restored = restore(tmp_path)
+@pytest.mark.parametrize("name", ["run", "a[1] {x}*?/run"])  # Orbax globs for what it has written
+def test_the_newest_checkpoint_comes_back_bit_for_bit_with_its_metadata(
+    tmp_path: pathlib.Path, name: str
+) -> None:
+    write(tmp_path / name, 1, 2)
+    restored = restore(tmp_path / name)
     assert restored is not None and restored[1] == {"step": 2}
     assert fingerprint(restored[0]) == fingerprint(state(2))
 

@@ -10,7 +10,15 @@ import pytest
 from etils import epath
 from etils.epath import backend
 
-from dig_jax.folder import local_copy, move_folder, to_path, whole_folder
+from dig_jax.folder import (
+    LiteralPath,
+    local_copy,
+    matching,
+    move_folder,
+    to_path,
+    whole_folder,
+    writable_file,
+)
 from tests.fake_bucket import FakeBuckets
 from tests.fake_gcs import FakeGCS
 
@@ -71,9 +79,7 @@ KILLED = """
 import os, signal, sys
 from etils import epath
 from etils.epath import backend
-from dig_jax.folder import local_copy, move_folder, to_path, whole_folder
-from tests.fake_bucket import FakeBuckets
-from tests.fake_gcs import FakeGCS
+from dig_jax.folder import whole_folder
 with whole_folder(epath.Path(sys.argv[1])) as folder:
     (folder / "config.json").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -182,3 +188,39 @@ def test_a_bucket_that_nothing_installed_can_read_is_an_error_that_says_what_to_
 def test_the_home_folder_is_found_where_the_shell_left_it(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     assert str(to_path("~/model")) == "/home/someone/model"
+
+
+def test_brackets_and_stars_of_a_folder_are_no_pattern(place):
+    name, _ = place
+    folder = epath.Path(name) / "a[1]*"
+    for file in ("b.json", "c.txt", "b.bin"):
+        (folder / "inner").mkdir(parents=True, exist_ok=True)
+        (folder / "inner" / file).write_text(file)
+    assert [path.name for path in matching(folder / "inner", "*.json", "c*")] == ["b.json", "c.txt"]
+    assert matching(folder / "nowhere", "*") == []
+    assert [path.name for path in LiteralPath(folder).glob("in*/b.*")] == ["b.bin", "b.json"]
+    with local_copy(folder / "inner", ("*.json",)) as local:
+        assert (local / "b.json").read_text() == "b.json"
+
+
+def test_only_a_tilde_that_names_a_home_folder_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    names = ["~", "~/x", "~nobody_of_that_name/x", "a~/x", "gs://b/~/x"]
+    paths = ["/home/ada", "/home/ada/x", "~nobody_of_that_name/x", "a~/x", "gs://b/~/x"]
+    monkeypatch.setattr(epath.Path, "exists", lambda path: False)  # no bucket is asked
+    assert [str(to_path(name)) for name in names] == paths
+
+
+def test_a_file_to_be_written_later_gets_its_folder_now(place):
+    name, disk = place
+    path = writable_file(f"{name}/new/folder/x.json", "--out")
+    assert list((disk / "new" / "folder").iterdir()) == []
+    path.write_text("x")
+    with pytest.raises(ValueError, match=r"--out=.*/new is a folder"):
+        writable_file(f"{name}/new", "--out")
+
+
+def test_a_file_that_cannot_be_written_is_named_with_its_flag(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=rf"--out={tmp_path}/file/x.json: nothing can be written"):
+        writable_file(tmp_path / "file" / "x.json", "--out")

@@ -68,6 +68,22 @@ def test_jobs_run_after_what_they_need_and_only_once(tmp_path):
     assert done.read_text() == "a b c d "
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_runs(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--out=/dev/null/study"])
+    assert ended.value.code == 2 and "nothing can be written in /dev/null" in capsys.readouterr().err
+
+
+def test_out_and_data_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    places = []
+    monkeypatch.setattr(command, "plan", lambda place, *_: places.append(place) or [])
+    monkeypatch.setattr(command, "measure", lambda *_: [])
+    monkeypatch.setattr(command, "write", lambda *_: None)
+    assert command.main(["--out=~/study", "--data=~/pairs"]) == 0
+    assert places == [Place(tmp_path / "study", tmp_path / "pairs")]
+
+
 def test_a_failed_job_stops_the_others_and_is_tried_again(tmp_path):
     done = tmp_path / "done"
     with pytest.raises(Failed, match="logs/a.log"):

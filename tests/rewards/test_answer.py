@@ -20,6 +20,7 @@ def thousandths(answer: Answer) -> list[list[int]]:
     return np.rint(answer.boxes * 1000).astype(int).tolist()
 
 
+TWO_SMALL = [[1, 2, 3, 4], [5, 6, 7, 8]]
 TWO_BOXES = [[10, 20, 300, 400], [500, 0, 1000, 1000]]
 
 
@@ -95,6 +96,41 @@ def test_the_empty_list_is_a_valid_answer(text: str):
 def test_anything_else_is_invalid_for_a_named_reason_and_keeps_its_well_formed_boxes(text, reason, kept):
     answer = parse(text)
     assert (answer.valid, answer.reason, thousandths(answer)) == (False, reason, kept)
+
+
+BALL = {"bbox_2d": [1, 2, 3, 4], "label": "ball"}
+BALL_JSON = json.dumps(BALL)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "kept"),
+    [
+        (f"There seems to be a change. {BALL_JSON}", answers.NOT_A_LIST, [[1, 2, 3, 4]]),
+        (f"<answer>{BALL_JSON}</answer>", answers.NOT_A_LIST, [[1, 2, 3, 4]]),
+        ('[\n\t{"bbox_2d": [1,2,3,4]}\n\t{"bbox_2d": [5,6,7,8]}\n]', answers.NOT_A_LIST, TWO_SMALL),
+        (f'{BALL_JSON}\n{{"bbox_2d": [5,6,7,8]}}', answers.NOT_A_LIST, TWO_SMALL),
+        ("[[0, 50, 55, 9999], [0, 5, 533, 17, " + "9" * 6000 + ", 1, 2, 3, 4", answers.NO_BOX, []),
+        ("[245, [1, 2, 3, 4]]", answers.BAD_ITEM, [[1, 2, 3, 4]]),
+        ('{"bbox": [1, 2, 3, 4],\n"bbox": [5, 6, 7, ', answers.NOT_A_LIST, [[1, 2, 3, 4]]),
+        ('[{"bbox_2d": <|box_start|>(1,2),(3,4)<|box_end|>}]', answers.NO_BOX, []),
+        (f"```json\r\n[{BALL_JSON}]\r\n```\r\n", answers.VALID, [[1, 2, 3, 4]]),
+        ("```JSON\n[[1,2,3,4]]\n```", answers.NOT_A_LIST, [[1, 2, 3, 4]]),
+        ("```json\n[[1,2,3,4]]\n```\nThe ball changed.", answers.NOT_A_LIST, [[1, 2, 3, 4]]),
+        ("```json\n[[1,2,3,4]]\n```\n```json\n[[5,6,7,8]]\n```", answers.NOT_A_LIST, TWO_SMALL),
+        ('[{"bbox_2d": [1,2,3,4], "label": "\u7ea2\u8272\u7403\u4f53"}]', answers.VALID, [[1, 2, 3, 4]]),
+        ("\u5dee\u5f02\u5982\u4e0b\uff1a[1, 2, 3, 4]\u3002", answers.NOT_A_LIST, [[1, 2, 3, 4]]),
+        ("[\uff3b1\uff0c2\uff0c3\uff0c4\uff3d]", answers.NO_BOX, []),  # full-width brackets and commas
+        ("[[1234, 800, 1600, 1100]]", answers.OUT_OF_RANGE, []),  # pixels
+        ('[{"point_2d": [1, 2], "label": "ball"}]', answers.BAD_ITEM, []),
+        ("[{'bbox_2d': [1, 2, 3, 4], 'label': 'ball'}]", answers.NOT_A_LIST, [[1, 2, 3, 4]]),
+        ("[[1, 2, 3, 4]]<|im_end|>", answers.NOT_A_LIST, [[1, 2, 3, 4]]),
+        (json.dumps([BALL | {"confidence": 0.93, "sub_label": None}]), answers.VALID, [[1, 2, 3, 4]]),
+        (json.dumps([BALL, BALL]), answers.REPEATED, [[1, 2, 3, 4]] * 2),
+    ],
+)
+def test_shapes_of_answers_that_real_models_give(text, reason, kept):
+    answer = parse(text)
+    assert (answer.reason, thousandths(answer)) == (reason, kept)
 
 
 def test_a_repeated_box_is_a_format_error_that_keeps_both():
