@@ -194,7 +194,7 @@ def model_sampling(files: epath.Path, opens_thinking: bool) -> dict[str, float]:
     if not path.exists():
         return published
     settings = textfile.read_json(path)
-    if not settings.get("do_sample"):
+    if not textfile.field(settings, "do_sample", bool, path):
         return published
     for key, neutral in _NEUTRAL.items():
         if settings.get(key) not in (None, neutral):
@@ -203,7 +203,7 @@ def model_sampling(files: epath.Path, opens_thinking: bool) -> dict[str, float]:
                 " and --top_k yourself instead of --sampling=model"
             )
     off = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    return {key: settings.get(key) or value for key, value in off.items()}
+    return {key: textfile.field(settings, key, type(value), path) or value for key, value in off.items()}
 
 
 def _sampling(args: argparse.Namespace, files: epath.Path, tokenizer: Tokenizer) -> Sampling:

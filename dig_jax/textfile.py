@@ -1,13 +1,18 @@
-"""Text files that a user hands over: UTF-8, with or without a byte-order mark; errors name file and line."""
+"""Text files that a user hands over: UTF-8, with or without a byte-order mark; errors name file and line.
+
+And values of settings files: errors name file, key, value and what was expected.
+"""
 
 from __future__ import annotations
 
 import codecs
 import json
+import math
 from typing import Any
 
 from etils import epath
 
+_LFS_POINTER = b"version https://git-lfs"  # how the files begin that Git LFS leaves in place of large ones
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # also how UTF-32 begins; both are refused alike
 
 
@@ -18,7 +23,20 @@ def read_text(path: epath.PathLike) -> str:
       FileNotFoundError: there is no such file.
       ValueError: it is in another encoding; the message names the line.
     """
-    return decode(epath.Path(path).read_bytes(), str(path))
+    data = epath.Path(path).read_bytes()
+    _refuse_pointer(data, path)
+    return decode(data, str(path))
+
+
+def check_fetched(path: epath.Path) -> None:
+    """Raises ValueError if the file is what Git LFS leaves in its place until it is fetched."""
+    with path.open("rb") as file:
+        _refuse_pointer(file.read(len(_LFS_POINTER)), path)
+
+
+def _refuse_pointer(data: bytes, path: epath.PathLike) -> None:
+    if data.startswith(_LFS_POINTER):
+        raise ValueError(f"{path} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
 
 
 def decode(data: bytes, name: str) -> str:
@@ -57,3 +75,42 @@ def parse_json(text: str, name: str) -> Any:
         raise ValueError(f"{name} is not JSON: {error}") from None
     except ValueError as error:  # a number of more digits than Python reads
         raise ValueError(f"{name}: {error}") from None
+
+
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    dict: "an object {...}",
+    list: "a list of numbers",
+}
+
+
+def is_a(value: Any, kind: type) -> bool:
+    """Whether a JSON value is a bool, int, float (any finite number), str, dict or list (of numbers)."""
+    if kind is float:
+        return is_a(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    if kind is list:
+        return isinstance(value, list) and all(is_a(item, float) for item in value)
+    return isinstance(value, kind)
+
+
+def field(settings: dict[str, Any], key: str, kind: type, path: epath.PathLike) -> Any:
+    """The value of a settings file under `key`; None where there is none, or null.
+
+    Args:
+      settings: of the file, or an object in it.
+      key: `a.b` is called so in errors and is the key `b` of `settings`, the object under `a`.
+      kind: see `is_a`.
+      path: of the file.
+
+    Raises:
+      ValueError: it is of another kind; names file, key, value and what was expected.
+    """
+    value = settings.get(key.rpartition(".")[2])
+    if value is not None and not is_a(value, kind):
+        raise ValueError(f"{path}: {key} is {json.dumps(value)[:80]}; expected {_KINDS[kind]}")
+    return value

@@ -71,6 +71,8 @@ class ImageConfig:
                 raise ValueError(
                     f"ImageConfig.{name} needs one value per RGB channel, got {getattr(self, name)}."
                 )
+        if min(self.std) <= 0:
+            raise ValueError(f"ImageConfig.std must be above 0, got {self.std}.")
 
     @property
     def factor(self) -> int:
@@ -93,7 +95,10 @@ class ImageConfig:
         folder = epath.Path(folder)
         for path, read in (
             (folder / _PREPROCESSOR, lambda config: config),
-            (folder / _PROCESSOR, lambda config: config.get("image_processor", {})),
+            (
+                folder / _PROCESSOR,
+                lambda config: textfile.field(config, "image_processor", dict, folder / _PROCESSOR) or {},
+            ),
         ):
             if path.exists():
                 return _from_json(read(textfile.read_json(path)), path)
@@ -133,25 +138,30 @@ def _from_json(config: dict[str, Any], path: epath.Path) -> ImageConfig:
     }
     for key, expected in fixed.items():
         value = config.get(key, expected)  # absent means transformers' default, which is `expected`
-        if not math.isclose(value, expected):
+        if not textfile.is_a(value, type(expected)) or not math.isclose(value, expected):
             raise ValueError(f"{path}: {key} is {value}; only {expected} is supported.")
-    size = config.get("size") or {}
+    size = textfile.field(config, "size", dict, path) or {}
+    shortest, longest = (
+        textfile.field(size, f"size.{name}", int, path) for name in ("shortest_edge", "longest_edge")
+    )
+    sizes = ("patch_size", "merge_size", "temporal_patch_size")
     values: dict[str, Any] = {
-        "patch_size": config.get("patch_size"),
-        "merge_size": config.get("merge_size"),
-        "temporal_patch_size": config.get("temporal_patch_size"),
+        **{key: textfile.field(config, key, int, path) for key in sizes},
         # The flat names are older, and transformers lets them win over `size`.
-        "min_pixels": config.get("min_pixels") or size.get("shortest_edge"),
-        "max_pixels": config.get("max_pixels") or size.get("longest_edge"),
-        "mean": config.get("image_mean"),
-        "std": config.get("image_std"),
+        "min_pixels": textfile.field(config, "min_pixels", int, path) or shortest,
+        "max_pixels": textfile.field(config, "max_pixels", int, path) or longest,
+        "mean": textfile.field(config, "image_mean", list, path),
+        "std": textfile.field(config, "image_std", list, path),
     }
     if missing := [key for key, value in values.items() if value is None]:
         raise ValueError(
             f"{path}: no value for {', '.join(missing)}; expected a Qwen2-VL style image processor."
         )
     values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
-    return ImageConfig(**values)
+    try:
+        return ImageConfig(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def smart_resize(height: int, width: int, config: ImageConfig) -> tuple[int, int]:

@@ -46,7 +46,7 @@ def prompt_ids(
         raise ValueError(
             f"the rendered prompt has {ids.count(tokenizer.image_token_id)} image placeholders for "
             f"{len(grids)} images; the question must not contain {IMAGE_PLACEHOLDER}, and the chat template "
-            "must place images."
+            f"({tokenizer.template}) must place images."
         )
     counts = iter([h * w // merge_size**2 for h, w in grids])
     expanded = [[id] * next(counts) if id == tokenizer.image_token_id else [id] for id in ids]

@@ -20,6 +20,12 @@ CLOSE_THINKING = f"\n{THINK_END}\n\n"  # as the chat template writes it between 
 # Tokens that stand for vision input. They make no sense in an answer, marked special or not.
 _VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", IMAGE_PLACEHOLDER, "<|video_pad|>")
 
+# Those that a tokenizer is read from.
+_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json"),
+    *("special_tokens_map.json", "chat_template.jinja", "chat_template.json", "config.json"),
+)
+
 Message = Mapping[
     str, Any
 ]  # {"role": ..., "content": str or [{"type": "image"} | {"type": "text", "text": ...}]}
@@ -40,6 +46,7 @@ class Tokenizer:
       image_token_id: the placeholder that image features replace.
       opens_thinking: the chat template's generation prompt already ends in an open "<think>".
       think_end_id: the token "</think>"; None where it is none.
+      template: the file of the chat template, for errors.
     """
 
     hf: Any  # a PreTrainedTokenizerBase: not named, because transformers is imported on loading only
@@ -50,6 +57,7 @@ class Tokenizer:
     image_token_id: int
     opens_thinking: bool
     think_end_id: int | None
+    template: str
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`. Special tokens written in it are recognised; none are added."""
@@ -61,7 +69,7 @@ class Tokenizer:
 
     def render(self, messages: Sequence[Message]) -> str:
         """Chat-template text of `messages`, up to and including the opening of the assistant's turn."""
-        return self.hf.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        return _rendered(self.hf, messages, True, self.template)
 
 
 class TextStream:
@@ -98,7 +106,8 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
 
     Raises:
       FileNotFoundError: the folder or its tokenizer files are not there.
-      ValueError: the tokenizer lacks a chat template or a token that Qwen3-VL needs.
+      ValueError: a file is damaged, a Git LFS pointer, or of another model than the rest; the tokenizer lacks
+        a chat template or a token that Qwen3-VL needs, or has tokens that the model has no rows for.
     """
     # Its advice to install PyTorch does not apply: only the tokenizer is used.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -109,17 +118,27 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
         raise FileNotFoundError(
             f"{path} has no tokenizer (tokenizer.json); expected a Hugging Face model folder."
         )
+    for name in _FILES:
+        if (path / name).exists():
+            textfile.check_fetched(path / name)
     try:
         with local_copy(path, ("*.json", "*.txt", "*.jinja")) as local:
             hf = AutoTokenizer.from_pretrained(str(local), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a damaged file raises whatever its reader raises, a bare Exception included
         raise ValueError(f"{path}: its tokenizer cannot be loaded ({error})") from error
-    legacy = path / "chat_template.json"  # where hub repositories keep the template with images
-    if legacy.exists() and not (path / "chat_template.jinja").exists():
-        hf.chat_template = textfile.read_json(legacy)["chat_template"]
-    if not hf.chat_template:
+    template = path / "chat_template.jinja"
+    if not template.exists():
+        template = path / "chat_template.json"  # where hub repositories keep the template with images
+        if template.exists():
+            hf.chat_template = textfile.field(textfile.read_json(template), "chat_template", str, template)
+            if hf.chat_template is None:
+                raise ValueError(f"{template}: missing key 'chat_template'; expected the template's text")
+        else:
+            template = path / "tokenizer_config.json"
+    if not isinstance(hf.chat_template, str) or not hf.chat_template:
         raise ValueError(
-            f"{path}: the tokenizer has no chat template (chat_template.jinja or chat_template.json)."
+            f"{path}: the tokenizer has no chat template (chat_template.jinja, or chat_template in"
+            " chat_template.json or tokenizer_config.json)."
         )
 
     vocab = hf.get_vocab()
@@ -129,6 +148,7 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
     pad_id = vocab[END_OF_TEXT] if hf.pad_token_id is None else hf.pad_token_id
     special = {id for id, token in hf.added_tokens_decoder.items() if token.special}
     special |= {vocab[token] for token in _VISION_TOKENS if token in vocab} | {pad_id}
+    _check_fits(vocab, path / "config.json")
     return Tokenizer(
         hf=hf,
         eos_ids=eos_ids,
@@ -136,14 +156,51 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
         vocab_size=max(vocab.values()) + 1,
         suppressed=tuple(sorted(special - set(eos_ids))),
         image_token_id=vocab[IMAGE_PLACEHOLDER],
-        opens_thinking=_opens_thinking(hf),
+        opens_thinking=_opens_thinking(hf, str(template)),
         think_end_id=vocab.get(THINK_END),
+        template=str(template),
     )
 
 
-def _opens_thinking(hf: Any) -> bool:
+def _check_fits(vocab: Mapping[str, int], config: epath.Path) -> None:
+    """Refuses a tokenizer that the model beside it has no rows for, or whose images it takes for words.
+
+    Raises:
+      ValueError: names the tokens, or the setting.
+    """
+    if not config.exists():
+        return
+    settings = textfile.read_json(config)
+    text = textfile.field(settings, "text_config", dict, config) or {}
+    rows = textfile.field(text, "text_config.vocab_size", int, config)
+    beyond = sorted((id, token) for token, id in vocab.items() if rows is not None and id >= rows)
+    if beyond:
+        raise ValueError(
+            f"{config.parent}: the tokenizer has {len(beyond)} tokens that the model has no row for, such as"
+            f" {beyond[0][1]!r} ({beyond[0][0]}): text_config.vocab_size in config.json is {rows}. Use the"
+            " tokenizer that came with the weights, or resize the model's embeddings first"
+        )
+    image = textfile.field(settings, "image_token_id", int, config)
+    if image is not None and image != vocab[IMAGE_PLACEHOLDER]:
+        raise ValueError(
+            f"{config}: image_token_id is {image}, but {IMAGE_PLACEHOLDER} of the tokenizer beside it is"
+            f" {vocab[IMAGE_PLACEHOLDER]}: they are of two models"
+        )
+
+
+def _rendered(hf: Any, messages: Sequence[Message], prompt: bool, template: str) -> str:
+    try:
+        return hf.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt)
+    except Exception as error:  # whatever the template's code does, down to `raise_exception`
+        raise ValueError(
+            f"{template}: the chat template cannot render a user's turn ({type(error).__name__}: {error});"
+            " use the one that came with the model"
+        ) from error
+
+
+def _opens_thinking(hf: Any, template: str) -> bool:
     """Whether the generation prompt leaves "<think>" open. An empty, closed block means no thinking."""
-    messages = [{"role": "user", "content": "?"}]
-    without = hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
-    opening = hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)[len(without) :]
+    messages = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]  # as questions are asked
+    without, whole = (_rendered(hf, messages, prompt, template) for prompt in (False, True))
+    opening = whole[len(without) :]
     return opening.rfind("<think>") > opening.rfind("</think>")

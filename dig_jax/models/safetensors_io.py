@@ -11,6 +11,7 @@ code, and the process holds what it asked for and nothing else.
 
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
@@ -28,6 +29,8 @@ INDEX_FILE = "model.safetensors.index.json"
 # The dtypes that parameters may have, by the format's names.
 DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+logger = logging.getLogger("dig_jax")
 
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the format's own reader
 _WRITE_BYTES = (
@@ -133,6 +136,9 @@ def _check_places(path: epath.Path, header: dict[str, Any], data_bytes: int) -> 
 def find_tensors(folder: epath.Path) -> dict[str, Entry]:
     """The tensors of a checkpoint by name, in one file or in those that its index lists.
 
+    Where both are there, it is the one file that counts, as in transformers, and the index is out of date;
+    unless that names the file beside others that are there too.
+
     Raises:
       FileNotFoundError: there are no weights, or files that the index lists are absent.
       ValueError: a file is damaged, index and files disagree, or the weights are pickled.
@@ -142,10 +148,8 @@ def find_tensors(folder: epath.Path) -> dict[str, Entry]:
         if not single.exists():
             raise _no_weights(folder)
         return read_header(single)
-    if single.exists():
-        raise ValueError(
-            f"{folder} has both {SINGLE_FILE} and {INDEX_FILE}; remove the one that is out of date"
-        )
+    if single.exists() and not _is_listed(single, index):
+        return read_header(single)
     weight_map = _read_index(index)
     files = sorted(set(weight_map.values()))
     absent = [file for file in files if not (folder / file).exists()]
@@ -164,6 +168,21 @@ def find_tensors(folder: epath.Path) -> dict[str, Entry]:
     if problems:
         raise ValueError(f"{index} does not fit the files it lists\n  " + "\n  ".join(problems))
     return found
+
+
+def _is_listed(single: epath.Path, index: epath.Path) -> bool:
+    """Whether `single` is one of several files that `index` lists, all of which are there."""
+    try:
+        files = set(_read_index(index).values())
+    except ValueError:
+        return False
+    complete = all((index.parent / file).exists() for file in files)
+    if complete and single.name not in files:
+        logger.warning(
+            "%s has two sets of weights: %s is read, not the files that %s lists; remove what is out of date",
+            *(index.parent, single.name, index.name),
+        )
+    return complete and len(files) > 1 and single.name in files
 
 
 def _read_index(index: epath.Path) -> dict[str, str]:

@@ -211,7 +211,30 @@ def test_an_index_that_is_none_is_named(sharded, text):
         find_tensors(sharded)
 
 
-def test_weights_that_are_there_twice_are_not_chosen_between(sharded):
-    save_file(TENSORS, sharded / "model.safetensors")
-    with pytest.raises(ValueError, match="has both model.safetensors and .*; remove the one that is out"):
-        find_tensors(sharded)
+@pytest.mark.parametrize("listed", ["itself", "absent shards", "nonsense"])
+def test_one_whole_file_counts_and_not_an_index_beside_it_as_in_transformers(tmp_path, listed):
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    file = "model.safetensors" if listed == "itself" else "model-00001-of-00002.safetensors"
+    index = {"weight_map": dict.fromkeys(TENSORS, file)} if listed != "nonsense" else [1]
+    (tmp_path / INDEX_FILE).write_text(json.dumps(index))
+    assert find_tensors(epath.Path(tmp_path)).keys() == TENSORS.keys()
+
+
+def test_of_two_sets_of_weights_the_one_file_is_read_with_a_warning(sharded, caplog):
+    save_file({"a": np.zeros(3, np.float32)}, sharded / "model.safetensors")
+    assert find_tensors(sharded).keys() == {"a"}
+    assert "has two sets of weights: model.safetensors is read" in caplog.text
+
+
+def test_an_index_may_list_the_file_that_is_otherwise_alone(sharded):
+    """Such as vision weights in a file of their own."""
+    names = find_tensors(sharded).keys()
+    first = min(path.name for path in sharded.glob("model-*"))
+    (sharded / first).rename(sharded / "model.safetensors")
+    change_index(
+        sharded,
+        lambda weight_map: weight_map.update(
+            {name: "model.safetensors" for name, file in weight_map.items() if file == first}
+        ),
+    )
+    assert find_tensors(sharded).keys() == names

@@ -24,7 +24,7 @@ IGNORED_KEYS = frozenset(
     top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size
     bad_words_ids num_return_sequences output_scores return_dict_in_generate remove_invalid_values
     forced_bos_token_id forced_eos_token_id suppress_tokens begin_suppress_tokens
-    exponential_decay_length_penalty
+    exponential_decay_length_penalty unsloth_fixed unsloth_version
     """.split()  # noqa: SIM905 (as a list of strings it would fill a screen)
 )
 
@@ -329,7 +329,8 @@ class _Section:
             )
 
 
-_KINDS = {int: "an integer", float: "a number", bool: "true or false"}
+_KINDS = {int: "an integer", float: "a finite number", bool: "true or false"}
+_MOST = 2**63  # no setting comes near, and what is larger fits in no array
 
 
 def _is_a(value: Any, kind: Any) -> bool:
@@ -337,7 +338,7 @@ def _is_a(value: Any, kind: Any) -> bool:
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
     if kind in (int, float):
-        return isinstance(value, int | kind)
+        return isinstance(value, int | kind) and abs(value) < _MOST  # neither NaN nor infinite
     return isinstance(value, list | tuple) and all(_is_a(item, int) for item in value)
 
 
