@@ -119,11 +119,11 @@ def test_layers_of_different_dtypes_need_a_param_dtype(tiny_qwen3vl, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("{", "Expecting property name"), ("[]", "expected an object"), ("{}", "model_type")]
+    ("text", "reason"), [("{", "Expecting property name"), ("[]", "a JSON object"), ("{}", "model_type")]
 )
 def test_a_config_that_cannot_be_read_names_its_file(tmp_path, text, reason):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=f"(?s)^{tmp_path / 'config.json'}: .*{reason}"):
+    with pytest.raises(ValueError, match=f"(?s)^{tmp_path}/config.json(:| is) .*{reason}"):
         hf.load_config(tmp_path)
 
 
