@@ -11,7 +11,8 @@ arrays. Prints the memory of a chip by kind, FLOPs, traffic and collectives of e
 of a step that the hardware allows (a roofline: each phase takes the largest of its times for compute, memory
 and interconnect, as if they overlapped perfectly; measured times are longer). FLOPs are counted from the
 architecture, without what rematerialisation repeats; traffic and collectives are read from the compiled
-program with the trip counts of its loops. Needs the `tpu` extra (libtpu, for Linux on x86-64) or `aot-gpu`
+program with the trip counts of its loops. Above the table is which hosts hold which rows of a batch; --hosts
+prints that alone, at once. Needs the `tpu` extra (libtpu, for Linux on x86-64) or `aot-gpu`
 (the CUDA plug-in and cuDNN), which is best kept in an environment of its own: `make setup-aot-gpu`.
 Exit codes: 0 the step fits in 95% of the memory (90% of a GPU's), 1 it does not, 2 a flag or setting is
 wrong.
@@ -33,7 +34,7 @@ from jax.experimental import topologies
 from ml_collections import ConfigDict, config_flags
 
 from dig_jax import cli, curriculum, model_folder
-from dig_jax.aot import gpus, report
+from dig_jax.aot import gpus, hosts, report
 from dig_jax.aot.chips import CHIPS, Chip
 from dig_jax.aot.inputs import Workload, pair_bucket
 from dig_jax.aot.phases import make_plan, phases
@@ -60,12 +61,15 @@ def main(argv: list[str]) -> None:
         bucket = pair_bucket(architecture, *size_of(given.image_size), given.text_tokens)
         work = Workload(bucket, IMAGES, config.rollout.group_size, config.rollout.max_new_tokens)
         plan = make_plan(config, architecture, work, devices)
+        if given.hosts:
+            print(hosts.describe(plan))
+            return
         chosen = [phase for phase in phases(plan) if not given.phases or phase.name in given.phases]
-    hosts = [device.process_index for device in plan.mesh.devices.flat] if chip.is_gpu else []
+    host_of = [device.process_index for device in plan.mesh.devices.flat] if chip.is_gpu else []
     measured = []
     for phase in chosen:
         with quiet():
-            measured.append(measure(phase, chip, len(devices), hosts))
+            measured.append(measure(phase, chip, len(devices), host_of))
         logger.info("%s", report.progress(measured[-1]))
     result = summary(measured, chip, len(devices))
     if given.json:
@@ -194,6 +198,7 @@ def run() -> None:
     flags.DEFINE_string("image_size", "448x448", "Height and width of both images, in pixels.")
     flags.DEFINE_integer("text_tokens", 150, "Tokens of the prompt besides its images.", 1)
     flags.DEFINE_list("phases", [], "Compile only these phases, by the names that the table has.")
+    flags.DEFINE_bool("hosts", False, "Print which hosts hold which rows of a batch, and compile nothing.")
     flags.DEFINE_bool("json", False, "Print one line of JSON instead of a table.")
     flags.mark_flags_as_required(["config", "topology"])
     app.run(main, flags_parser=parse_flags)

@@ -27,12 +27,21 @@ from dig_jax.sampler import Completions, Limits, Sampler
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """One greedy answer, for pictures: the pair, the text, its boxes float32 [N, 4], and the reward terms."""
+    """One greedy answer.
 
-    pair: Pair
+    Attributes:
+        id: of the pair.
+        text: the answer.
+        boxes: those read from it, float32 [N, 4].
+        terms: of the reward.
+        pair: for pictures; None where another process has it.
+    """
+
+    id: str
     text: str
     boxes: np.ndarray
     terms: dict[str, float]
+    pair: Pair | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Evaluation:
         metrics: means over the pairs. `format`, `f1`, `iou`, `precision`, `recall`, `count_accuracy` and
             `reward_greedy` of the greedy answers, `f1_at_<M>` over the pairs with M differences; with sampled
             completions also `reward_sampled` and `f1_sampled`.
-        answers: the greedy answers of this process, in the order of the split.
+        answers: the greedy answers, in the order of the split; on process 0 alone.
     """
 
     metrics: dict[str, float]
@@ -80,11 +89,11 @@ def evaluate(
     """
     key = jax.random.key(seed)
     weights = sampler.weights(params)
-    size = loader.batch_size * jax.process_count()
+    size = loader.batch_size
+    owners = sampler.owners(size)
 
     def complete(batch: Batch, first: int, group: int, temperature: float) -> Completions:
-        own = jax.process_index() * loader.batch_size
-        pairs = first + own + np.arange(loader.batch_size)[:, None]
+        pairs = first + np.arange(size)[:, None]
         return sampler.complete(
             weights,
             batch,
@@ -99,7 +108,9 @@ def evaluate(
         batch = loader.batch(first // size)
         completions = complete(batch, first, group=1, temperature=0.0)
         greedy.append(completions.scores)
-        answers += _answers(batch, completions)
+        ids = parallel.gather_texts(batch.ids, batch.rows, owners)
+        if jax.process_index() == 0:
+            answers += _answers(batch, ids, completions.scores, sampler.texts(completions))
         if group_size:
             sampled.append(complete(batch, first, group=group_size, temperature=1.0).scores)
     metrics = greedy_metrics(_terms(greedy, num_pairs))
@@ -109,19 +120,17 @@ def evaluate(
     return Evaluation(metrics, answers[:num_pairs])
 
 
-def _answers(batch: Batch, completions: Completions) -> list[Answer]:
-    scores = completions.scores
+def _answers(batch: Batch, ids: list[str], scores: Scores, texts: list[str]) -> list[Answer]:
+    """The answers to all pairs of a batch, of which this process has some."""
+    pairs = dict(zip(batch.rows.tolist(), batch.pairs, strict=True))
     return [
-        Answer(pair, text, boxes, {name: float(getattr(scores, name)[row]) for name in METRICS})
-        for row, (pair, text, boxes) in enumerate(
-            zip(batch.pairs, completions.texts, scores.boxes, strict=True)
-        )
+        Answer(id, text, boxes, {name: float(getattr(scores, name)[row]) for name in METRICS}, pairs.get(row))
+        for row, (id, text, boxes) in enumerate(zip(ids, texts, scores.boxes, strict=True))
     ]
 
 
 def _terms(parts: list[Scores], count: int) -> dict[str, np.ndarray]:
-    gathered = {name: [parallel.gather_rows(getattr(part, name)) for part in parts] for name in METRICS}
-    return {name: np.concatenate(values)[:count] for name, values in gathered.items()}
+    return {name: np.concatenate([getattr(part, name) for part in parts])[:count] for name in METRICS}
 
 
 def greedy_metrics(terms: dict[str, np.ndarray]) -> dict[str, float]:
@@ -162,9 +171,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings.check(config)
         mesh = parallel.make_mesh(config.mesh)
         tokenizer = load_tokenizer(model_folder.hf_files(model))
-        loader = loading.eval_loader(config, args.data, model, tokenizer, args.mismatched)
+        sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
+        loader = loading.eval_loader(config, args.data, model, tokenizer, sampling_mesh, args.mismatched)
         graphdef, params = loading.load_params(config, model, model, mesh)
-        programs = rollout_programs(graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh))
+        programs = rollout_programs(graphdef, params, sampling_mesh)
         sampler = Sampler(programs, tokenizer, settings.reward_config(config))
         result = evaluate(
             sampler,
@@ -181,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if out is not None:
         with cli.user_errors():
             answers = [
-                {"id": answer.pair.id, "text": answer.text, "boxes": answer.boxes.tolist(), **answer.terms}
+                {"id": answer.id, "text": answer.text, "boxes": answer.boxes.tolist(), **answer.terms}
                 for answer in result.answers
             ]
             write_json(out, {"metrics": result.metrics, "answers": answers})

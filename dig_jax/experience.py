@@ -1,6 +1,10 @@
 """One GRPO step's experience: sample a group per prompt, score it, compare within the group.
 
-Shapes: B prompts of this process, G completions per prompt, R response tokens.
+What was drawn and earned is known to every process for all prompts, so all of them compare and choose alike,
+however many they are. The prompts themselves, with their images, each process has for its own devices only:
+where one prompt takes the place of another, the processes that need it there load it again.
+
+Shapes: B prompts of all processes, b of this one, G completions per prompt, R response tokens.
 """
 
 import dataclasses
@@ -11,15 +15,34 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import grpo, parallel
-from dig_jax.data.loader import PairLoader
+from dig_jax import grpo
+from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.models.qwen3_vl.inputs import Prompts, widen
 from dig_jax.policy import Experience
 from dig_jax.rewards.reward import mean_metrics
 from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.sampler import Completions, Limits, Sampler
 
-Rows = tuple[Experience, np.ndarray]  # what was drawn for B pairs, and their ids
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What was drawn for B prompts, all of them, and where those are in the sequence of the loader.
+
+    Attributes:
+        positions: int [B].
+        tokens, mask, behaviour_logprobs, advantages: as in `Experience`.
+    """
+
+    positions: np.ndarray
+    tokens: np.ndarray
+    mask: np.ndarray
+    behaviour_logprobs: np.ndarray
+    advantages: np.ndarray
+
+    @property
+    def informative(self) -> np.ndarray:
+        """bool [B]: groups with a completion that has an advantage, and tokens in the loss to learn it by."""
+        return np.any((self.advantages != 0) & np.any(self.mask > 0, axis=-1), axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +50,16 @@ class Collected:
     """What a step learns from, and what it cost.
 
     Attributes:
-        experience: numpy arrays, [B, ...].
-        ids: text [B], the pair of each row.
+        experience: numpy arrays, [b, ...].
+        rows: int [b], ascending: which of the B rows of the step these are.
+        ids: text [b], the pair of each row.
         metrics: reward terms and rollout figures, over every completion that was drawn.
         seconds: wall time per phase.
         response_tokens: tokens drawn, over all processes.
     """
 
     experience: Experience
+    rows: np.ndarray
     ids: np.ndarray
     metrics: dict[str, float]
     seconds: dict[str, float]
@@ -54,7 +79,7 @@ class Collector:
         self._mask_truncated = config.grpo.mask_truncated
         self._overlong = config.grpo.overlong
         self._key = jax.random.key(config.seed)
-        rows = (config.rollout.rows or config.batch.rollout_prompts) // jax.process_count()
+        rows = config.rollout.rows or config.batch.rollout_prompts
         self._num_slots = rows * (config.rollout.slots or self._group_size)
         sampling = sampler.sampling(config.rollout.temperature, config.rollout.top_p, config.rollout.top_k)
         self._limits = Limits(
@@ -72,10 +97,12 @@ class Collector:
         reshard_seconds = time.perf_counter() - start
         drawn: list[Completions] = []
         costs: list[dict[str, float]] = []
-        rows: Rows | None = None
+        first: Batch | None = None
+        kept: Drawn | None = None
         for attempt in range(self._attempts):
             index = step * self._attempts + attempt
             batch = self._loader.batch(index)
+            first = first or batch
             completions = self._sampler.complete(
                 weights,
                 batch,
@@ -85,22 +112,28 @@ class Collector:
             )
             drawn.append(completions)
             costs.append(self._loader.figures(index))
-            fresh = (self._compare(batch.prompts, completions), np.array(batch.ids))
-            rows = fresh if rows is None else _replace_uninformative(rows, fresh)
-            if np.all(parallel.gather_rows(_informative(rows[0]))):  # all processes stop together
+            fresh = self._compare(self._loader.positions(index), completions)
+            kept = fresh if kept is None else _replace_uninformative(kept, fresh)
+            if np.all(kept.informative):
                 break
-        assert rows is not None  # there is at least one attempt
+        assert first is not None and kept is not None  # there is at least one attempt
+        prompts, ids = self._prompts(first, self._loader.positions(step * self._attempts), kept.positions)
+        experience = Experience(
+            prompts,
+            tokens=kept.tokens[first.rows],
+            mask=kept.mask[first.rows],
+            behaviour_logprobs=kept.behaviour_logprobs[first.rows],
+            advantages=kept.advantages[first.rows],
+        )
         metrics, seconds, response_tokens = self._figures(drawn)
         metrics["rollout/reshard_gb"] = self._sampler.moved_bytes / 1e9
         seconds["reshard"] = reshard_seconds
         metrics |= {name: float(np.mean([part[name] for part in costs])) for name in costs[0]}
-        return Collected(*rows, metrics, seconds, response_tokens)
+        return Collected(experience, first.rows, ids, metrics, seconds, response_tokens)
 
     def _keys(self, index: int) -> jax.Array:
-        prompts = self._loader.batch_size
-        first = jax.process_index() * prompts
-        group = self._group_size
-        return sample_keys(self._key, index, (first + np.arange(prompts)[:, None]) * group + np.arange(group))
+        prompts, group = self._loader.batch_size, self._group_size
+        return sample_keys(self._key, index, np.arange(prompts)[:, None] * group + np.arange(group))
 
     def _rewards(self, completions: Completions) -> np.ndarray:
         """What completions are compared by, [B, G]: the reward of the answer, less what its length costs."""
@@ -115,7 +148,34 @@ class Collector:
             penalty=self._overlong.penalty,
         )
 
-    def _compare(self, prompts: Prompts, completions: Completions) -> Experience:
+    def _prompts(self, first: Batch, before: np.ndarray, now: np.ndarray) -> tuple[Prompts, np.ndarray]:
+        """The prompts of a step, those rows that this process has, and their ids [b].
+
+        Args:
+            first: the step's first batch.
+            before: int [B], where the pairs of all rows are in the loader's sequence.
+            now: int [B], the same of those that took their places.
+        """
+        ids = np.array(first.ids)
+        if np.array_equal(before, now):
+            return first.prompts, ids
+        # Batches come in different buckets; this one holds both, and is the same on all processes.
+        bucket = self._loader.bucket_for(np.concatenate([before, now]))
+        prompts = widen(first.prompts, **dataclasses.asdict(bucket))
+        moved = np.flatnonzero((now != before)[first.rows])
+        if not moved.size:
+            return prompts, ids
+        batch = self._loader.load(now[first.rows[moved]], bucket)
+
+        def replace(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+            changed = np.array(old)
+            changed[moved] = new
+            return changed
+
+        names = replace(ids.astype(object), np.array(batch.ids, object))  # of any length
+        return jax.tree.map(replace, prompts, batch.prompts), names.astype(str)
+
+    def _compare(self, positions: np.ndarray, completions: Completions) -> Drawn:
         rollout = completions.rollout
         advantages = grpo.group_advantages(
             self._rewards(completions), normalize_std=self._loss.normalize_std, eps=self._loss.advantage_eps
@@ -123,7 +183,7 @@ class Collector:
         # As in TRL, a truncated completion stays in its group's mean and deviation: that the others did
         # better is true. What it was cut off from is not known, so its own tokens teach nothing.
         mask = rollout.mask * rollout.finished[..., None] if self._mask_truncated else rollout.mask
-        return Experience(prompts, rollout.tokens, mask, rollout.logprobs, np.asarray(advantages))
+        return Drawn(positions, rollout.tokens, mask, rollout.logprobs, np.asarray(advantages))
 
     def _figures(self, drawn: list[Completions]) -> tuple[dict[str, float], dict[str, float], int]:
         figures = []
@@ -145,41 +205,18 @@ class Collector:
             "rollout/tokens": tokens,
             "rollout/slot_use": tokens / sum(int(part.rollout.steps) for part in drawn) / self._num_slots,
         }
-        metrics = parallel.combine_over_processes(metrics)
-        metrics["rollout/tokens"] *= jax.process_count()
         seconds = {name: sum(part.seconds[name] for part in drawn) for name in drawn[0].seconds}
-        return metrics, seconds, round(metrics["rollout/tokens"])
+        return metrics, seconds, round(tokens)
 
 
-def _informative(experience: Experience) -> np.ndarray:
-    """bool [B]: groups with a completion that has an advantage, and tokens in the loss to learn it by."""
-    return np.any((experience.advantages != 0) & np.any(experience.mask > 0, axis=-1), axis=-1)
-
-
-def _replace_uninformative(kept: Rows, fresh: Rows) -> Rows:
+def _replace_uninformative(kept: Drawn, fresh: Drawn) -> Drawn:
     """Puts informative rows of `fresh`, in order, where `kept` has uninformative ones."""
-    targets = np.flatnonzero(~_informative(kept[0]))
-    sources = np.flatnonzero(_informative(fresh[0]))
+    targets, sources = np.flatnonzero(~kept.informative), np.flatnonzero(fresh.informative)
     count = min(len(targets), len(sources))
 
-    def replace(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        old = np.array(old)
-        old[targets[:count]] = new[sources[:count]]
-        return old
+    def replace(name: str) -> np.ndarray:
+        values = np.array(getattr(kept, name))
+        values[targets[:count]] = getattr(fresh, name)[sources[:count]]
+        return values
 
-    experiences = _alike(kept[0], fresh[0])
-    return jax.tree.map(replace, *experiences), replace(kept[1], fresh[1])
-
-
-def _alike(kept: Experience, fresh: Experience) -> tuple[Experience, Experience]:
-    """Both with the prompts padded to the same sizes: batches may have come in different buckets."""
-    both = (kept, fresh)
-    prompt_length = max(part.prompts.tokens.shape[1] for part in both)
-    num_patches = max(part.prompts.patches.shape[1] for part in both)
-    kept, fresh = (
-        dataclasses.replace(
-            part, prompts=widen(part.prompts, prompt_length=prompt_length, num_patches=num_patches)
-        )
-        for part in both
-    )
-    return kept, fresh
+    return Drawn(**{field.name: replace(field.name) for field in dataclasses.fields(Drawn)})

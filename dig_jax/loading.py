@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
@@ -119,8 +120,31 @@ def vocab_rows(model: epath.Path) -> int:
     return hf.load_config(model_folder.hf_files(model)).text.vocab_size
 
 
-def train_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> PairLoader:
-    """Shuffled, augmented training pairs, with answers to learn where training is supervised."""
+def train_rows(config: ConfigDict, mesh: Mesh, sampling_mesh: Mesh) -> np.ndarray:
+    """The rows of a training batch that this process needs: those of its devices in updates and in rollouts.
+
+    The two meshes may give it different ones, and no prompt travels between processes.
+    """
+    batch, process = config.batch, jax.process_index()
+    rows = parallel.row_layout(mesh, batch.prompts, batch.update_prompts).of(process)
+    if config.algorithm != "grpo":
+        return rows
+    return np.union1d(
+        rows, parallel.row_layout(sampling_mesh, batch.prompts, batch.rollout_prompts).of(process)
+    )
+
+
+def train_loader(
+    config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, rows: np.ndarray | None = None
+) -> PairLoader:
+    """Shuffled, augmented training pairs, with answers to learn where training is supervised.
+
+    Args:
+        config: of the stage.
+        model: whose preprocessing the images get.
+        tokenizer: its own.
+        rows: of a batch that this process loads, `train_rows`; None: all.
+    """
     dataset = PairDataset(
         config.data.train,
         config.data.train_split,
@@ -139,8 +163,7 @@ def train_loader(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) ->
         shuffle=True,
         group_sizes=config.data.group_sizes,
         readahead=config.data.prefetch,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=rows,
     )
 
 
@@ -149,9 +172,13 @@ def eval_loader(
     folder: epath.PathLike,
     model: epath.Path,
     tokenizer: Tokenizer,
+    sampling_mesh: Mesh,
     mismatched: bool = False,
 ) -> PairLoader:
-    """Held-out pairs of a folder in the order of the split; mismatched: with the image A of another pair."""
+    """Held-out pairs of a folder in the order of the split; mismatched: with the image A of another pair.
+
+    Each process loads the rows that its devices need on `sampling_mesh`.
+    """
     dataset = (MismatchedPairs if mismatched else PairDataset)(
         [folder],
         config.data.eval_split,
@@ -169,8 +196,7 @@ def eval_loader(
         shuffle=False,
         group_sizes=False,
         readahead=0,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=parallel.row_layout(sampling_mesh, config.eval.batch_prompts).of(jax.process_index()),
     )
 
 

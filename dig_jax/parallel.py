@@ -1,19 +1,26 @@
-"""Meshes, the table from logical to mesh axes, and how arrays travel between host and devices.
+"""Meshes, the table from logical to mesh axes, and how arrays travel between hosts and devices.
 
 Models name the logical axes of their parameters, activations and caches; this file alone knows which mesh
 axes each name means. The batch dimension is split over the axes `data` and `fsdp` together, as in ZeRO-3:
 `fsdp` also splits the parameters and what is made like them (optimizer moments, gradients, the reference).
+
+Rows of a batch are known by their number in it, never by the process that has them: `RowLayout` reads from
+the sharding which processes need a row, and a row that several need is the same in all of them.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import linen, nnx
-from jax.experimental import mesh_utils, multihost_utils
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
+
+from dig_jax.device_order import arrange, num_slices
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
@@ -47,8 +54,8 @@ RULES: dict[str, tuple[str, ...]] = {
 def make_mesh(sizes: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Builds the mesh `("data", "fsdp", "tensor")`.
 
-    On TPUs neighbours on a mesh axis are neighbours in the torus, and where there are several slices `data`
-    is the axis that crosses the slow network between them.
+    `device_order` says which device goes where. Where there are several TPU slices, `data` is the axis that
+    crosses the slow network between them.
 
     Args:
         sizes: devices per axis; at most one is -1 and takes what the others leave.
@@ -60,24 +67,20 @@ def make_mesh(sizes: ConfigDict, devices: Sequence[jax.Device] | None = None) ->
     devices = list(jax.devices() if devices is None else devices)
     shape = _axis_sizes(sizes, len(devices), "mesh")
     _check_slices(shape, devices, "mesh")
-    return _mesh(_arrange(devices, shape))
+    return _mesh(arrange(devices, shape))
 
 
 def rollout_mesh(sizes: ConfigDict, mesh: Mesh) -> Mesh:
     """The devices of `mesh`, in its order, with the axis sizes of `config.rollout.mesh` (see `make_mesh`).
 
+    Which rows of a batch a process needs may differ from those of `mesh`.
+
     Raises:
-        ValueError: also when it leaves processes without prompts of their own.
+        ValueError: as `make_mesh` does.
     """
     shape = _axis_sizes(sizes, mesh.size, "rollout.mesh")
     _check_slices(shape, list(mesh.devices.flat), "rollout.mesh")
-    sampling = _mesh(mesh.devices.reshape(shape))
-    if data_shards(sampling) % jax.process_count():
-        raise ValueError(
-            f"rollout.mesh.data * rollout.mesh.fsdp = {data_shards(sampling)} is no multiple of the"
-            f" {jax.process_count()} processes, each of which samples prompts of its own"
-        )
-    return sampling
+    return _mesh(mesh.devices.reshape(shape))
 
 
 def _axis_sizes(sizes: ConfigDict, count: int, name: str) -> list[int]:
@@ -94,31 +97,11 @@ def _axis_sizes(sizes: ConfigDict, count: int, name: str) -> list[int]:
 
 
 def _check_slices(shape: list[int], devices: list[jax.Device], name: str) -> None:
-    slices = _num_slices(devices)
+    slices = num_slices(devices)
     if shape[0] % slices:
         raise ValueError(
             f"{name}.data={shape[0]} is no multiple of the {slices} slices: fsdp and tensor must stay in one"
         )
-
-
-def _num_slices(devices: list[jax.Device]) -> int:
-    """How many TPU slices the devices are of; 1 for other devices."""
-    if devices[0].platform != "tpu":
-        return 1
-    return len({getattr(device, "slice_index", 0) for device in devices})
-
-
-def _arrange(devices: list[jax.Device], shape: list[int]) -> np.ndarray:
-    """The devices with `shape`; those of a slice lie together, the first one's first."""
-    if devices[0].platform != "tpu":
-        return np.array(devices).reshape(shape)
-    num_slices = _num_slices(devices)
-    if num_slices == 1:
-        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    data, fsdp, tensor = shape
-    return mesh_utils.create_hybrid_device_mesh(
-        (data // num_slices, fsdp, tensor), (num_slices, 1, 1), devices, allow_split_physical_axes=True
-    )
 
 
 def _mesh(devices: np.ndarray) -> Mesh:
@@ -242,14 +225,116 @@ def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> MeshJit:
     return MeshJit(function, mesh, **options)
 
 
-def put_batch(tree: Any, mesh: Mesh) -> Any:
-    """Places this process's rows of a batch: leaves [rows, ...] become arrays split over the data axes."""
+@dataclasses.dataclass(frozen=True)
+class RowLayout:
+    """Which processes need which rows of a batch.
+
+    A row has several holders where the devices of its shard, a group of `tensor`, are of several processes.
+    Each of them then loads the same row. The rows of a process need not lie together.
+
+    Attributes:
+        holders: of each row, the processes with a device that it goes to, in order.
+    """
+
+    holders: tuple[tuple[int, ...], ...]
+
+    def of(self, process: int) -> np.ndarray:
+        """The rows that go to devices of `process`, ascending."""
+        return np.flatnonzero([process in holders for holders in self.holders])
+
+    @functools.cached_property
+    def owners(self) -> np.ndarray:
+        """Of each row, the one holder that does what is to be done once; holders take turns."""
+        return np.array([holders[row % len(holders)] for row, holders in enumerate(self.holders)])
+
+
+def row_layout(mesh: Mesh, count: int, at_a_time: int | None = None) -> RowLayout:
+    """The layout of `count` rows that are placed on `mesh` in successive parts of `at_a_time`; None: at once.
+
+    Needs no arrays, so the mesh may be of devices that are not there.
+
+    Raises:
+        ValueError: rows do not divide over the groups of devices.
+    """
+    size = at_a_time or count
+    if size % data_shards(mesh):
+        raise ValueError(
+            f"a batch of {size} rows does not divide over {data_shards(mesh)} groups of devices (data * fsdp)"
+        )
+    holders: list[set[int]] = [set() for _ in range(size)]
+    for device, index in batch_sharding(mesh).devices_indices_map((size,)).items():
+        for row in range(*index[0].indices(size)):
+            holders[row].add(device.process_index)
+    return RowLayout(tuple(tuple(sorted(of_row)) for of_row in holders) * (count // size))
+
+
+def cut_rows(tree: Any, rows: np.ndarray, size: int, count: int) -> list[tuple[Any, np.ndarray]]:
+    """Cuts a batch of `count` rows into successive parts of `size`.
+
+    Args:
+        tree: leaves [n, ...], those rows that this process has.
+        rows: int [n], which these are, ascending.
+        size: rows of a part, over all processes.
+        count: rows of the batch, over all processes.
+
+    Returns:
+        Of each part the leaves this process has, and which rows of the part these are.
+    """
+    ends = np.searchsorted(rows, np.arange(0, count + 1, size))
+    return [
+        (jax.tree.map(lambda x, a=a, b=b: x[a:b], tree), rows[a:b] - number * size)
+        for number, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True))
+    ]
+
+
+def put_batch(tree: Any, mesh: Mesh, rows: np.ndarray | None = None, count: int | None = None) -> Any:
+    """Places a batch, split over the data axes: each device gets its rows of every leaf.
+
+    Args:
+        tree: leaves [n, ...], the rows that this process has.
+        mesh: of the devices.
+        rows: int [n], which rows of the batch those are, ascending; more than its devices need do no harm.
+            None: all of them.
+        count: rows of the batch, over all processes; only with `rows`.
+
+    Raises:
+        ValueError: this process lacks a row that one of its devices needs.
+    """
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
+
+    def place(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        shape = (len(array) if rows is None else count, *array.shape[1:])
+
+        def of_device(index: tuple[slice, ...]) -> np.ndarray:
+            first, last, _ = index[0].indices(shape[0])
+            if rows is None:
+                return array[first:last]
+            begin = int(np.searchsorted(rows, first))
+            if not np.array_equal(rows[begin : begin + last - first], np.arange(first, last)):
+                raise ValueError(
+                    f"devices of process {jax.process_index()} need rows {first} to {last - 1} of a batch of"
+                    f" {shape[0]}, but it has rows {rows.tolist()}"
+                )
+            return array[begin : begin + last - first]
+
+        return jax.make_array_from_callback(shape, sharding, of_device)
+
+    return jax.tree.map(place, tree)
+
+
+def put_whole(tree: Any, mesh: Mesh) -> Any:
+    """Places arrays that every process has alike, whole on every device."""
+
+    def place(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, replicated(mesh), lambda index: array[index])
+
+    return jax.tree.map(place, tree)
 
 
 def split_rows(tree: Any, mesh: Mesh) -> Any:
-    """Inside jit: splits leaves [rows, ...] over the data axes and replicates scalars, for `local_rows`."""
+    """Inside jit: splits leaves [rows, ...] over the data axes and replicates scalars."""
 
     def constrain(x: jax.Array) -> jax.Array:
         sharding = batch_sharding(mesh) if x.ndim else replicated(mesh)
@@ -258,36 +343,47 @@ def split_rows(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(constrain, tree)
 
 
-def local_rows(tree: Any) -> Any:
-    """The inverse of `put_batch`: this process's rows of every leaf, as numpy arrays in batch order."""
+def on_every_host(tree: Any, mesh: Mesh) -> Any:
+    """Whole arrays as numpy arrays on every process, wherever their parts lie; all must take part."""
+    if all(x.is_fully_addressable for x in jax.tree.leaves(tree)):
+        return jax.device_get(tree)
+    return jax.tree.map(np.asarray, _replicate(mesh)(tree))
 
-    def rows(array: jax.Array) -> np.ndarray:
-        if array.is_fully_addressable or array.ndim == 0:
-            return np.asarray(array)
-        parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
-        return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 
-    return jax.tree.map(rows, tree)
+@functools.cache
+def _replicate(mesh: Mesh) -> Callable[[Any], Any]:
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
 def gather_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows of all processes, [rows, ...] in the order of the processes, on every one of them."""
+    """What each process has, equally much of each: [n, ...] to [processes * n, ...], in their order."""
     if jax.process_count() == 1:
         return rows
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
-def gather_texts(texts: Sequence[str], width: int = 128) -> list[str]:
-    """Texts of all processes, equally many of each, cut to `width` bytes."""
-    rows = np.array([text.encode()[:width] for text in texts], f"S{width}")
-    gathered = gather_rows(rows.view(np.uint8).reshape(len(texts), width))
-    return [text.decode(errors="replace") for text in gathered.view(f"S{width}").ravel()]
+def from_owners(values: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """Rows [count, ...] that are right on their owner alone (see `RowLayout.owners`), right on every process.
+
+    They travel through the devices: numbers of at most 32 bits.
+    """
+    if jax.process_count() == 1:
+        return values
+    gathered = np.asarray(multihost_utils.process_allgather(values, tiled=False))
+    return gathered[owners, np.arange(len(owners))]
 
 
-def combine_over_processes(metrics: dict[str, float]) -> dict[str, float]:
-    """Metrics that each process has of its own, equally many, rows: maximum of `*_max`, mean of others."""
-    gathered = gather_rows(np.array([list(metrics.values())], np.float32))
-    return {
-        name: float(column.max() if name.endswith("_max") else column.mean())
-        for name, column in zip(metrics, gathered.T, strict=True)
-    }
+def gather_texts(texts: Sequence[str], rows: np.ndarray, owners: np.ndarray) -> list[str]:
+    """The texts of all rows on every process.
+
+    Args:
+        texts: of the rows that this process has, among them those it owns.
+        rows: int, which these are.
+        owners: of all rows.
+    """
+    encoded = [text.encode() for text in texts]
+    longest = int(gather_rows(np.array([max(map(len, encoded), default=0)], np.int32)).max())
+    characters = np.zeros((len(owners), longest), np.uint8)
+    for row, text in zip(rows, encoded, strict=True):
+        characters[row, : len(text)] = np.frombuffer(text, np.uint8)
+    return [bytes(row).rstrip(b"\0").decode() for row in from_owners(characters, owners)]

@@ -139,12 +139,13 @@ class RunLog:
             self._writer.sync()
 
     def evaluation(self, step: int, result: Evaluation, seconds: float) -> None:
-        """Logs held-out figures, and pictures of the first answers."""
+        """Logs held-out figures, and pictures of the first answers to pairs that this process has."""
         self._compiling.lap()  # that was for the evaluation, not for the next step
         if self._writer is None:
             return
         self._writer.evaluation(step, result.metrics | {"seconds": seconds})
-        for number, answer in enumerate(result.answers[: self._samples]):
+        shown = [answer for answer in result.answers if answer.pair is not None]
+        for number, answer in enumerate(shown[: self._samples]):
             self._writer.sample(step, number, answer)
         for held_out in sorted({name.rpartition("/")[0] for name in result.metrics}):  # "": the main set
             keys = {name: f"{held_out}/{name}".removeprefix("/") for name in report.HELD_OUT}

@@ -1,13 +1,14 @@
 """One training step: GRPO (rollout -> reward -> advantage -> update) or supervised (batch -> update).
 
-A step is a function of the state and the step's number alone. Shapes: B prompts of this process.
+A step is a function of the state and the step's number alone. Which prompts an update has does not depend on
+the number of processes: update k of a step has rows k * U to (k + 1) * U - 1 of its batch, U being
+`batch.update_prompts`. Each process has some rows of each.
 """
 
 import dataclasses
 import json
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
 import jax
 import numpy as np
@@ -28,7 +29,6 @@ from dig_jax.sampler import Sampler
 Metrics = dict[str, float]
 Step = Callable[[TrainState, int], tuple[TrainState, Metrics, list["SkippedUpdate"]]]
 Rates = Callable[[int], float]  # number of the update, from 0 -> its learning rate
-Batched = TypeVar("Batched")
 
 
 # What stages may change without another program: their length and seed, which pairs they read, what the host
@@ -131,21 +131,23 @@ def grpo_step(
     With `batch.update_epochs` above 1 the updates are made again, on the same experience in the same order.
     """
     num_updates, epochs = updates_per_step(config), config.batch.update_epochs
+    size = config.batch.update_prompts
     needs_old = settings.grpo_config(config).needs_old_logprobs(num_updates)
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
         began = time.perf_counter()
         collected = collector.collect(state.params, index)
         start = time.perf_counter()
-        slices = _cut(collected.experience, num_updates // epochs)
-        logprobs = [_logprobs(state, part) for part in slices]
+        cut = (collected.rows, size, config.batch.prompts)
+        slices = parallel.cut_rows(collected.experience, *cut)
+        logprobs = [_logprobs(state, *part) for part in slices]
         scored = time.perf_counter()
         parts = []
         order = epochs * list(zip(slices, logprobs, strict=True))
-        for number, (part, known) in enumerate(order, start=index * num_updates):
+        for number, ((part, rows), known) in enumerate(order, start=index * num_updates):
             state = with_learning_rate(state, rates(number))
             # As above: patches of many images are large.
-            experience = dataclasses.replace(parallel.put_batch(part, mesh), **known)
+            experience = dataclasses.replace(parallel.put_batch(part, mesh, rows, size), **known)
             state, measured = programs.update_grpo(state, experience)
             parts.append(jax.device_get(measured))
         end = time.perf_counter()
@@ -162,9 +164,9 @@ def grpo_step(
             "tokens_per_second/rollout": collected.response_tokens / sampling_seconds,
             "tokens_per_second/step": collected.response_tokens / (end - began),
         }
-        return state, metrics, _skipped(parts, np.tile(collected.ids, epochs))
+        return state, metrics, _skipped(parts, epochs * parallel.cut_rows(collected.ids, *cut), mesh, size)
 
-    def _logprobs(state: TrainState, part: Experience) -> dict[str, jax.Array]:
+    def _logprobs(state: TrainState, part: Experience, rows: np.ndarray) -> dict[str, jax.Array]:
         """The fields of `Experience` that are log-probs of other parameters than the update's.
 
         The devices hold the prompts of one part at a time, and of none where no log-probs are wanted.
@@ -172,7 +174,7 @@ def grpo_step(
         known: dict[str, jax.Array] = {}
         if reference is None and not needs_old:
             return known
-        experience = parallel.put_batch(part, mesh)
+        experience = parallel.put_batch(part, mesh, rows, size)
         if reference is not None:
             known["ref_logprobs"] = programs.reference_logprobs(reference, state.params, experience)
         if needs_old:
@@ -186,7 +188,7 @@ def sft_step(
     config: ConfigDict, programs: TrainPrograms, loader: PairLoader, mesh: jax.sharding.Mesh, rates: Rates
 ) -> Step:
     """One supervised step on `batch.prompts` pairs, an update per `batch.update_prompts` of them."""
-    num_updates = updates_per_step(config)
+    num_updates, size = updates_per_step(config), config.batch.update_prompts
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
         start = time.perf_counter()
@@ -195,10 +197,11 @@ def sft_step(
         examples = sft.Supervised(
             batch.prompts, batch.answers, batch.answer_mask, batch.cell_mask, batch.cell_targets
         )
+        cut = (batch.rows, size, config.batch.prompts)
         parts = []
-        for number, part in enumerate(_cut(examples, num_updates), start=index * num_updates):
+        for number, (part, rows) in enumerate(parallel.cut_rows(examples, *cut), start=index * num_updates):
             state = with_learning_rate(state, rates(number))
-            state, figures = programs.update_sft(state, parallel.put_batch(part, mesh))
+            state, figures = programs.update_sft(state, parallel.put_batch(part, mesh, rows, size))
             parts.append(jax.device_get(figures))
         seconds = {"data": loaded - start, "update": time.perf_counter() - loaded}
         metrics = {
@@ -207,7 +210,7 @@ def sft_step(
             **loader.figures(index),
             **{f"time/{name}": value for name, value in seconds.items()},
         }
-        return state, metrics, _skipped(parts, np.array(batch.ids))
+        return state, metrics, _skipped(parts, parallel.cut_rows(np.array(batch.ids), *cut), mesh, size)
 
     return step
 
@@ -227,23 +230,30 @@ class SkippedUpdate:
     figures: Metrics
 
 
-def _skipped(parts: list[dict[str, np.ndarray]], ids: np.ndarray) -> list[SkippedUpdate]:
-    """The skipped ones of a step's updates; every process sees the same metrics, and its own ids."""
+def _skipped(
+    parts: list[dict[str, np.ndarray]],
+    ids: list[tuple[np.ndarray, np.ndarray]],
+    mesh: jax.sharding.Mesh,
+    size: int,
+) -> list[SkippedUpdate]:
+    """The skipped ones of a step's updates.
+
+    Args:
+        parts: metrics of the updates, on every process the same.
+        ids: of each update the pairs that this process has, and which of its rows they are.
+        mesh: of the updates.
+        size: rows of an update.
+    """
+    owners = parallel.row_layout(mesh, size).owners
     return [
         SkippedUpdate(
             number,
-            parallel.gather_texts(own.tolist()),
+            parallel.gather_texts(own.tolist(), rows, owners),
             {key: float(part[key]) for key in ("loss", "grad_norm")},
         )
-        for number, (part, own) in enumerate(zip(parts, np.split(ids, len(parts)), strict=True))
+        for number, (part, (own, rows)) in enumerate(zip(parts, ids, strict=True))
         if part["skipped_updates"]
     ]
-
-
-def _cut(batch: Batched, count: int) -> list[Batched]:
-    """Cuts the rows [B, ...] of every leaf into `count` equal parts."""
-    rows = jax.tree.leaves(batch)[0].shape[0] // count
-    return [jax.tree.map(lambda x, i=i: x[i * rows : (i + 1) * rows], batch) for i in range(count)]
 
 
 def _mean(parts: list[dict[str, np.ndarray]]) -> Metrics:

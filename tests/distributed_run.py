@@ -35,7 +35,7 @@ def noted_complete(self: Sampler, weights: Any, batch: Any, keys: Any, *args: An
         [row[mask > 0].tolist() for row, mask in zip(rows, masks, strict=True)]
         for rows, masks in zip(rollout.tokens, rollout.mask, strict=True)
     ]
-    note(sampled=dict(zip(batch.ids, answers, strict=True)))
+    note(sampled={id: answers[row] for id, row in zip(batch.ids, batch.rows, strict=True)})
     return completions
 
 

@@ -13,9 +13,7 @@ from etils import epath
 
 from configs import base
 from dig_jax import grpo, settings
-from dig_jax.experience import Collector, _informative
-from dig_jax.models.qwen3_vl.inputs import Prompts
-from dig_jax.policy import Experience
+from dig_jax.experience import Collector, Drawn
 from dig_jax.rollout.engine import Rollout
 from dig_jax.runlog import RunLog
 
@@ -30,13 +28,12 @@ def config_of(**changes: object) -> Any:
     return config
 
 
-def compare(drawn: Any, **changes: object) -> Experience:
+def compare(drawn: Any, **changes: object) -> Drawn:
     """What a step would learn from one group of completions."""
     config = config_of(**changes)
     sampler: Any = types.SimpleNamespace(sampling=lambda *_: None)
     loader: Any = None
-    prompts = Prompts(*[np.zeros((1, 1))] * 8)
-    return Collector(config, sampler, loader, settings.grpo_config(config))._compare(prompts, drawn)
+    return Collector(config, sampler, loader, settings.grpo_config(config))._compare(np.zeros(1, int), drawn)
 
 
 def completions(lengths: list[int], rewards: list[float]) -> Any:
@@ -47,7 +44,7 @@ def completions(lengths: list[int], rewards: list[float]) -> Any:
     return types.SimpleNamespace(rollout=rollout, scores=types.SimpleNamespace(reward=np.array(rewards)))
 
 
-def policy_loss(experience: Experience, logprobs: Any, **changes: object) -> tuple[jax.Array, dict]:
+def policy_loss(experience: Drawn, logprobs: Any, **changes: object) -> tuple[jax.Array, dict]:
     config = settings.grpo_config(config_of(**changes))
     return grpo.policy_loss(
         logprobs,
@@ -107,8 +104,8 @@ def test_truncated_completions_alone_have_loss_and_gradient_zero(loss: str, loss
 
 def test_a_group_is_informative_by_the_tokens_that_are_left() -> None:
     cut = completions([8, 8, 3], [0.5, 0.0, 0.25])  # the mean is 0.25: only truncated ones have advantages
-    assert _informative(compare(cut, **PLAIN)) == [True]
-    assert _informative(compare(cut, **PLAIN, **{"grpo.mask_truncated": True})) == [False]
+    assert compare(cut, **PLAIN).informative == [True]
+    assert compare(cut, **PLAIN, **{"grpo.mask_truncated": True}).informative == [False]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ def writer(workdir, first_step: int = 0) -> MetricsWriter:
 
 
 def answer(index: int = 0, text: str = "[]") -> Answer:
-    return Answer(drawn_pair(index), text, NO_BOXES, TERMS)
+    pair = drawn_pair(index)
+    return Answer(pair.id, text, NO_BOXES, TERMS, pair)
 
 
 def write_steps(workdir, first: int, last: int) -> None:

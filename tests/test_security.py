@@ -95,7 +95,8 @@ def test_the_id_of_a_record_names_no_file(name: str, tmp_path: pathlib.Path) -> 
         epath.Path(workdir), first_step=0, evaluated=-1, tensorboard=False, wandb_project=""
     )
     before = set(tmp_path.rglob("*"))
-    answer = Answer(dataclasses.replace(draw_pair(0), id=name), "[]", np.zeros((0, 4)), {"reward": 0.0})
+    pair = dataclasses.replace(draw_pair(0), id=name)
+    answer = Answer(name, "[]", np.zeros((0, 4)), {"reward": 0.0}, pair)
     writer.sample(1, 0, answer)
     writer.close()
     new = set(tmp_path.rglob("*")) - before

@@ -1,6 +1,7 @@
 """Few programs: what varies between prompts of a bucket lies in arrays, and a run traces once per bucket."""
 
 import collections
+import dataclasses
 import json
 import logging
 import pathlib
@@ -15,13 +16,17 @@ from ml_collections import ConfigDict
 
 from bench.learning import make_learner
 from configs import base
-from dig_jax import experience, learner, loading, train
+from dig_jax import experience, learner, loading, settings, train
 from dig_jax.data.buckets import Bucket
+from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.inputs import Prompts, widen
 from dig_jax.policy import Experience
+from dig_jax.rewards.reward import METRICS, Scores
 from dig_jax.rollout import pool
+from dig_jax.rollout.engine import Rollout
+from dig_jax.sampler import Completions
 from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from tests.data.drawn_pairs import draw_pair, write_pairs
 from tests.models.conftest import NUM_PATCHES, PROMPT_LENGTH, PromptMaker
@@ -173,21 +178,56 @@ def test_wider_prompts_only_have_more_padding(tiny_qwen3vl: pathlib.Path) -> Non
         assert np.abs(getattr(wide, name)).sum() == np.abs(getattr(narrow, name)).sum(), name
 
 
-def test_dynamic_sampling_takes_prompts_from_a_batch_in_another_bucket(tiny_qwen3vl: pathlib.Path) -> None:
-    make = PromptMaker(hf.load_config(tiny_qwen3vl))
+class FixedSampler:
+    """Each completion is the position of its prompt; only those of some rows of a batch earn anything."""
 
-    def drawn(prompts: Prompts, advantages: list[list[float]]) -> Experience:
-        tokens = np.zeros((2, 2, 3), np.int32)
-        floats = tokens.astype(np.float32)
-        return Experience(prompts, tokens, floats, floats, np.array(advantages, np.float32))
+    moved_bytes = 0
 
-    one, two, three, four = (make.example([(2, 2)], text=n) for n in (3, 4, 5, 6))
-    kept = drawn(make.pad(one, two), [[0, 0], [1, -1]])
-    fresh = drawn(widen(make.pad(three, four), prompt_length=64, num_patches=128), [[0, 0], [2, -2]])
-    ids = np.array(["first", "second"])
-    for first, second in ((kept, fresh), (fresh, kept)):
-        merged, _ = experience._replace_uninformative((first, ids), (second, ids))
-        assert merged.prompts.tokens.shape == (2, 64) and merged.prompts.patches.shape[1] == 128
-        taken, own = second.prompts.length[1], first.prompts.length[1]
-        assert merged.prompts.length.tolist() == [taken, own]
-        assert np.all(merged.advantages.any(axis=1))
+    def __init__(self, informative: list[list[int]]):
+        self._informative = iter(enumerate(informative))
+
+    def weights(self, params: object) -> None:
+        return None
+
+    def sampling(self, *args: object) -> None:
+        return None
+
+    def complete(self, weights: object, batch: object, keys: jax.Array, *_: Any, **__: Any) -> Completions:
+        number, rows = next(self._informative)
+        count, group = keys.shape
+        tokens = np.broadcast_to((number * count + np.arange(count))[:, None, None], (count, group, 1))
+        ones = np.ones(tokens.shape, np.float32)
+        rollout = Rollout(tokens, ones, -ones, -ones, np.ones((count, group), bool), np.int32(1))
+        reward = np.zeros((count, group), np.float32)
+        reward[rows, 0] = 1
+        terms = {name: np.zeros(count * group) for name in METRICS} | {"reward": reward.ravel()}
+        scores = Scores(**terms, reasons=("valid",) * (count * group), boxes=())
+        return Completions(rollout, {}, scores, {"rollout": 1.0, "reward": 1.0})
+
+
+@pytest.mark.parametrize("rows", [None, [1, 3], [2]])  # all, and those of a process of several
+def test_dynamic_sampling_takes_prompts_from_batches_in_other_buckets(
+    inputs: pathlib.Path, rows: list[int] | None
+) -> None:
+    config = small_config(inputs, num_steps=1)
+    config.batch.prompts, config.grpo.dynamic_sampling = 4, 3
+    model = epath.Path(inputs / "model")
+    own = None if rows is None else np.array(rows)
+    loader = loading.train_loader(config, model, load_tokenizer(model), own)
+    assert loader.bucket(0) != loader.bucket(1)
+    sampler: Any = FixedSampler([[1], [0, 2], [], [2, 1, 0]])
+    collector = experience.Collector(config, sampler, loader, settings.grpo_config(config))
+    collected = collector.collect(nnx.State({}), 0)
+
+    # Rows 0 and 2 of batch 1, then row 0 of batch 3, where those of batch 0 had nothing to tell.
+    now = np.array([4 + 0, 1, 4 + 2, 12 + 0])[slice(None) if own is None else own]
+    assert collected.rows.tolist() == ([0, 1, 2, 3] if rows is None else rows)
+    assert collected.experience.tokens[:, 0, 0].tolist() == now.tolist()
+    assert collected.experience.advantages.any(axis=1).all()
+    bucket = loader.bucket_for(np.array([0, 1, 2, 3, 4, 6, 12]))
+    expected = loader.load(now, bucket)
+    assert collected.ids.tolist() == expected.ids
+    for name in (field.name for field in dataclasses.fields(Prompts)):
+        np.testing.assert_array_equal(
+            getattr(collected.experience.prompts, name), getattr(expected.prompts, name), err_msg=name
+        )

@@ -27,7 +27,7 @@ class FixedCollector:
         empty = numbers[:, None]
         prompts = Prompts(*[empty] * 8)
         experience = Experience(prompts, tokens, values, values, values[..., 0])
-        return Collected(experience, np.array(list("abcd")), {}, {"rollout": 1.0}, 1)
+        return Collected(experience, numbers, np.array(list("abcd")), {}, {"rollout": 1.0}, 1)
 
 
 class Programs:
@@ -85,7 +85,7 @@ def test_several_updates_have_the_logprobs_from_before_the_first_where_the_loss_
 def test_without_importance_weights_no_logprobs_are_computed_and_nothing_is_moved_for_them(step, monkeypatch):
     moved = []
     put = parallel.put_batch
-    monkeypatch.setattr(parallel, "put_batch", lambda batch, mesh: moved.append(batch) or put(batch, mesh))
+    monkeypatch.setattr(parallel, "put_batch", lambda *given: moved.append(given) or put(*given))
     programs, _ = step(epochs=2)
     assert programs.scored == 0 and {update[1] for update in programs.updates} == {None}
     assert len(moved) == len(programs.updates) == 4

@@ -252,11 +252,11 @@ def test_an_update_that_is_not_finite_is_skipped_named_and_in_the_end_fatal(
     )
     put = parallel.put_batch
 
-    def spoiled(batch: object, mesh: jax.sharding.Mesh) -> object:
+    def spoiled(batch: object, *args: object) -> object:
         if isinstance(batch, sft.Supervised) and next(updates) >= 1:
             patches = np.full_like(batch.prompts.patches, np.nan)
             batch = dataclasses.replace(batch, prompts=batch.prompts.replace(patches=patches))
-        return put(batch, mesh)
+        return put(batch, *args)
 
     updates = itertools.count()
     monkeypatch.setattr(parallel, "put_batch", spoiled)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dig_jax.aot import advice
+from dig_jax.aot import advice, hosts
 from dig_jax.aot.chips import GIB, Chip
 from dig_jax.aot.hlo import COLLECTIVES
 from dig_jax.aot.phases import Plan
@@ -86,6 +86,7 @@ def _heading(plan: Plan, result: dict[str, Any], topology: str) -> str:
             f"a step: {batch.prompts} prompts, {batch.update_prompts} per update, {batch.micro_prompts} per"
             f" micro-batch; {batch.rollout_prompts} sampled together, {rows} rows of"
             f" {rollout.slots or work.group} slots",
+            hosts.describe(plan),
         ]
     )
 

@@ -37,6 +37,7 @@ class Batch:
       cell_targets: float32 [B, P], 1 at the prompt slots whose token shows a changed part of the last image.
       cell_mask: float32 [B, P], 1 at the prompt slots of the last image.
       pairs: the pairs themselves, as shown (after augmentation).
+      rows: int [B], ascending: which rows of the batch of all processes these are.
     """
 
     prompts: Prompts
@@ -47,6 +48,7 @@ class Batch:
     cell_targets: np.ndarray
     cell_mask: np.ndarray
     pairs: tuple[Pair, ...]
+    rows: np.ndarray
 
     @property
     def ids(self) -> list[str]:
@@ -157,6 +159,7 @@ class PairEncoder:
             cell_targets=cell_targets,
             cell_mask=cell_mask,
             pairs=tuple(pairs),
+            rows=np.arange(len(pairs)),
         )
 
     def _prompt(self, grids: tuple[tuple[int, int], ...]) -> np.ndarray:

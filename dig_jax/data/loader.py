@@ -128,10 +128,10 @@ def _why_unreadable(source: PairSource, index: int) -> BadRecord:
 class PairLoader:
     """Batches of shuffled, augmented pairs. A step number is all that is needed to continue a run.
 
-    Epoch follows epoch without end, each in an order of its own. Position `step * global_batch_size + row` of
+    Epoch follows epoch without end, each in an order of its own. Position `step * batch_size + row` of
     that sequence decides which pair a row holds and how it is augmented, so a batch depends neither on
-    earlier batches nor on the number of processes. Each process loads its own consecutive rows. A batch is
-    padded to the smallest bucket that holds the rows of all processes.
+    earlier batches nor on the number of processes. Each process loads the rows that it is asked for, which
+    others may load as well. A batch is padded to the smallest bucket that holds the rows of all processes.
 
     Args:
       dataset: where the pairs come from.
@@ -145,14 +145,14 @@ class PairLoader:
       augment: see `Augment`.
       count_noise: of the answers to learn.
       readahead: how many of the following batches a background thread prepares while one is used; 0 for none.
-      process_index, process_count: this process's share of a batch.
+      rows: ascending, the rows of a batch that this process loads (`parallel.RowLayout.of`); None: all.
 
     Attributes:
-      batch_size: rows per batch of this process.
+      batch_size: rows per batch, over all processes.
       num_pairs: pairs in the dataset.
 
     Raises:
-      ValueError: the batch does not divide by the number of processes, or a pair fits into no bucket.
+      ValueError: a pair fits into no bucket.
     """
 
     def __init__(
@@ -168,22 +168,16 @@ class PairLoader:
         augment: Augment,
         count_noise: CountNoise = NO_NOISE,
         readahead: int = 0,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows: np.ndarray | None = None,
     ):
-        if global_batch_size % process_count:
-            raise ValueError(
-                f"global_batch_size {global_batch_size} is not divisible by the {process_count} processes."
-            )
         self._dataset = dataset
         self._encoder = encoder
         self._seed = seed
         self._augment = augment
         self._count_noise = count_noise
         self.num_pairs = len(dataset)
-        self.batch_size = global_batch_size // process_count
-        self._global_batch_size = global_batch_size
-        self._first_row = process_index * self.batch_size
+        self.batch_size = global_batch_size
+        self._rows = np.arange(global_batch_size) if rows is None else np.asarray(rows)
         self._shuffle = shuffle
         self._group_sizes = group_sizes
         self._epoch_order = functools.lru_cache(maxsize=2)(self._draw_order)  # a batch may span two epochs
@@ -213,7 +207,25 @@ class PairLoader:
 
     def bucket(self, step: int) -> Bucket:
         """What batch number `step` is padded to, on all processes alike."""
-        return self._padding.bucket(self._rows(step))
+        return self.bucket_for(self.positions(step))
+
+    def positions(self, step: int) -> np.ndarray:
+        """Where all rows of batch number `step` are in the sequence, those of other processes too."""
+        return step * self.batch_size + np.arange(self.batch_size)
+
+    def bucket_for(self, positions: np.ndarray) -> Bucket:
+        """The smallest bucket that holds the pairs at all these positions."""
+        return self._padding.bucket(self._indices(positions))
+
+    def load(self, positions: np.ndarray, bucket: Bucket) -> Batch:
+        """The pairs at these positions, of any batches, padded to `bucket`; nothing is prepared ahead."""
+        numbers = [int(position) for position in positions]
+        pairs = [self._pair(position) for position in numbers]
+        answers = [
+            self._count_noise(pair.boxes, self._rng(_NOISE_STREAM, position))
+            for pair, position in zip(pairs, numbers, strict=True)
+        ]
+        return self._encoder(pairs, bucket, answers)
 
     def figures(self, step: int) -> dict[str, float]:
         """What batch number `step` costs, over all processes.
@@ -222,25 +234,19 @@ class PairLoader:
           `bucket/prompt_length` and `bucket/num_patches`, the P and N it is padded to; `padding/prompt` and
           `padding/patches`, the shares of its prompt tokens and of its patches that are padding.
         """
-        rows = self._rows(step)
+        rows = self._indices(self.positions(step))
         bucket = self._padding.bucket(rows)
         figures = {f"bucket/{name}": float(size) for name, size in dataclasses.asdict(bucket).items()}
         return figures | {f"padding/{name}": x for name, x in self._padding.shares(rows, bucket).items()}
 
     def describe_padding(self) -> list[str]:
         """One line per bucket: how many batches of the first epoch take it, and what padding costs there."""
-        steps = -(-self.num_pairs // self._global_batch_size)
-        return self._padding.describe([self._rows(step) for step in range(steps)])
+        steps = -(-self.num_pairs // self.batch_size)
+        return self._padding.describe([self._indices(self.positions(step)) for step in range(steps)])
 
     def _load(self, step: int) -> Batch:
-        first = step * self._global_batch_size + self._first_row
-        positions = range(first, first + self.batch_size)
-        pairs = [self._pair(position) for position in positions]
-        answers = [
-            self._count_noise(pair.boxes, self._rng(_NOISE_STREAM, position))
-            for pair, position in zip(pairs, positions, strict=True)
-        ]
-        return self._encoder(pairs, self.bucket(step), answers)
+        batch = self.load(self.positions(step)[self._rows], self.bucket(step))
+        return dataclasses.replace(batch, rows=self._rows)
 
     def _pair(self, position: int) -> Pair:
         pair = self._readable(self._index(position))
@@ -259,10 +265,9 @@ class PairLoader:
                 self._dataset.leave_out(int(candidate), error)
         raise BadRecord("no pair of the dataset can be read")
 
-    def _rows(self, step: int) -> np.ndarray:
-        """Which pairs batch number `step` holds, on all processes: int [global_batch_size]."""
-        first = step * self._global_batch_size
-        return np.array([self._index(position) for position in range(first, first + self._global_batch_size)])
+    def _indices(self, positions: np.ndarray) -> np.ndarray:
+        """Which pairs of the dataset are at these positions."""
+        return np.array([self._index(int(position)) for position in positions])
 
     def _index(self, position: int) -> int:
         epoch, place = divmod(position, self.num_pairs)
@@ -283,7 +288,7 @@ class PairLoader:
         Both take from the largest pairs; only the whole batches between them change places.
         """
         order = order[np.argsort(self._padding.smallest[order], kind="stable")]
-        size = self._global_batch_size
+        size = self.batch_size
         begin = min(-epoch * self.num_pairs % size, self.num_pairs)
         batches, rest = np.split(order, [(self.num_pairs - begin) // size * size])
         batches = rng.permutation(batches.reshape(-1, size)).ravel()

@@ -69,7 +69,8 @@ class MetricsWriter:
         self._write(self._evals, step, metrics, prefix="eval/")
 
     def sample(self, step: int, number: int, answer: "Answer") -> None:
-        """Draws one answer to samples/ and writes its text, boxes and reward terms beside it."""
+        """Draws one answer, whose pair is here, to samples/; writes its text, boxes and reward beside it."""
+        assert answer.pair is not None
         pair, terms = answer.pair, dict(answer.terms)
         shown = [f"{name} {terms[name]:.2f}" for name in ("reward", "f1", "iou", "format") if name in terms]
         caption = (f"step {step}   {pair.id}", "   ".join(shown), answer.text)

@@ -134,19 +134,13 @@ def test_an_unshuffled_loader_keeps_the_order_and_starts_over(make_loader):
     assert [id[-1] for step in range(3) for id in loader.batch(step).ids] == list("012345678901")
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_share_a_batch_without_overlap(make_loader, count):
-    whole = arrays(make_loader(global_batch_size=8).batch(3))
-    parts = [make_loader(global_batch_size=8, process_index=i, process_count=count) for i in range(count)]
-    shares = [arrays(part.batch(3)) for part in parts]
-    assert all(part.batch_size == 8 // count for part in parts)
-    for name, value in whole.items():
-        np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), value, err_msg=name)
-
-
-def test_a_batch_must_divide_among_the_processes(make_loader):
-    with pytest.raises(ValueError, match="global_batch_size 4 is not divisible by the 3 processes"):
-        make_loader(process_count=3)
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [1, 2, 6], [7]])
+def test_rows_that_are_loaded_alone_are_those_of_the_whole_batch(make_loader, rows):
+    whole = make_loader(global_batch_size=8).batch(3)
+    part = make_loader(global_batch_size=8, rows=np.array(rows)).batch(3)
+    assert part.rows.tolist() == rows and part.ids == [whole.ids[row] for row in rows]
+    for name, value in arrays(whole).items():
+        np.testing.assert_array_equal(arrays(part)[name], value[rows], err_msg=name)
 
 
 def test_only_pairs_with_the_wanted_number_of_differences_are_kept(pairs_folder, make_loader):
