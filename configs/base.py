@@ -202,6 +202,9 @@ def get_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 5  # steps
     config.checkpoint.keep = 3  # newest checkpoints kept, beside the one with the best evaluation
+    # How many of the newest keep the optimizer's state (two thirds of a checkpoint), to go on from.
+    # The others hold parameters, all that evaluation, export and a KL reference need. 0 = all keep it.
+    config.checkpoint.resumable = 0
     config.checkpoint.grace_seconds = 300.0  # from a request to stop (SIGTERM, Ctrl-C) to the end, at most
 
     config.log = ConfigDict()

@@ -1,7 +1,9 @@
 """Orbax checkpoints of a run.
 
 A checkpoint holds everything the next step depends on: parameters, optimizer state, the step (which fixes the
-data position and all randomness), the stage, the best score so far, and the fingerprint of the reference.
+data position and all randomness), the stage, the best score so far, and the fingerprint of the reference. A
+folder each for `params`, for `training` (the rest of the state) and for `meta`; older versions of this file
+wrote parameters and the rest into one, `state`, which is still read.
 """
 
 import contextlib
@@ -31,6 +33,10 @@ LISTING_SECONDS = (
 _Read = TypeVar("_Read")
 
 logger = logging.getLogger("dig_jax")
+
+
+GB = 10**9
+PARAMETERS_ALONE = "parameters_alone"  # a file in a checkpoint whose `training` was left out
 
 
 class Damaged(ValueError):
@@ -67,13 +73,16 @@ class Checkpoints:
     Args:
         workdir: of the run.
         keep: how many of the newest to keep.
+        resumable: how many of the newest keep more than their parameters; 0 = all. The others still serve as
+            a KL reference, for evaluation and for export.
         read_only: nothing is made or removed: a run may be writing there meanwhile.
     """
 
-    def __init__(self, workdir: epath.Path, keep: int = 1, read_only: bool = False):
+    def __init__(self, workdir: epath.Path, keep: int = 1, *, resumable: int = 0, read_only: bool = False):
         # Orbax wants an absolute path. That of a bucket is, and `resolve` would look for it on the disk.
         self._workdir = workdir.resolve() if is_local(workdir) else workdir
         self._policy = _NewestAndMarked(keep)
+        self._resumable = 0 if read_only else resumable
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
             enable_async_checkpointing=True,
@@ -81,7 +90,9 @@ class Checkpoints:
             create=not read_only,
         )
         self._manager = ocp.CheckpointManager(
-            LiteralPath(self._workdir / "checkpoints"), options=options, item_names=("state", "meta")
+            LiteralPath(self._workdir / "checkpoints"),
+            options=options,
+            item_names=("params", "training", "meta"),
         )
 
     @property
@@ -91,14 +102,14 @@ class Checkpoints:
 
     def common_steps(self) -> list[int]:
         """Those of `steps` that every process sees, in order: a run may be writing more, or removing some."""
-        return sorted(set.intersection(*map(set, self._seen())))
+        return _common(self.steps)
 
     def save(self, step: int, state: Any, meta: dict[str, Any], marked: Iterable[int] = ()) -> None:
         """Starts writing a checkpoint; returns before the write is done.
 
         Args:
             step: its name.
-            state: a pytree of arrays, with an attribute `params`.
+            state: a dataclass of arrays, with an attribute `params`.
             meta: JSON.
             marked: steps of the checkpoints to keep beside the newest ones.
 
@@ -114,9 +125,13 @@ class Checkpoints:
             "dtypes": _dtypes(state.params),
         }
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(_sealed(written))
+            params=ocp.args.StandardSave(state.params),
+            training=ocp.args.StandardSave(_training(state)),
+            meta=ocp.args.JsonSave(_sealed(written)),
         )
         with self._write_errors():
+            self._manager.wait_until_finished()
+            self._leave_out()
             self._manager.save(step, args=items)
 
     def restore_newest(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -132,7 +147,8 @@ class Checkpoints:
         """
         self._check_shared()
         problems: dict[int, str] = {}
-        for step in reversed(self.steps):
+        whole = _common(self._whole_steps())
+        for step in reversed(whole):
             try:
                 state, written = self._restore(step, like)
             except Damaged as error:
@@ -141,11 +157,16 @@ class Checkpoints:
             self._set_aside(problems)
             self._prune(written["marked"])
             return state, written["meta"]
+        problems |= dict.fromkeys(
+            set(self.steps) - set(whole), "holds parameters alone (checkpoint.resumable)"
+        )
         if problems:
             raise Damaged(
                 f"no checkpoint in {self._manager.directory} can be used; nothing was changed there. Start"
                 " over in a new workdir, or repair one:\n  "
-                + "\n  ".join(f"step {step}: {problem}" for step, problem in problems.items())
+                + "\n  ".join(
+                    f"step {step}: {problem}" for step, problem in sorted(problems.items(), reverse=True)
+                )
             )
         return None
 
@@ -155,14 +176,16 @@ class Checkpoints:
         Raises:
             Damaged: they are not what was written. Only noticed where nothing is cast.
         """
-        restore_args = ocp.checkpoint_utils.construct_restore_args(like)
-        items = ocp.args.PyTreeRestore(
-            item={"params": like}, restore_args={"params": restore_args}, partial_restore=True
-        )
+        how = ocp.checkpoint_utils.construct_restore_args(like)
 
         def read() -> tuple[nnx.State, dict[str, Any]]:
             with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
-                params = reader.restore(self._part(step, "state"), args=items)["params"]
+                if self._is_of_one_part(step):
+                    items = ocp.args.PyTreeRestore({"params": like}, {"params": how}, partial_restore=True)
+                    params = reader.restore(self._part(step, "state"), args=items)["params"]
+                else:
+                    items = ocp.args.PyTreeRestore(like, how)
+                    params = reader.restore(self._part(step, "params"), args=items)
             return params, self._written(step)
 
         params, written = _read_by_all(step, read)
@@ -178,16 +201,12 @@ class Checkpoints:
         """
         with self._write_errors():
             self._manager.wait_until_finished()
+            self._leave_out()
         self._manager.close()
-
-    def _seen(self) -> list[list[int]]:
-        """The steps that each process sees."""
-        seen = texts_of_all(json.dumps(self.steps), width=10_000)
-        return [json.loads(steps) for steps in seen]
 
     def _check_shared(self) -> None:
         """Raises Damaged, in all processes, unless they see the same checkpoints."""
-        seen = self._seen()
+        seen = _of_all(self.steps)
         if any(steps != seen[0] for steps in seen):
             raise Damaged(
                 f"the processes see different checkpoints in {self._manager.directory} ("
@@ -198,11 +217,35 @@ class Checkpoints:
     def _part(self, step: int, name: str) -> epath.Path:
         return self._manager.directory / str(step) / name
 
+    def _is_of_one_part(self, step: int) -> bool:
+        """Whether an older version of this file wrote it."""
+        return self._part(step, "state").exists()
+
+    def _whole_steps(self) -> list[int]:
+        """Those of `steps`, in order, that hold more than parameters."""
+        return [step for step in self.steps if not self._part(step, PARAMETERS_ALONE).exists()]
+
+    def _leave_out(self) -> None:
+        """Removes what is not needed of all but the newest whole checkpoints. A mark comes first: whenever
+        this is killed, what is left says what it is."""
+        if not self._resumable or jax.process_index() > 0:
+            return
+        for step in set(self.steps) - set(self._whole_steps()[-self._resumable :]):
+            if self._part(step, "training").exists():
+                self._part(step, PARAMETERS_ALONE).write_text("see checkpoint.resumable in configs/base.py\n")
+                self._part(step, "training").rmtree()
+
     def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         def read() -> tuple[Any, dict[str, Any]]:
             with contextlib.closing(ocp.StandardCheckpointHandler()) as reader:
-                state = reader.restore(self._part(step, "state"), args=ocp.args.StandardRestore(like))
-            return state, self._written(step)
+
+                def part(name: str, like: Any) -> Any:
+                    return reader.restore(self._part(step, name), args=ocp.args.StandardRestore(like))
+
+                if self._is_of_one_part(step):
+                    return part("state", like), self._written(step)
+                params, others = part("params", like.params), part("training", _training(like))
+            return dataclasses.replace(like, params=params, **others), self._written(step)
 
         state, written = _read_by_all(step, read)
         _compare(step, "state", state, written["checksums"])
@@ -235,6 +278,7 @@ class Checkpoints:
         self._policy.marked = frozenset(marked)
         for step in set(self.steps) - self._policy.kept(self.steps):
             self._manager.delete(step)
+        self._leave_out()
 
     @contextlib.contextmanager
     def _write_errors(self) -> Iterator[None]:
@@ -246,6 +290,51 @@ class Checkpoints:
                 f"a checkpoint could not be written to {self._manager.directory}: {error}. Those before it"
                 " are whole. Make room or give write access, and run the same command again"
             ) from error
+
+
+def sizes(state: Any) -> dict[str, int]:
+    """Bytes of a checkpoint of a state, arrays or shapes: of its `parameters`, and of the `optimizer`."""
+    size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))  # noqa: E731
+    return {"parameters": size(state.params), "optimizer": size(_training(state))}
+
+
+def describe_sizes(state: Any, keep: int, resumable: int, marked: int) -> str:
+    """One line: how large a checkpoint is, and how much disk those that stay need.
+
+    Args:
+        state: arrays or shapes.
+        keep, resumable: see `Checkpoints`.
+        marked: how many may stay beside the newest ones.
+    """
+    parts = sizes(state)
+    count = keep + marked + 1  # one is being written while all others are there
+    whole = min(count, resumable + 1) if resumable else count
+    total = count * parts["parameters"] + whole * parts["optimizer"]
+    return (
+        f"a checkpoint takes {sum(parts.values()) / GB:.1f} GB ("
+        + ", ".join(f"{part} {size / GB:.1f}" for part, size in parts.items())
+        + f"); up to {count} at a time, {whole} of them whole: {total / GB:.1f} GB (checkpoint.keep={keep},"
+        f" checkpoint.resumable={resumable})"
+    )
+
+
+def _training(state: Any) -> dict[str, Any]:
+    """The fields of a state, but for its parameters."""
+    return {
+        field.name: getattr(state, field.name)
+        for field in dataclasses.fields(state)
+        if field.name != "params"
+    }
+
+
+def _of_all(steps: list[int]) -> list[list[int]]:
+    """What each process has for `steps`."""
+    return [json.loads(text) for text in texts_of_all(json.dumps(steps), width=10_000)]
+
+
+def _common(steps: list[int]) -> list[int]:
+    """What all processes have among their `steps`, in order."""
+    return sorted(set.intersection(*map(set, _of_all(steps))))
 
 
 def _read_by_all(step: int, read: Callable[[], _Read]) -> _Read:

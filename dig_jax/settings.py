@@ -81,6 +81,11 @@ def _check_values(config: ConfigDict) -> None:
     _positive(config.checkpoint, "every", "checkpoint.")
     _positive(config.checkpoint, "keep", "checkpoint.")
     _positive(config.checkpoint, "grace_seconds", "checkpoint.")
+    if not 0 <= config.checkpoint.resumable <= config.checkpoint.keep:
+        raise ValueError(
+            f"config.checkpoint.resumable={config.checkpoint.resumable}: expected 0 (all) to"
+            f" config.checkpoint.keep={config.checkpoint.keep}"
+        )
     _positive(config.distributed, "silence_seconds", "distributed.")
     _positive(config.log, "every", "log.")
     _multiple(config.batch, "prompts", "update_prompts")
@@ -144,7 +149,16 @@ def check_resume(config: ConfigDict, saved: epath.Path) -> list[str]:
     if not saved.exists():
         return []
     # A run that began before a setting existed did what the setting's default does.
-    before = flat(json.loads(base.get_config().to_json())) | flat(json.loads(saved.read_text()))
+    written = flat(json.loads(saved.read_text()))
+    before = flat(json.loads(base.get_config().to_json())) | written
+    # Older than that setting is the optimizer that kept sums and moments in bfloat16, too.
+    older = "checkpoint.resumable" not in written
+    if older and before["model.param_dtype"] == "bfloat16" and not before["model.lora.rank"]:
+        raise ValueError(
+            f"{saved.parent} holds a run with model.param_dtype=bfloat16 of an older version, which lost most"
+            " of what it learned to rounding, and its optimizer's state is bfloat16: use a new --workdir,"
+            f" with --config.init_from={saved.parent} to go on from its parameters"
+        )
     now = flat(json.loads(config.to_json()))
     free, stages = set(FREE_ON_RESUME), curriculum.stages(config)
     # A run may be lengthened, unless its learning rate is a function of its length.

@@ -17,7 +17,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from dig_jax import compile_cache, curriculum, freeze, loading, parallel, profiling, settings
-from dig_jax.checkpoint import Checkpoints
+from dig_jax.checkpoint import Checkpoints, describe_sizes
 from dig_jax.curriculum import Progress, Stage
 from dig_jax.data.loader import PairLoader
 from dig_jax.data.tokenizer import load_tokenizer
@@ -88,7 +88,10 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
     logger.info("%s", freeze.describe(shapes, freeze.frozen_parts(config)))
 
     # Resume, or start.
-    checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+    keeping = {"keep": config.checkpoint.keep, "resumable": config.checkpoint.resumable}
+    checkpoints = Checkpoints(workdir, **keeping)
+    marked = len(stages) - 1 + bool(eval_data)  # the ends of stages, and the best
+    logger.info("%s", describe_sizes(programs.state, marked=marked, **keeping))
     restored = checkpoints.restore_newest(programs.state)
     if restored is None:
         state = programs.init(start_params())

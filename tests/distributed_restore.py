@@ -43,7 +43,9 @@ def main() -> None:
     def cut(step: int) -> None:
         """What the second process wrote, and alone reads again."""
         files = [
-            path for path in (workdir / f"checkpoints/{step}/state/ocdbt.process_1/d").iterdir() if index == 0
+            path
+            for path in (workdir / f"checkpoints/{step}/params/ocdbt.process_1/d").iterdir()
+            if index == 0
         ]
         for path in files:
             os.truncate(path, path.stat().st_size // 2)

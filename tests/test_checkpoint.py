@@ -14,11 +14,18 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
+from configs import base
+from dig_jax import checkpoint, loading, parallel
 from dig_jax.checkpoint import Checkpoints, Damaged
 from dig_jax.fingerprint import fingerprint
+from dig_jax.learner import Learner
+from dig_jax.models.qwen3_vl import published
+from dig_jax.sft import SFTConfig
 from tests.test_distributed import free_port
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -41,11 +48,24 @@ def state(seed: int) -> State:
 LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0))
 
 
-def write(workdir: pathlib.Path, *steps: int, keep: int = 5, marked: tuple[int, ...] = ()) -> None:
-    checkpoints = Checkpoints(epath.Path(workdir), keep)
+def write(
+    workdir: pathlib.Path, *steps: int, keep: int = 5, marked: tuple[int, ...] = (), resumable: int = 0
+) -> None:
+    checkpoints = Checkpoints(epath.Path(workdir), keep, resumable=resumable)
     for step in steps:
         checkpoints.save(step, state(step), {"step": step}, marked)
     checkpoints.close()
+
+
+def write_as_before(workdir: pathlib.Path, step: int) -> None:
+    """A checkpoint with parameters and moments in one part, as older versions wrote it."""
+    whole = state(step)
+    checksums = {"state": fingerprint(whole), "params": fingerprint(whole.params)}
+    meta = {"meta": {"step": step}, "marked": [], "checksums": checksums, "dtypes": ["bfloat16", "float32"]}
+    manager = ocp.CheckpointManager(workdir / "checkpoints", item_names=("state", "meta"))
+    items = {"state": ocp.args.StandardSave(whole), "meta": ocp.args.JsonSave(checkpoint._sealed(meta))}
+    manager.save(step, args=ocp.args.Composite(**items))
+    manager.close()
 
 
 def restore(workdir: pathlib.Path) -> tuple[State, dict] | None:
@@ -146,7 +166,7 @@ def test_whatever_file_is_damaged_the_state_is_that_of_the_newest_or_the_one_bef
 def test_when_all_are_damaged_nothing_is_moved_and_nothing_starts_over(tmp_path: pathlib.Path) -> None:
     write(tmp_path, 1, 2)
     for step in (1, 2):
-        flip(next((tmp_path / f"checkpoints/{step}/state/d").iterdir()))
+        flip(next((tmp_path / f"checkpoints/{step}/params/d").iterdir()))
     with pytest.raises(Damaged, match=r"nothing was changed there(.|\n)*step 2: (.|\n)*step 1: "):
         restore(tmp_path)
     assert steps(tmp_path) == [1, 2]
@@ -165,7 +185,7 @@ def test_parameters_read_alone_are_checked_as_well(tmp_path: pathlib.Path) -> No
     checkpoints = Checkpoints(epath.Path(tmp_path), read_only=True)
     params = checkpoints.restore_params(1, LIKE.params)
     assert fingerprint(params) == fingerprint(state(1).params)
-    flip(next((tmp_path / "checkpoints/1/state/d").iterdir()))
+    flip(next((tmp_path / "checkpoints/1/params/d").iterdir()))
     with pytest.raises(Damaged):
         checkpoints.restore_params(1, LIKE.params)
     checkpoints.close()
@@ -188,6 +208,88 @@ def test_a_disk_that_takes_no_more_is_a_clear_error_and_the_checkpoint_before_st
         signal.signal(signal.SIGXFSZ, ignored)
     restored = restore(tmp_path)
     assert restored is not None and fingerprint(restored[0]) == fingerprint(state(1))
+
+
+def parts(workdir: pathlib.Path) -> dict[int, set[str]]:
+    """What each checkpoint holds."""
+    return {
+        step: {path.name for path in (workdir / f"checkpoints/{step}").iterdir()} & {"params", "training"}
+        for step in steps(workdir)
+    }
+
+
+def test_older_checkpoints_keep_parameters_alone_where_asked(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, 1, 2, 3, 4, 5, keep=3, marked=(1,), resumable=2)
+    whole, alone = {"params", "training"}, {"params"}
+    assert parts(tmp_path) == {1: alone, 3: alone, 4: whole, 5: whole}
+    checkpoints = Checkpoints(epath.Path(tmp_path), read_only=True)
+    assert fingerprint(checkpoints.restore_params(1, LIKE.params)) == fingerprint(state(1).params)
+    checkpoints.close()
+    flip(next((tmp_path / "checkpoints/5/training/d").iterdir()))
+    restored = restore(tmp_path)
+    assert restored is not None and fingerprint(restored[0]) == fingerprint(state(4))
+    # Without a whole one there is nothing to resume, and those with parameters stay where they are.
+    flip(next((tmp_path / "checkpoints/4/training/d").iterdir()))
+    with pytest.raises(Damaged, match=r"step 4: (.|\n)*step 3: holds parameters alone .checkpoint.resumable"):
+        restore(tmp_path)
+    assert steps(tmp_path) == [1, 3, 4]
+
+
+def test_a_run_killed_while_it_leaves_something_out_is_no_damage(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, 1, 2)
+    (tmp_path / "checkpoints/1" / checkpoint.PARAMETERS_ALONE).write_text("")
+    next((tmp_path / "checkpoints/1/training/d").iterdir()).unlink()
+    write(tmp_path, 3, resumable=1)
+    assert parts(tmp_path) == {1: {"params"}, 2: {"params"}, 3: {"params", "training"}}
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_a_checkpoint_of_an_older_version_comes_back(tmp_path: pathlib.Path) -> None:
+    write_as_before(tmp_path, 1)
+    restored = restore(tmp_path)
+    assert restored is not None and restored[1] == {"step": 1}
+    assert fingerprint(restored[0]) == fingerprint(state(1))
+    checkpoints = Checkpoints(epath.Path(tmp_path), 2, resumable=1)
+    assert fingerprint(checkpoints.restore_params(1, LIKE.params)) == fingerprint(state(1).params)
+    checkpoints.save(2, state(2), {"step": 2})
+    checkpoints.close()
+    assert steps(tmp_path) == [1, 2]  # what is in one part stays in one
+
+
+def test_sizes_are_those_on_the_disk_within_a_tenth(tmp_path: pathlib.Path) -> None:
+    draw = jax.random.normal  # noise: what is written is compressed
+    big = State({"kernel": draw(jax.random.key(0), (512, 512))}, draw(jax.random.key(1), (2, 512, 512)))
+    checkpoints = Checkpoints(epath.Path(tmp_path))
+    checkpoints.save(1, big, {})
+    checkpoints.close()
+    sizes = checkpoint.sizes(big)
+    assert sizes == {"parameters": 4 * 512 * 512, "optimizer": 2 * 4 * 512 * 512}
+    for part, name in (("parameters", "params"), ("optimizer", "training")):
+        files = (tmp_path / f"checkpoints/1/{name}").rglob("*")
+        assert sum(f.stat().st_size for f in files if f.is_file()) == pytest.approx(sizes[part], rel=0.1)
+    told = checkpoint.describe_sizes(jax.eval_shape(lambda: big), keep=3, resumable=2, marked=1)
+    assert "up to 5 at a time, 3 of them whole" in told
+
+
+@pytest.mark.parametrize("size", ["4B", "8B"])
+def test_the_sizes_in_the_docs_are_those_of_the_states(size: str) -> None:
+    row = next(
+        line
+        for line in (ROOT / "docs/checkpoints.md").read_text().splitlines()
+        if line.startswith(f"| {size} ")
+    )
+    architecture, mesh = published.architecture(size), parallel.make_mesh(base.get_config().mesh)
+    for dtype, rank, told in zip(
+        ("float32", "bfloat16", "bfloat16"), (0, 0, 64), row.strip("| ").split(" | ")[1:], strict=True
+    ):
+        config = base.get_config()
+        config.model.param_dtype, config.model.lora.rank = dtype, rank
+        plain = loading.abstract_model(config, architecture, mesh)
+        graphdef, params = loading.with_adapters(config, *plain, mesh)
+        allowed = np.ones(architecture.text.vocab_size, bool)
+        learner = Learner.from_config(config, graphdef, sft=SFTConfig(0.0, 1, 0), allowed=allowed)
+        sizes = checkpoint.sizes(jax.eval_shape(learner.init, params))
+        assert told == f"{sum(sizes.values()) / 1e9:.1f} ({sizes['parameters'] / 1e9:.1f})"
 
 
 def test_what_one_of_two_processes_cannot_read_both_set_aside(tmp_path: pathlib.Path) -> None:
@@ -214,4 +316,4 @@ def test_what_one_of_two_processes_cannot_read_both_set_aside(tmp_path: pathlib.
         assert "nothing was changed there" in said["all cut"]
         for text in (said["all cut"], said["parameters"]):
             assert "checkpoint 3 can not be read by process 1 of 2: " in text
-    assert steps(workdir) == [1, 3] and (workdir / "damaged/step2/state").is_dir()
+    assert steps(workdir) == [1, 3] and (workdir / "damaged/step2/params").is_dir()

@@ -5,8 +5,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,10 +25,12 @@ from tests.folder_logits import assert_same_logits
 ROOT = Path(__file__).parents[1]
 
 
-class State(NamedTuple):
+@flax.struct.dataclass
+class State:
     """What is needed of a training state."""
 
     params: nnx.State
+    skipped: jax.Array
 
 
 def make_workdir(model: Path, workdir: Path, steps: tuple[int, ...] = (3,)) -> Path:
@@ -41,7 +43,7 @@ def make_workdir(model: Path, workdir: Path, steps: tuple[int, ...] = (3,)) -> P
     checkpoints = checkpoint.Checkpoints(folder, keep=len(steps))
     for step in steps:
         scaled = jax.tree.map(lambda x: 2 * x, params) if step == 1 else params
-        checkpoints.save(step, State(scaled), {})
+        checkpoints.save(step, State(scaled, jnp.int32(0)), {})
     checkpoints.close()
     return workdir
 

@@ -145,7 +145,7 @@ def test_a_run_with_adapters_resumes_exactly(trained_run, tmp_path):
 
 def test_only_adapters_have_moments_and_only_targeted_kernels_end_changed(trained_run, inputs):  # noqa: F811
     workdir, config = trained_run
-    (metadata,) = (pathlib.Path(workdir) / "checkpoints").glob("2/**/_METADATA")
+    (metadata,) = (pathlib.Path(workdir) / "checkpoints").glob("2/training/_METADATA")
     saved = json.loads(metadata.read_text())["tree_metadata"]
     moments = {name for name in saved if "'mu'" in name or "'nu'" in name}
     assert moments and all("'adapter'" in name for name in moments)

@@ -298,9 +298,23 @@ def test_harmless_changes_are_told_and_allowed(inputs: pathlib.Path, tmp_path: p
     assert changes == ["batch.micro_prompts: 2 -> 4", "checkpoint.keep: 3 -> 9"]
 
 
+def test_a_run_in_bfloat16_of_an_older_version_is_not_continued(
+    inputs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    config = small_config(inputs, "sft", **{"model.param_dtype": "bfloat16"})
+    written = json.loads(config.to_json())
+    del written["checkpoint"]["resumable"]
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=r"of an older version, which lost .* --config.init_from="):
+        settings.check_resume(config, epath.Path(tmp_path / "config.json"))
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert settings.check_resume(config, epath.Path(tmp_path / "config.json")) == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"checkpoint.resumable": 4}, "checkpoint.resumable=4: expected 0 .all. to config.checkpoint.keep=3"),
         ({"algorithm": "ppo"}, "config.algorithm='ppo': expected one of grpo, sft"),
         ({"batch.prompts": 9}, "batch.prompts=9 is not a multiple of config.batch.update_prompts=4"),
         ({"rollout.group_size": 1}, "GRPO compares at least 2"),
