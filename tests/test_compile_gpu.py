@@ -1,5 +1,6 @@
 """The ahead-of-time compile for GPUs: descriptions, reading their programs, and (slow) XLA's GPU compiler."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import subprocess
 import pytest
 
 from dig_jax import compile as command
+from dig_jax import settings
 from dig_jax.aot import gpus, groups, hlo
 from dig_jax.aot.chips import CHIPS, GIB
 
@@ -96,6 +98,16 @@ def test_a_missing_compiler_is_an_error_with_the_command_that_installs_it(monkey
     monkeypatch.setattr(gpus, "_found", lambda module: module == "nvidia.cudnn")
     with pytest.raises(ValueError, match=r"missing \(jax-cuda13-plugin\): pip install 'dig_jax\[aot-gpu\]'"):
         command.topology("h100:8", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "shards"), [("stage1_gpu", 8), ("stage2_gpu", 8), ("stage3_gpu", 8), ("stage1_gpu1_lora", 1)]
+)
+def test_the_layouts_for_gpus_divide_their_batches(name, shards):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert (config.mesh.fsdp, config.mesh.tensor, config.rollout.mesh.tensor) == (-1, 1, 1)
+    settings.check(config)
+    settings.check_batches(config, shards, shards)
 
 
 def compile_for(topology, *arguments):
