@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,6 +67,25 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without special tokens. "<think>" and "</think>" are not special and stay."""
         return self.hf.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def decode_answer(self, ids: Sequence[int]) -> str:
+        """The text of `ids` from the last "</think>" on, that tag included; "" where there is none.
+
+        It decodes no more than that, of a long thought nearly always nothing. The tag is its own token, but a
+        model may also spell it.
+        """
+        ids = list(ids)
+        start = len(ids) - 1 - ids[::-1].index(self.think_end_id) if self.think_end_id in ids else 0
+        rest = ids[start:]
+        if self._spelling.isdisjoint(rest):
+            return ""
+        text = self.decode(rest)
+        return text[text.rindex(THINK_END) :] if THINK_END in text else ""
+
+    @functools.cached_property
+    def _spelling(self) -> frozenset[int]:
+        """The tokens that "</think>" may begin in; no byte of other characters is the byte of "<"."""
+        return frozenset(id for token, id in self.hf.get_vocab().items() if THINK_END[0] in token)
 
     def render(self, messages: Sequence[Message]) -> str:
         """Chat-template text of `messages`, up to and including the opening of the assistant's turn."""

@@ -1,5 +1,6 @@
 """Prompts tokenise as transformers does it, answers are canonical, and special tokens are known."""
 
+import functools
 import json
 import re
 import shutil
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from dig_jax.data.prompts import QUESTION, answer_ids, format_answer, prompt_ids
 from dig_jax.data.tokenizer import load_tokenizer
+
+load_once = functools.cache(load_tokenizer)
 
 
 def box_lists(max_size: int = 5):
@@ -141,3 +144,26 @@ def test_a_folder_without_tokenizer_or_template_is_refused(scratch_folder, tmp_p
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="no chat template"):
         load_tokenizer(folder)
+
+
+@given(
+    st.lists(st.sampled_from(["</think>", "</", "think", ">", "<", "x", "[[1,2,3,4]]", "€", "<|im_end|>"]))
+)
+def test_an_answer_is_the_text_from_the_last_end_of_thinking_on(tiny_qwen3vl_thinking, pieces):
+    tokenizer = load_once(tiny_qwen3vl_thinking)
+    ids = [id for piece in pieces for id in tokenizer.encode(piece)]
+    ids = ids[:1] + ids[2:]  # so that characters of several bytes may be broken
+    text = tokenizer.decode(ids)
+    expected = text[text.rindex("</think>") :] if "</think>" in text else ""
+    assert tokenizer.decode_answer(ids) == expected
+
+
+def test_a_thought_is_not_decoded(tiny_qwen3vl_thinking, monkeypatch):
+    tokenizer = load_once(tiny_qwen3vl_thinking)
+    thought, answer = tokenizer.encode("a long thought"), tokenizer.encode("</think>[]")
+    decoded = []
+    decode = type(tokenizer).decode
+    monkeypatch.setattr(type(tokenizer), "decode", lambda self, ids: decoded.append(ids) or decode(self, ids))
+    assert tokenizer.decode_answer(thought) == ""
+    assert tokenizer.decode_answer(thought + answer) == "</think>[]"
+    assert decoded == [answer]
