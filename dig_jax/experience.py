@@ -8,7 +8,9 @@ Shapes: B prompts of all processes, b of this one, G completions per prompt, R r
 """
 
 import dataclasses
+import itertools
 import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -95,13 +97,16 @@ class Collector:
         start = time.perf_counter()
         weights = self._sampler.weights(params)
         reshard_seconds = time.perf_counter() - start
+        data_seconds = 0.0
         drawn: list[Completions] = []
         costs: list[dict[str, float]] = []
         first: Batch | None = None
         kept: Drawn | None = None
         for attempt in range(self._attempts):
             index = step * self._attempts + attempt
-            batch = self._loader.batch(index)
+            asked = time.perf_counter()
+            batch = self._loader.batch(index, self._following(step, attempt))
+            data_seconds += time.perf_counter() - asked
             first = first or batch
             completions = self._sampler.complete(
                 weights,
@@ -117,7 +122,9 @@ class Collector:
             if np.all(kept.informative):
                 break
         assert first is not None and kept is not None  # there is at least one attempt
+        asked = time.perf_counter()
         prompts, ids = self._prompts(first, self._loader.positions(step * self._attempts), kept.positions)
+        data_seconds += time.perf_counter() - asked
         experience = Experience(
             prompts,
             tokens=kept.tokens[first.rows],
@@ -127,9 +134,16 @@ class Collector:
         )
         metrics, seconds, response_tokens = self._figures(drawn)
         metrics["rollout/reshard_gb"] = self._sampler.moved_bytes / 1e9
-        seconds["reshard"] = reshard_seconds
+        seconds |= {"reshard": reshard_seconds, "data": data_seconds}
         metrics |= {name: float(np.mean([part[name] for part in costs])) for name in costs[0]}
         return Collected(experience, first.rows, ids, metrics, seconds, response_tokens)
+
+    def _following(self, step: int, attempt: int) -> Iterator[int]:
+        """The batches that may be wanted after this attempt: those of another one and of later steps."""
+        first_of_next = (step + 1) * self._attempts
+        again = step * self._attempts + attempt + 1
+        yield from range(again, min(again + 1, first_of_next))
+        yield from itertools.count(first_of_next)
 
     def _keys(self, index: int) -> jax.Array:
         prompts, group = self._loader.batch_size, self._group_size

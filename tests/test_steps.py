@@ -1,7 +1,9 @@
 """A GRPO step: which updates it makes, on what, in which order."""
 
+import itertools
 import json
 import time
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from flax import nnx
 
 from configs import base
 from dig_jax import parallel, settings, sft
-from dig_jax.experience import Collected
+from dig_jax.experience import Collected, Collector
 from dig_jax.learner import Learner, TrainState, make_optimizer
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.policy import Experience
@@ -111,6 +113,20 @@ def test_epochs_go_through_the_same_experience_again(step):
 def test_a_single_update_that_is_repeated_has_old_logprobs_too(step):
     programs, _ = step(epochs=2, update_prompts=4, importance_cap=2.0)
     assert [update[1] for update in programs.updates] == [-1.0, -1.0]
+
+
+@pytest.mark.parametrize("dynamic_sampling", [0, 1, 2, 5])
+def test_the_batch_that_is_wanted_next_is_always_read_ahead(dynamic_sampling):
+    """Whether a step goes on to a next attempt or not; two batches are read ahead by default."""
+    config = base.get_config()
+    config.grpo.dynamic_sampling = dynamic_sampling
+    sampler = types.SimpleNamespace(sampling=lambda *_: None)
+    collector = Collector(config, sampler, None, settings.grpo_config(config))
+    attempts = dynamic_sampling + 1
+    for step, attempt in itertools.product(range(3), range(attempts)):
+        ahead = list(itertools.islice(collector._following(step, attempt), config.data.prefetch))
+        assert (step + 1) * attempts in ahead  # the next step's first
+        assert attempt + 1 == attempts or step * attempts + attempt + 1 in ahead
 
 
 def test_tokens_per_second_count_all_the_time_that_a_step_takes(step, monkeypatch):

@@ -116,7 +116,7 @@ def test_grpo_logs_every_promised_metric_and_moves_the_model(
             for name in ("kl", "entropy", "clip_fraction_low", "clip_fraction_high", "grad_norm")
         ),
         *(f"grpo/{name}" for name in ("sampler_trainer_gap_mean", "sampler_trainer_gap_max", "ratio_mean")),
-        *(f"time/{name}" for name in ("reshard", "rollout", "reward", "score", "update", "step")),
+        *(f"time/{name}" for name in ("data", "reshard", "rollout", "reward", "score", "update", "step")),
         "rollout/reshard_gb",
         "tokens_per_second/rollout",
         "tokens_per_second/step",

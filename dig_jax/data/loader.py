@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -186,11 +187,18 @@ class PairLoader:
         self._waiting: dict[int, Future[Batch]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="readahead") if readahead else None
 
-    def batch(self, step: int) -> Batch:
-        """This process's rows of batch number `step`. An error in loading it is raised here."""
+    def batch(self, step: int, following: Iterable[int] | None = None) -> Batch:
+        """This process's rows of batch number `step`. An error in loading it is raised here.
+
+        Args:
+          step: which batch.
+          following: which batches are likely to be asked for after it, the likeliest first; as many as are
+            read ahead are prepared. None: the next numbers.
+        """
         if self._thread is None:
             return self._load(step)
-        wanted = range(step, step + self._readahead + 1)
+        following = itertools.count(step + 1) if following is None else following
+        wanted = [step, *itertools.islice(following, self._readahead)]
         waiting = {number: self._waiting.pop(number, None) for number in wanted}
         for future in self._waiting.values():
             future.cancel()

@@ -88,6 +88,17 @@ def test_reading_ahead_changes_nothing(make_loader, readahead):
         assert_same(ahead.batch(step), plain.batch(step))
 
 
+def test_the_batches_that_are_said_to_follow_are_read_ahead_and_no_others(make_loader, monkeypatch):
+    loaded = []
+    load = PairLoader._load
+    monkeypatch.setattr(PairLoader, "_load", lambda self, step: loaded.append(step) or load(self, step))
+    loader = make_loader(readahead=2)
+    loader.batch(0, following=[3, 6, 1])
+    assert loader.batch(3, following=[6]).ids == make_loader().batch(3).ids
+    loader.batch(6, following=[])
+    assert sorted(loaded) == [0, 3, 3, 6]  # batch 3 again by the other loader
+
+
 def test_an_error_while_reading_ahead_is_raised_for_its_batch(make_encoder):
     class Broken:
         image_sizes = np.full((4, 2), 128)
