@@ -8,8 +8,10 @@ Shapes: B prompts of all processes, G completions per prompt, R response tokens.
 """
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -21,7 +23,7 @@ from dig_jax.data.loader import Batch
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.rewards.answer import REASONS
-from dig_jax.rewards.reward import METRICS, RewardConfig, Scores, score_texts
+from dig_jax.rewards.reward import METRICS, RewardConfig, Scores, join, score_texts
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.programs import Limits, RolloutPrograms
 from dig_jax.rollout.sampling import Sampling
@@ -33,13 +35,12 @@ class Completions:
 
     Attributes:
         rollout: tokens, masks and log-probs, numpy [B, G, ...].
-        texts: the answers that this process scored, by their numbers: prompt * G + place in the group.
         scores: reward and its terms, arrays [B * G], the completions of a prompt next to each other.
-        seconds: wall time of the phases `rollout` and `reward`.
+        seconds: wall time of the phases `rollout`, and `reward` after it; `reward_work` is what the rewards
+            took, most of it while the devices were drawing.
     """
 
     rollout: Rollout
-    texts: dict[int, str]
     scores: Scores
     seconds: dict[str, float]
 
@@ -110,33 +111,38 @@ class Sampler:
         """
         start = time.perf_counter()
         count, group = keys.shape
-        parts = []
-        slices = parallel.cut_rows(batch.prompts, batch.rows, slice_prompts, count)
-        for number, (prompts, rows) in enumerate(slices):
-            self._check()
-            keys_of_slice = keys[number * slice_prompts : (number + 1) * slice_prompts]
-            parts.append(self._draw(weights, prompts, rows, keys_of_slice, limits))
-        drawn = jax.tree.map(lambda *x: np.concatenate(x) if x[0].ndim else np.sum(x), *parts)
-        sampled = time.perf_counter()
         owners = self.owners(count, slice_prompts)
-        own = np.flatnonzero(owners == jax.process_index())
-        texts = self._decode(drawn, own)
-        scores = self._score(list(texts.values()), np.repeat(np.searchsorted(batch.rows, own), group), batch)
-        scores = _from_owners(scores, np.array(list(texts), int), np.repeat(owners, group))
-        seconds = {"rollout": sampled - start, "reward": time.perf_counter() - sampled}
-        return Completions(drawn, texts, scores, seconds)
+        slices = parallel.cut_rows(batch.prompts, batch.rows, slice_prompts, count)
+        parts, scoring = [], []
+        with ThreadPoolExecutor(1, thread_name_prefix="rewards") as host:
+            for number, (prompts, rows) in enumerate(slices):
+                self._check()
+                of_slice = slice(number * slice_prompts, (number + 1) * slice_prompts)
+                drawn = self._draw(weights, prompts, rows, keys[of_slice], limits)
+                own = np.flatnonzero(owners[of_slice] == jax.process_index())
+                # Meanwhile the devices draw the next slice.
+                scoring.append(host.submit(self._score, drawn, own, of_slice.start, batch))
+                parts.append(drawn)
+            sampled = time.perf_counter()
+            scored, work = zip(*(future.result() for future in scoring), strict=True)
+        completions = np.repeat(owners, group)
+        own = np.flatnonzero(completions == jax.process_index())
+        scores = _from_owners(join(scored), own, completions)
+        seconds = {
+            "rollout": sampled - start,
+            "reward": time.perf_counter() - sampled,
+            "reward_work": sum(work),
+        }
+        rollout = jax.tree.map(lambda *x: np.concatenate(x) if x[0].ndim else np.sum(x), *parts)
+        return Completions(rollout, scores, seconds)
 
     def owners(self, count: int, at_a_time: int | None = None) -> np.ndarray:
         """Which process does what is done once for each of `count` prompts: see `parallel.row_layout`."""
         return parallel.row_layout(self._programs.mesh, count, at_a_time).owners
 
     def texts(self, completions: Completions) -> list[str]:
-        """The answers [B * G] of all prompts; those that another process scored are decoded here."""
-        of_others = set(range(len(completions.scores.reasons))) - completions.texts.keys()
-        group = completions.rollout.mask.shape[1]
-        rows = np.unique(np.array(sorted(of_others), int) // group)
-        texts = completions.texts | self._decode(completions.rollout, rows)
-        return [texts[number] for number in sorted(texts)]
+        """The answers [B * G] of all prompts, thoughts included."""
+        return _decoded(completions.rollout, range(len(completions.rollout.mask)), self._tokenizer.decode)
 
     def _draw(
         self, weights: nnx.State, prompts: Prompts, rows: np.ndarray, keys: jax.Array, limits: Limits
@@ -152,31 +158,57 @@ class Sampler:
         del pool
         return parallel.on_every_host(drawn, mesh)
 
-    def _score(self, texts: list[str], rows: np.ndarray, batch: Batch) -> Scores:
-        """Scores texts, each an answer to the row of the batch, as this process has it, in `rows`."""
-        settings: dict[str, Any] = {"thinking": self._tokenizer.opens_thinking, "config": self._reward}
-        try:
-            return score_texts(texts, batch.boxes[rows], batch.num_boxes[rows], **settings)
-        except Exception as error:
-            for text, row in zip(texts, rows, strict=True):
-                try:
-                    score_texts([text], batch.boxes[[row]], batch.num_boxes[[row]], **settings)
-                except Exception:
-                    what = f"the answer {text[:2000]!r} ({len(text)} characters) to pair {batch.ids[row]}"
-                    raise RuntimeError(f"the reward failed on {what}: {error}") from error
-            raise
+    def _score(self, drawn: Rollout, rows: np.ndarray, first: int, batch: Batch) -> tuple[Scores, float]:
+        """Scores the completions of these rows of a slice, whose row 0 is row `first` of the whole batch.
 
-    def _decode(self, drawn: Rollout, rows: np.ndarray) -> dict[int, str]:
-        """The answers to these rows, by the number of the completion."""
-        group = drawn.mask.shape[1]
-        lengths = drawn.mask.sum(axis=-1).astype(int)
-        return {
-            int(row * group + place): self._tokenizer.decode(
-                drawn.tokens[row, place, : lengths[row, place]].tolist()
-            )
-            for row in rows
-            for place in range(group)
-        }
+        Returns:
+            The scores, a prompt's completions next to each other, and the seconds that took.
+        """
+        start = time.perf_counter()
+        thinking = self._tokenizer.opens_thinking
+        # A thought is several times as long as its answer, and only the answer is scored.
+        texts = _decoded(drawn, rows, self._tokenizer.decode_answer if thinking else self._tokenizer.decode)
+        pairs = np.repeat(np.searchsorted(batch.rows, first + rows), drawn.mask.shape[1])
+        settings: dict[str, Any] = {"thinking": thinking, "config": self._reward}
+        # On the host, or the rewards would wait until the devices are done with the slice they draw.
+        with jax.default_device(_host_device()):
+            try:
+                scores = score_texts(texts, batch.boxes[pairs], batch.num_boxes[pairs], **settings)
+            except Exception as error:
+                _name_the_failing(texts, pairs, batch, settings, error)
+                raise
+        return scores, time.perf_counter() - start
+
+
+def _name_the_failing(
+    texts: list[str], pairs: np.ndarray, batch: Batch, settings: dict[str, Any], error: Exception
+) -> None:
+    """Raises RuntimeError with the first answer that can not be scored alone, if there is one."""
+    for text, row in zip(texts, pairs, strict=True):
+        try:
+            score_texts([text], batch.boxes[[row]], batch.num_boxes[[row]], **settings)
+        except Exception:
+            what = f"the answer {text[:2000]!r} ({len(text)} characters) to pair {batch.ids[row]}"
+            raise RuntimeError(f"the reward failed on {what}: {error}") from error
+
+
+def _decoded(drawn: Rollout, rows: Iterable[int], decode: Callable[[list[int]], str]) -> list[str]:
+    """The answers to these rows, a prompt's next to each other."""
+    lengths = drawn.mask.sum(axis=-1).astype(int)
+    return [
+        decode(tokens[:length].tolist())
+        for row in rows
+        for tokens, length in zip(drawn.tokens[row], lengths[row], strict=True)
+    ]
+
+
+@functools.cache
+def _host_device() -> jax.Device | None:
+    """The host as a device of JAX; None where JAX_PLATFORMS leaves it out."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
 
 
 def _from_owners(scores: Scores, numbers: np.ndarray, owners: np.ndarray) -> Scores:

@@ -21,9 +21,12 @@ The paper states neither threshold nor denominator. Without a threshold "always 
 M = 4 wherever they are, and averaging over matched pairs alone pays for leaving out hard boxes.
 """
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -193,6 +196,16 @@ def score_answers(
         reasons=reasons,
         boxes=boxes,
     )
+
+
+def join(parts: Sequence[Scores]) -> Scores:
+    """The scores of one part of the completions after those of another; there is at least one part."""
+
+    def joined(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        return np.concatenate(values) if name in METRICS else tuple(itertools.chain(*values))
+
+    return Scores(**{field.name: joined(field.name) for field in dataclasses.fields(Scores)})
 
 
 def mean_metrics(scores: Scores) -> dict[str, float]:
