@@ -115,12 +115,19 @@ def lower_pool(shapes: Shapes) -> jax.stages.Lowered:
     """Traces and lowers the loop of a pool with a row per prompt and a slot per response."""
     model = nnx.eval_shape(lambda: Qwen3VL(model_config(shapes), rngs=nnx.Rngs(0)))
     graphdef, params = nnx.split(model, nnx.Param)
-    sizes = {"slots": shapes.group, "rows": shapes.prompts, "shards": 1}
 
     def fill(params: nnx.State, prompts: Prompts, keys: jax.Array) -> pool.Pool:
         model = nnx.merge(graphdef, params)
-        length = shapes.response_length
-        return pool.fill(model, prompts, keys, sampling=_sampling(shapes), max_new_tokens=length, **sizes)
+        return pool.fill(
+            model,
+            prompts,
+            keys,
+            sampling=_sampling(shapes),
+            max_new_tokens=shapes.response_length,
+            slots=shapes.group,
+            rows=shapes.prompts,
+            shards=1,
+        )
 
     def run(params: nnx.State, filled: pool.Pool, keys: jax.Array) -> pool.Pool:
         return pool.run(nnx.merge(graphdef, params), filled, keys, sampling=_sampling(shapes))

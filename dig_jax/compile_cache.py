@@ -34,11 +34,11 @@ def kept(setting: str, workdir: epath.Path) -> Iterator[None]:
         setting: `config.compile_cache`.
         workdir: of the run.
     """
-    if not setting or jax.config.jax_compilation_cache_dir:
+    if not setting or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         yield
         return
     folder = to_path(setting.replace(WORKDIR, str(workdir))) / _machine()
-    before = jax.config.jax_persistent_cache_enable_xla_caches
+    before = jax.config.jax_persistent_cache_enable_xla_caches  # type: ignore[attr-defined]
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if not is_local(folder):
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # XLA's own can not write there
