@@ -244,7 +244,8 @@ def test_without_importance_weights_old_logprobs_change_no_bit_of_loss_and_gradi
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
     def value(logprobs, old):
-        cfg = config(loss=loss, normalize_std=False, kl_coef=0.1)
+        of_loss = GSPO if loss == "gspo" else {"loss": loss}
+        cfg = config(**of_loss, normalize_std=False, kl_coef=0.1)
         arrays = (behaviour, ref, advantages, mask)
         totals = grpo.step_totals(mask)
         return grpo.policy_loss(logprobs, *arrays, cfg, totals, entropy=logprobs, old_logprobs=old)
