@@ -1,5 +1,6 @@
 """What the commands share: how they report a mistake of the user, and how they read a config."""
 
+import argparse
 import contextlib
 import importlib.util
 import logging
@@ -12,7 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import model_folder, textfile
+from dig_jax import distributed, model_folder, textfile
 
 
 @contextlib.contextmanager
@@ -26,6 +27,25 @@ def user_errors(show_traceback: bool = False) -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         wrong = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
         sys.exit(2 if isinstance(error, wrong) else 1)
+
+
+def add_process_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a command that runs in several processes, for `processes`."""
+    for name, text in distributed.FLAGS.items():
+        if name == "distributed":
+            parser.add_argument(f"--{name}", action="store_true", help=text)
+        else:
+            parser.add_argument(f"--{name}", type=str if name == "coordinator_address" else int, help=text)
+
+
+@contextlib.contextmanager
+def processes(args: argparse.Namespace, silence_seconds: float) -> Iterator[None]:
+    """Joins the others of a run if `add_process_flags` says so: see `distributed.joined`."""
+    place = (args.distributed, args.coordinator_address, args.num_processes, args.process_id)
+    with contextlib.ExitStack() as stack:
+        with user_errors():
+            stack.enter_context(distributed.joined(*place, silence_seconds))
+        yield
 
 
 def expand_home(argv: Sequence[str], flag: str) -> list[str]:

@@ -36,10 +36,10 @@ class Drawn:
     """
 
     positions: np.ndarray
-    tokens: np.ndarray
-    mask: np.ndarray
-    behaviour_logprobs: np.ndarray
-    advantages: np.ndarray
+    tokens: grpo.Array
+    mask: grpo.Array
+    behaviour_logprobs: grpo.Array
+    advantages: grpo.Array
 
     @property
     def informative(self) -> np.ndarray:

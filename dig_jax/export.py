@@ -19,7 +19,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax import cli, distributed, loading, model_folder, parallel, textfile
+from dig_jax import cli, loading, model_folder, parallel, textfile
 from dig_jax.folder import check_free, to_path, writable_folder, write_json
 from dig_jax.models.qwen3_vl import hf
 
@@ -114,18 +114,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=hf.MAX_SHARD_BYTES,
         help="weights above this size are split into several files (default: %(default)s)",
     )
-    parser.add_argument("--distributed", action="store_true", help=distributed.FLAGS["distributed"])
-    parser.add_argument("--coordinator_address", help=distributed.FLAGS["coordinator_address"])
-    parser.add_argument("--num_processes", type=int, help=distributed.FLAGS["num_processes"])
-    parser.add_argument("--process_id", type=int, help=distributed.FLAGS["process_id"])
+    cli.add_process_flags(parser)
     args = parser.parse_args(argv)
     if args.max_shard_bytes < 1:
         parser.error(f"--max_shard_bytes={args.max_shard_bytes}: expected at least 1")
     with cli.user_errors():
         workdir, out = to_path(args.workdir), to_path(args.out)
         config = cli.config_of(workdir)
-        place = (args.distributed, args.coordinator_address, args.num_processes, args.process_id)
-        with distributed.joined(*place, config.distributed.silence_seconds), cli.user_errors():
+        with cli.processes(args, config.distributed.silence_seconds), cli.user_errors():
             mesh = mesh_for(config.mesh)
             export(workdir, out, mesh, step=args.step, dtype=args.dtype, max_shard_bytes=args.max_shard_bytes)
             if jax.process_index() == 0:

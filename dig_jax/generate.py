@@ -122,20 +122,23 @@ def answer(
 
     Args:
       model: with its parameters on `mesh`.
-      prompts: one row.
+      prompts: one row, the same on every process.
       mesh: of the model.
       sampling: the distribution to draw from.
       max_new_tokens: the most tokens of the answer.
       seed: of the sampling noise.
       budget: of thought, [1, 1]; None for as much as there is.
-      show: called with the new tokens each time a few are there. It does not change what is drawn.
+      show: called with the new tokens each time a few are there. It does not change what is drawn. Several
+        processes must agree on whether there is one.
     """
     begin, go_on = _programs(mesh)
     keys = sample_keys(jax.random.key(seed), 0, np.zeros((1, 1), int))
+    prompts, key_data, placed_budget = parallel.put_whole((prompts, jax.random.key_data(keys), budget), mesh)
+    keys = jax.random.wrap_key_data(key_data)
     decoding = begin(model, prompts, keys, sampling, round_up_coarsely(max_new_tokens))
     shown = 0
     while True:
-        drawn = jax.device_get(decoding.rollout)
+        drawn = parallel.on_every_host(decoding.rollout, mesh)
         count = int(drawn.mask.sum())
         tokens = drawn.tokens[0, 0, :count].tolist()
         if show is not None:
@@ -146,7 +149,7 @@ def answer(
             forced = budget is not None and bool(budget.was_forced(drawn.tokens, np.full((1, 1), count)))
             return Answer(tokens, logprobs, finished, int(budget.tokens[0, 0]) if budget and forced else None)
         until = min(count + STREAMED_TOKENS, max_new_tokens) if show else max_new_tokens
-        decoding = go_on(model, decoding, keys, np.int32(until), sampling, budget)
+        decoding = go_on(model, decoding, keys, np.int32(until), sampling, placed_budget)
 
 
 def build_prompt(
@@ -259,12 +262,16 @@ def _settings(model: epath.Path, dtype: str | None) -> ConfigDict:
     return config
 
 
-def _mesh(devices: int) -> Mesh:
-    if not 1 <= devices <= jax.local_device_count():
-        raise ValueError(f"--devices={devices}: there are {jax.local_device_count()} devices here")
-    return parallel.make_mesh(
-        ConfigDict({"data": 1, "fsdp": 1, "tensor": devices}), jax.local_devices()[:devices]
-    )
+def _mesh(wanted: int | None) -> Mesh:
+    """The devices to spread the model over: in one process so many of its own, in several all there are."""
+    count = jax.device_count()
+    several = jax.process_count() > 1
+    fewest = count if several else 1
+    devices = fewest if wanted is None else wanted
+    if not fewest <= devices <= count:
+        where = f"of {jax.process_count()} processes, all to be used" if several else "here"
+        raise ValueError(f"--devices={wanted}: there are {count} devices {where}")
+    return parallel.make_mesh(ConfigDict({"data": 1, "fsdp": 1, "tensor": devices}), jax.devices()[:devices])
 
 
 def _max_new_tokens(args: argparse.Namespace, prompts: Prompts, config: Qwen3VLConfig) -> int:
@@ -314,8 +321,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=("bfloat16", "float32"),
         help="compute (default: the workdir's, for a Hugging Face folder that of configs/base.py)",
     )
-    add("--devices", type=int, default=1, help="devices to spread a model over that is too large for one")
+    add(
+        "--devices",
+        type=int,
+        help="devices to spread a large model over (default: 1; in several processes all of them)",
+    )
     add("--json", action="store_true", help="print tokens, log-probs and text as one JSON line")
+    cli.add_process_flags(parser)
     return parser.parse_args(argv)
 
 
@@ -324,8 +336,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     with cli.user_errors():
         folder = model_folder.find_model(args.model)
-        files = model_folder.hf_files(folder)
         config = _settings(folder, args.dtype)
+    with cli.processes(args, config.distributed.silence_seconds):
+        _answer_and_print(args, folder, config)
+
+
+def _answer_and_print(args: argparse.Namespace, folder: epath.Path, config: ConfigDict) -> None:
+    files = model_folder.hf_files(folder)
+    with cli.user_errors():
         architecture = hf.load_config(files)
         tokenizer = load_tokenizer(files)
         sampling = _sampling(args, files, tokenizer)
@@ -344,7 +362,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an answer may have characters that the terminal has not
-    stream = TextStream(tokenizer) if sys.stdout.isatty() and not args.json else None
+    alone = jax.process_count() == 1
+    stream = TextStream(tokenizer) if alone and sys.stdout.isatty() and not args.json else None
 
     def show(tokens: list[int]) -> None:
         assert stream is not None
@@ -364,6 +383,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:  # enough was read
         print()
         sys.exit(130)
+    if jax.process_index() > 0:
+        return
     text = tokenizer.decode(given.tokens)
     if args.json:
         line: dict[str, Any] = {"tokens": given.tokens, "logprobs": given.logprobs, "text": text}

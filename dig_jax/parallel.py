@@ -10,7 +10,7 @@ the sharding which processes need a row, and a row that several need is the same
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -262,7 +262,8 @@ def row_layout(mesh: Mesh, count: int, at_a_time: int | None = None) -> RowLayou
             f"a batch of {size} rows does not divide over {data_shards(mesh)} groups of devices (data * fsdp)"
         )
     holders: list[set[int]] = [set() for _ in range(size)]
-    for device, index in batch_sharding(mesh).devices_indices_map((size,)).items():
+    where: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((size,))
+    for device, index in where.items():
         for row in range(*index[0].indices(size)):
             holders[row].add(device.process_index)
     return RowLayout(tuple(tuple(sorted(of_row)) for of_row in holders) * (count // size))
@@ -306,7 +307,7 @@ def put_batch(tree: Any, mesh: Mesh, rows: np.ndarray | None = None, count: int 
         array = np.asarray(leaf)
         shape = (len(array) if rows is None else count, *array.shape[1:])
 
-        def of_device(index: tuple[slice, ...]) -> np.ndarray:
+        def of_device(index: Any) -> np.ndarray:
             first, last, _ = index[0].indices(shape[0])
             if rows is None:
                 return array[first:last]

@@ -64,8 +64,8 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
     tokenizer = load_tokenizer(hf_files(model_folder))
     train_data = []
     for stage in stages:
-        rows = loading.train_rows(stage.config, mesh, sampling_mesh)
-        train_data.append(loading.train_loader(stage.config, model_folder, tokenizer, rows))
+        own = loading.train_rows(stage.config, mesh, sampling_mesh)
+        train_data.append(loading.train_loader(stage.config, model_folder, tokenizer, own))
     eval_data = {
         name: loading.eval_loader(config, folder, model_folder, tokenizer, sampling_mesh)
         for name, folder in settings.eval_folders(config).items()

@@ -7,8 +7,13 @@ import pytest
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from configs import stage3
 from dig_jax import parallel
+from dig_jax.aot import hosts
+from dig_jax.aot.inputs import Workload, pair_bucket
+from dig_jax.aot.phases import make_plan
 from dig_jax.compile import topology
+from dig_jax.models.qwen3_vl import published
 
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
@@ -76,3 +81,22 @@ def test_every_row_is_on_all_hosts_of_its_shard_and_a_tensor_group_on_as_few_as_
         assert len({device.process_index for device in group}) == max(1, len(group) // on_a_host)
         sides = np.ptp([device.coords for device in group], axis=0) + 1
         assert np.prod(sides) == len(group)  # a box of neighbours
+
+
+def test_rows_are_told_by_their_holders() -> None:
+    layout = parallel.RowLayout(((0,), (0,), (1, 2), (0,), (1, 2), (1, 2)))
+    assert hosts.by_host(layout) == "0: 0-1,3; 1+2: 2,4-5"
+    assert layout.of(2).tolist() == [2, 4, 5]
+    assert layout.owners.tolist() == [0, 0, 1, 0, 1, 2]
+
+
+@needs_compiler
+def test_compile_tells_the_rows_of_updates_and_of_rollouts() -> None:
+    config = stage3.get_config()
+    config.mesh.tensor = 8
+    bucket = pair_bucket(published.architecture("8B"), 448, 448, 150)
+    work = Workload(bucket, 2, config.rollout.group_size, config.rollout.max_new_tokens)
+    plan = make_plan(config, published.architecture("8B"), work, topology("v5e:4x4", 1)[1])
+    update, rollout = hosts.describe(plan).splitlines()
+    assert update == "rows of an update by host: 0+1: 0-63; 2+3: 64-127"
+    assert rollout == "rows sampled together by host: 0: 0-31; 1: 32-63; 2: 64-95; 3: 96-127"  # tensor is 4

@@ -1,0 +1,65 @@
+"""`generate` in two real processes: the answers of one, told once."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from dig_jax.scratch import ScratchConfig, make_scratch_folder
+from tests.data.drawn_pairs import draw_pair, write_pairs
+from tests.test_distributed import free_port
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with `model`, whose heads two devices can share, `pairs`, and two images."""
+    folder = tmp_path_factory.mktemp("hosts")
+    sizes = {"vision_depth": 1, "vision_inner": 64, "text_depth": 1, "text_inner": 64, "image_size": 64}
+    heads = {"vision_heads": 4, "vision_width": 128, "text_heads": 4, "text_kv_heads": 2}
+    make_scratch_folder(folder / "model", ScratchConfig(**sizes, **heads))
+    pairs = [draw_pair(i, size=(64, 64), num_differences=i % 3) for i in range(5)]
+    write_pairs(folder / "pairs", {"train": pairs[:1], "test": pairs})
+    return folder
+
+
+def lines_of(command: list[str], processes: int = 1) -> list[list[dict[str, Any]]]:
+    """What each process of a command, of one device each, prints as JSON."""
+    places: list[list[str]] = [[]]
+    if processes > 1:
+        join = ["--distributed", f"--coordinator_address=127.0.0.1:{free_port()}"]
+        places = [[*join, f"--num_processes={processes}", f"--process_id={n}"] for n in range(processes)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", *command, *place],
+            env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for place in places
+    ]
+    try:
+        outputs = [process.communicate(timeout=600) for process in started]
+    finally:
+        for process in started:
+            process.kill()  # does nothing to one that has ended
+    for process, (_, errors) in zip(started, outputs, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    return [[json.loads(line) for line in text.splitlines() if line[:1] == "{"] for text, _ in outputs]
+
+
+def test_generate_in_two_processes_shares_the_model_and_answers_once(model: pathlib.Path) -> None:
+    prompt = ["--prompt=Find the differences.", "--max_new_tokens=6", "--temperature=1", "--json"]
+    command = ["dig_jax.generate", f"--model={model / 'model'}", "--dtype=float32", *prompt]
+    ((alone,),) = lines_of(command)
+    (together,), nothing = lines_of(command, processes=2)
+    assert nothing == []
+    assert together["tokens"] == alone["tokens"] and len(alone["tokens"]) == 6
+    assert together["logprobs"] == pytest.approx(alone["logprobs"], abs=1e-5)
