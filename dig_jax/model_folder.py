@@ -4,6 +4,8 @@ A workdir keeps `model/`, the Hugging Face files without weights, beside its che
 used wherever a model is asked.
 """
 
+import codecs
+
 from etils import epath
 
 from dig_jax.folder import to_path
@@ -94,8 +96,11 @@ def hf_files(model: epath.Path) -> epath.Path:
 
 
 def copy_model_files(source: epath.Path, target: epath.Path) -> None:
-    """Copies configuration, tokenizer and processor files, but no weights."""
+    """Copies configuration, tokenizer and processor files, but no weights.
+
+    Without the byte-order mark that an editor on Windows may have left: transformers does not read over it.
+    """
     target.mkdir(parents=True, exist_ok=True)
     for name in MODEL_FILES:
         if (source / name).exists():
-            (source / name).copy(target / name, overwrite=True)
+            (target / name).write_bytes((source / name).read_bytes().removeprefix(codecs.BOM_UTF8))

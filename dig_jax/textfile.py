@@ -6,8 +6,11 @@ And values of settings files: errors name file, key, value and what was expected
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import math
+import tempfile
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -26,6 +29,27 @@ def read_text(path: epath.PathLike) -> str:
     data = epath.Path(path).read_bytes()
     _refuse_pointer(data, path)
     return decode(data, str(path))
+
+
+@contextlib.contextmanager
+def without_marks(folder: epath.Path, names: Sequence[str]) -> Iterator[epath.Path]:
+    """A local `folder`, or where files of it begin with a byte-order mark, a copy of its `names` without.
+
+    For libraries that take the mark for a part of the text.
+    """
+    found = [name for name in names if (folder / name).exists()]
+    if not any(_has_mark(folder / name) for name in found):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in found:
+            (epath.Path(temporary) / name).write_bytes(read_text(folder / name).encode())
+        yield epath.Path(temporary)
+
+
+def _has_mark(path: epath.Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(codecs.BOM_UTF8)).startswith((codecs.BOM_UTF8, *_UTF16))
 
 
 def check_fetched(path: epath.Path) -> None:

@@ -121,7 +121,7 @@ class TextStream:
         return text
 
 
-def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
+def load_tokenizer(model: epath.PathLike) -> Tokenizer:
     """Loads the tokenizer and chat template of a Hugging Face folder, local or in a bucket.
 
     Raises:
@@ -133,7 +133,7 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer  # 1.5 s and many modules: on use, not on import
 
-    path = epath.Path(folder)
+    path = epath.Path(model)
     if not any((path / name).exists() for name in ("tokenizer.json", "vocab.json")):
         raise FileNotFoundError(
             f"{path} has no tokenizer (tokenizer.json); expected a Hugging Face model folder."
@@ -142,8 +142,11 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
         if (path / name).exists():
             textfile.check_fetched(path / name)
     try:
-        with local_copy(path, ("*.json", "*.txt", "*.jinja")) as local:
-            hf = AutoTokenizer.from_pretrained(str(local), local_files_only=True, trust_remote_code=False)
+        with (
+            local_copy(path, ("*.json", "*.txt", "*.jinja")) as local,
+            textfile.without_marks(local, _FILES) as folder,
+        ):
+            hf = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a damaged file raises whatever its reader raises, a bare Exception included
         raise ValueError(f"{path}: its tokenizer cannot be loaded ({error})") from error
     template = path / "chat_template.jinja"
