@@ -273,6 +273,18 @@ def test_the_size_is_read_from_the_name_of_a_model_that_is_not_there():
     assert command.architecture_of("", config) == published.architecture("8B")
 
 
+@pytest.mark.parametrize(("cap", "runs"), [(0.0, None), (2.0, 4)])
+def test_old_logprobs_cost_time_only_where_importance_weights_ask_for_them(cap, runs):
+    config = base.get_config()
+    config.data.train = ("pairs",)
+    config.grpo.importance_cap = cap
+    model = command.with_layers(published.architecture("2B"), 3)
+    work = Workload(pair_bucket(model, 64, 64, 50), images=2, group=8, response=64)
+    found = {phase.name: phase.runs for phase in phases(make_plan(config, model, work, jax.devices()[:1]))}
+    assert found.get("old log-probs") == runs
+    assert found["reference log-probs"] == found["update"] == 4
+
+
 def test_an_offloaded_optimizer_is_in_the_memory_of_the_host():
     config = base.get_config()
     config.data.train = ("pairs",)
