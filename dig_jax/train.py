@@ -16,7 +16,7 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import compile_cache, curriculum, freeze, loading, parallel, profiling, settings
+from dig_jax import compile_cache, curriculum, freeze, loading, lock, parallel, profiling, settings
 from dig_jax.checkpoint import Checkpoints, describe_sizes
 from dig_jax.curriculum import Progress, Stage
 from dig_jax.data.loader import PairLoader
@@ -40,12 +40,17 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
 
     Raises:
         Stopped: a signal or the machine's host asked for it; all that is done is saved.
-        ValueError: a setting is unknown, contradictory, or differs from those the workdir was started with.
+        ValueError: a setting is unknown, contradictory, or differs from those the workdir was started with;
+            another run is writing there.
         FileNotFoundError: the model, the data or the stage to start from is missing.
         FloatingPointError: too many non-finite updates in a row; the last good checkpoint stays.
     """
     settings.check(config)
-    with Stop(config.checkpoint.grace_seconds) as stop, compile_cache.kept(config.compile_cache, workdir):
+    with (
+        lock.held(workdir),
+        Stop(config.checkpoint.grace_seconds) as stop,
+        compile_cache.kept(config.compile_cache, workdir),
+    ):
         _run(config, workdir, stop)
 
 

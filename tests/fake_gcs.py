@@ -168,22 +168,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return {"kind": "storage#objects", "items": items, "prefixes": sorted(prefixes)}
 
     def _upload(self, query: dict[str, str], body: bytes) -> None:
+        expected = query.get("ifGenerationMatch")
         if query["uploadType"] == "multipart":
             header = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
             metadata, content = email.message_from_bytes(header + body).get_payload()
-            name = json.loads(metadata.get_payload())["name"]
-            return self._send(200, self.server.put(name, content.get_payload(decode=True)))
-        if query["uploadType"] == "resumable":
+            name, body = json.loads(metadata.get_payload())["name"], content.get_payload(decode=True)
+        else:
             name = query.get("name") or json.loads(body)["name"]
+        _, generation = self.server.objects.get(name, (b"", 0))
+        if expected is not None and int(expected) != generation:
+            return self._send(412, {"error": {"code": 412, "message": "another generation"}})
+        if query["uploadType"] == "resumable":
             key = str(next(self.server.generations))
             self.server.uploads[key] = name, b""
             where = f"http://127.0.0.1:{self.server.server_port}/upload/resumable?upload_id={key}"
             return self._send(200, {}, Location=where)
-        expected = query.get("ifGenerationMatch")
-        _, generation = self.server.objects.get(query["name"], (b"", 0))
-        if expected is not None and int(expected) != generation:
-            return self._send(412, {"error": {"code": 412, "message": "another generation"}})
-        return self._send(200, self.server.put(query["name"], body))
+        return self._send(200, self.server.put(name, body))
 
     def _resume_upload(self, key: str, body: bytes) -> None:
         """A part of a resumable upload; the last one says how large the whole is."""

@@ -10,7 +10,18 @@ ROOT = Path(__file__).parent.parent
 BLENDER = {"bpy", "bmesh", "mathutils"}
 # Pure parts of dig_jax, and what none of them may know of.
 PURE = ("models", "rewards", "data", "grpo.py", "parallel.py")
-RUN = ("train", "main", "settings", "loading", "checkpoint", "evaluate", "runlog", "report", "experience")
+RUN = (
+    "train",
+    "main",
+    "settings",
+    "loading",
+    "checkpoint",
+    "evaluate",
+    "runlog",
+    "report",
+    "experience",
+    "lock",
+)
 
 
 def sources(*parts: str) -> list[Path]:
