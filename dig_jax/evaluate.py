@@ -12,7 +12,9 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
+from ml_collections import ConfigDict
 
 from dig_jax import cli, loading, model_folder, parallel, settings
 from dig_jax.data.loader import Batch, PairLoader
@@ -162,6 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="replace image A of every pair by that of another: a model that compares must fail on these",
     )
     parser.add_argument("--out", help="JSON file for the figures and every greedy answer")
+    cli.add_process_flags(parser)
     args = parser.parse_args(argv)
     with cli.user_errors():
         out = writable_file(args.out, "--out") if args.out else None  # before the time that all else takes
@@ -169,6 +172,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = cli.config_of(model, args.config)
         config.data.train, config.data.eval_split = (args.data,), args.split
         settings.check(config)
+    with cli.processes(args, config.distributed.silence_seconds):
+        _evaluate_and_print(args, model, config, out)
+
+
+def _evaluate_and_print(
+    args: argparse.Namespace, model: epath.Path, config: ConfigDict, out: epath.Path | None
+) -> None:
+    with cli.user_errors():
         mesh = parallel.make_mesh(config.mesh)
         tokenizer = load_tokenizer(model_folder.hf_files(model))
         sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
@@ -187,6 +198,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows=config.rollout.rows,
             seed=config.seed,
         )
+    if jax.process_index() > 0:
+        return
     print(json.dumps(result.metrics), flush=True)  # whatever becomes of the file
     if out is not None:
         with cli.user_errors():

@@ -1,4 +1,4 @@
-"""`generate` in two real processes: the answers of one, told once."""
+"""`evaluate` and `generate` in two real processes: the answers of one, told once."""
 
 import json
 import os
@@ -53,6 +53,31 @@ def lines_of(command: list[str], processes: int = 1) -> list[list[dict[str, Any]
     for process, (_, errors) in zip(started, outputs, strict=True):
         assert process.returncode == 0, errors[-3000:]
     return [[json.loads(line) for line in text.splitlines() if line[:1] == "{"] for text, _ in outputs]
+
+
+def test_evaluate_in_two_processes_says_what_one_says(model: pathlib.Path) -> None:
+    """Both have all prompts, for their devices decode together; each scores half of the answers."""
+    config = model / "config.py"
+    config.write_text(
+        "from configs import quickstart\n"
+        "def get_config():\n"
+        "    config = quickstart.get_config()\n"
+        "    config.eval.batch_prompts = 4\n"  # two batches, of which the last is cut
+        "    config.rollout.mesh.data, config.rollout.mesh.tensor = 1, -1\n"
+        "    config.rollout.max_new_tokens = 6\n"
+        "    config.model.dtype = 'float32'\n"
+        "    return config\n"
+    )
+    told, answers = {}, {}
+    for processes in (1, 2):
+        out = model / f"{processes}.json"
+        flags = [f"--model={model / 'model'}", f"--data={model / 'pairs'}", f"--config={config}"]
+        flags += ["--group_size=2", f"--out={out}"]
+        printed = lines_of(["dig_jax.evaluate", *flags], processes)
+        assert [len(lines) for lines in printed] == [1, 0][:processes]  # the first process alone prints
+        told[processes], answers[processes] = printed[0][0], json.loads(out.read_text())["answers"]
+    assert told[2] == pytest.approx(told[1])
+    assert answers[2] == answers[1] and len(answers[1]) == 5
 
 
 def test_generate_in_two_processes_shares_the_model_and_answers_once(model: pathlib.Path) -> None:
