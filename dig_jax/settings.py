@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from etils import epath
@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from dig_jax import curriculum, freeze, lora
+from dig_jax.data.identity import fingerprint_of_pairs
 from dig_jax.grpo import GRPOConfig
 from dig_jax.models import kernels
 from dig_jax.models.layers import REMAT
@@ -137,8 +138,40 @@ FREE_ON_RESUME = (
 DECIDED_BY_EVALUATION = ("eval", "data.eval", "data.eval_extra", "data.eval_split")
 
 
-def check_resume(config: ConfigDict, saved: epath.Path) -> list[str]:
+DATA_FILE = "data.json"  # in a workdir: what `data_fingerprints` gave when the run began
+
+
+def data_fingerprints(config: ConfigDict) -> dict[str, Any]:
+    """What the folders of pairs hold: settings that name them, with fingerprints in place of folders.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder holds no dataset, or several.
+    """
+    set_here = flat(json.loads(config.to_json()))
+    data_of = {"data.train": config.data} | {
+        f"curriculum.stages.{stage.name}.data.train": stage.config.data for stage in curriculum.stages(config)
+    }
+    found: dict[str, Any] = {
+        key: [fingerprint_of_pairs(folder, data.train_split) for folder in data.train]
+        for key, data in data_of.items()
+        if key in set_here
+    }
+    sets = {name: folder for name, folder in eval_folders(config).items() if folder}
+    held_out = {name: fingerprint_of_pairs(folder, config.data.eval_split) for name, folder in sets.items()}
+    if "" in held_out:
+        found["data.eval"] = held_out.pop("")
+    return found | {"data.eval_extra": [f"{name}={value}" for name, value in held_out.items()]}
+
+
+def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] | None = None) -> list[str]:
     """Refuses to continue a run under settings that would make it another run.
+
+    Folders of pairs are compared by what they hold, where the run noted that when it began.
+
+    Args:
+        config: the settings now.
+        saved: the run's config.json.
+        data: `data_fingerprints(config)`; None compares the folders' names.
 
     Returns:
         The harmless changes since `saved`, the run's config.json, as "key: before -> now".
@@ -171,13 +204,34 @@ def check_resume(config: ConfigDict, saved: epath.Path) -> list[str]:
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     }
-    refused = [change for key, change in changes.items() if not is_in(_of_stage(key), free)]
+    same = _same_data(saved.parent / DATA_FILE, data or {}, now, changes)
+    refused = [
+        change for key, change in changes.items() if key not in same and not is_in(_of_stage(key), free)
+    ]
     if refused:
         raise ValueError(
             f"{saved.parent} holds a run with other settings; use a new --workdir, or set them back:\n  "
             + "\n  ".join(refused)
         )
     return list(changes.values())
+
+
+def _same_data(
+    noted: epath.Path, data: Mapping[str, Any], now: Mapping[str, Any], changes: dict[str, str]
+) -> list[str]:
+    """Settings whose folders hold what they held; adds those that hold something else to `changes`."""
+    if not noted.exists():
+        return []
+    then, same = json.loads(noted.read_text()), []
+    for key in data.keys() & then.keys():
+        if data[key] == then[key]:
+            same.append(key)
+        elif key not in changes:
+            changes[key] = (
+                f"{key}: {now[key]!r} does not hold the pairs that the run began with; restore them, or"
+                f" remove {noted} to go on with those that are there"
+            )
+    return same
 
 
 def eval_folders(config: ConfigDict) -> dict[str, str]:

@@ -21,6 +21,7 @@ from dig_jax.checkpoint import Checkpoints, describe_sizes
 from dig_jax.curriculum import Progress, Stage
 from dig_jax.data.loader import PairLoader
 from dig_jax.data.tokenizer import load_tokenizer
+from dig_jax.distributed import texts_of_all
 from dig_jax.evaluate import Evaluation, evaluate
 from dig_jax.fingerprint import fingerprint
 from dig_jax.folder import write_json
@@ -56,7 +57,10 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
 
 def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
     # Settings: what can be refused is refused here, before anything compiles.
-    changes = settings.check_resume(config, workdir / "config.json")
+    data = settings.data_fingerprints(config)
+    if len(set(texts_of_all(json.dumps(data), width=10_000))) > 1:
+        raise ValueError("the hosts have different pairs under the folders of config.data: copy them anew")
+    changes = settings.check_resume(config, workdir / "config.json", data)
     stages = curriculum.stages(config)
     model_folder = find_model(config.model_path)
     init_folder = find_workdir(config.init_from) if config.init_from else model_folder
@@ -108,6 +112,7 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
             logger.info("with another setting: %s", change)
     if jax.process_index() == 0:
         copy_model_files(hf_files(model_folder), workdir / "model")
+        write_json(workdir / settings.DATA_FILE, data)
         write_json(workdir / "config.json", json.loads(config.to_json()))
     log = RunLog(workdir, config.log, first_step=progress.step, evaluated=progress.evaluated)
     log.padding({f"{stage.name} training".strip(): train_data[stage.number] for stage in stages})

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 from html.parser import HTMLParser
 
 import numpy as np
@@ -129,6 +130,25 @@ def test_wandb_asked_for_but_not_installed_is_an_error_that_says_what_to_do(tmp_
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ModuleNotFoundError, match="config.log.wandb_project='dig'.*pip install wandb"):
         MetricsWriter(tmp_path, first_step=0, evaluated=-1, tensorboard=False, wandb_project="dig")
+
+
+def test_a_wandb_run_is_known_by_an_id_of_its_own_and_goes_on_under_it_where_the_workdir_is_moved(
+    tmp_path, monkeypatch
+):
+    asked = []
+    wandb = types.SimpleNamespace(init=lambda **options: asked.append(options), finish=lambda: None)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+
+    def begin(workdir, first_step):
+        options = {"evaluated": -1, "tensorboard": False, "wandb_project": "dig"}
+        MetricsWriter(workdir, first_step=first_step, **options).close()
+        return asked[-1]["id"]
+
+    one, other = begin(tmp_path / "a/run", 0), begin(tmp_path / "b/run", 0)
+    assert one != other and asked[-1]["name"] == "run"
+    (tmp_path / "a/run").rename(tmp_path / "a/moved")
+    assert begin(tmp_path / "a/moved", 3) == one
+    assert begin(tmp_path / "begun_before_there_was_an_id", 3) == "begun_before_there_was_an_id"
 
 
 def pixels(picture: Image.Image, color: tuple[int, int, int]) -> np.ndarray:

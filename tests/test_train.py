@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -361,3 +362,24 @@ def test_the_steps_asked_for_are_profiled_and_no_other(inputs: pathlib.Path, tmp
     assert [folder.name for folder in (tmp_path / "profile").iterdir()] == ["step_000002"]
     (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
     assert b"update_sft" in trace.read_bytes()
+
+
+def test_a_run_knows_its_pairs_by_what_the_folder_holds(
+    inputs: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = shutil.copytree(inputs / "pairs", tmp_path / "pairs")
+    data = {"data.train": (str(pairs),), "data.eval": str(pairs)}
+    workdir = run(small_config(inputs, "sft", num_steps=1, **data), tmp_path / "run")
+
+    moved = pairs.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    data = {"data.train": ("moved",), "data.eval": str(moved)}
+    config = small_config(inputs, "sft", num_steps=2, **data)
+    run(config, tmp_path / "run")
+    assert [line["step"] for line in lines(workdir, "metrics.jsonl")] == [1, 2]
+
+    shutil.rmtree(moved)
+    others = {split: [draw_pair(i, size=(64, 64), seed=9) for i in range(8)] for split in ("train", "test")}
+    write_pairs(moved, others)
+    with pytest.raises(ValueError, match="data.train: .*'moved'.* does not hold the pairs that"):
+        run(config, tmp_path / "run")

@@ -155,7 +155,7 @@ def open_pairs(folder: epath.PathLike, split: str) -> PairSource:
     """
     import tensorflow_datasets as tfds  # 0.7 s: on use, not on import
 
-    builder = tfds.builder_from_directory(str(_dataset_folder(to_path(folder))))
+    builder = tfds.builder_from_directory(str(dataset_folder(to_path(folder))))
     name = split.split("[")[0]
     if name not in builder.info.splits:
         raise ValueError(f"{folder} has no split {name!r}; it has {', '.join(sorted(builder.info.splits))}.")
@@ -164,7 +164,7 @@ def open_pairs(folder: epath.PathLike, split: str) -> PairSource:
     return PairSource(builder, split)
 
 
-def _dataset_folder(folder: epath.Path) -> epath.Path:
+def dataset_folder(folder: epath.Path) -> epath.Path:
     if not folder.exists():
         raise FileNotFoundError(
             f"no dataset at {folder}: there is no such folder. Render one with `python -m data_gen"

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ EVALS_FILE = "evals.jsonl"
 SAMPLES_FILE = "samples/samples.jsonl"
 SKIPPED_FILE = "skipped.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+WANDB_FILE = "wandb_id"
 
 
 class MetricsWriter:
@@ -51,7 +53,7 @@ class MetricsWriter:
         wandb_project: str,
     ) -> None:
         workdir = epath.Path(workdir)
-        self._wandb = _start_wandb(wandb_project, workdir) if wandb_project else None
+        self._wandb = _start_wandb(wandb_project, workdir, first_step > 0) if wandb_project else None
         (workdir / SAMPLES_FILE).parent.mkdir(parents=True, exist_ok=True)
         self._workdir = workdir
         self._metrics = JsonLines(workdir / METRICS_FILE, first_step)
@@ -221,7 +223,7 @@ def _start_tensorboard(workdir: epath.Path, first_step: int) -> Any:
     return SummaryWriter(str(workdir / TENSORBOARD_FOLDER), purge_step=first_step + 1 if first_step else 0)
 
 
-def _start_wandb(project: str, workdir: epath.Path) -> Any:
+def _start_wandb(project: str, workdir: epath.Path, begun: bool) -> Any:
     try:
         import wandb
     except ModuleNotFoundError as error:
@@ -229,5 +231,16 @@ def _start_wandb(project: str, workdir: epath.Path) -> Any:
             f"config.log.wandb_project={project!r} but wandb is not installed: `pip install wandb`, "
             'or set it to "" to log to files only'
         ) from error
-    # The workdir's name is the run's identity, so that a continued run goes on in the same curves.
-    return wandb.init(project=project, id=workdir.name, name=workdir.name, resume="allow")
+    return wandb.init(project=project, id=_wandb_id(workdir, begun), name=workdir.name, resume="allow")
+
+
+def _wandb_id(workdir: epath.Path, begun: bool) -> str:
+    """The run's identity, kept in the workdir: a continued run goes on in the same curves, wherever it lies.
+
+    Its name is none: others are called so, too. Runs that began before it was kept used that, and go on so.
+    """
+    file = workdir / WANDB_FILE
+    if not file.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        _replace_text(file, workdir.name if begun else secrets.token_hex(8))
+    return file.read_text().strip()
