@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from dig_jax import curriculum, settings, train
-from dig_jax.checkpoint import Checkpoints
+from dig_jax.checkpoint import Checkpoints, Damaged
 from dig_jax.curriculum import Progress
 from dig_jax.fingerprint import fingerprint
 from dig_jax.stopping import Stop, Stopped
@@ -158,7 +158,8 @@ def test_where_evaluations_decide_their_settings_can_not_change(tmp_path: pathli
 def three_stages(inputs: pathlib.Path) -> ConfigDict:  # noqa: F811
     """Supervised, then GRPO twice, with a new optimizer and reference; an evaluation ends the last stage."""
     data = {"data.eval": str(inputs / "pairs"), "data.eval_extra": (f"again={inputs / 'pairs'}",)}
-    other = {"optimizer.schedule": "linear", "eval.every": 2, "eval.num_pairs": 4, "checkpoint.keep": 1}
+    other = {"optimizer.schedule": "linear", "eval.every": 2, "eval.num_pairs": 4}
+    other |= {"checkpoint.keep": 1, "checkpoint.resumable": 1}  # the reference reads parameters alone
     config = small_config(inputs, "grpo", **data, **other)
     config.curriculum.stages = ConfigDict(
         {
@@ -198,6 +199,11 @@ def test_the_ends_of_stages_are_kept(straight: epath.Path) -> None:
     kept = Checkpoints(straight, read_only=True)
     assert kept.steps == [1, 2, 4]
     kept.close()
+    assert [(straight / f"checkpoints/{step}/training").exists() for step in kept.steps] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_reference_that_is_gone_or_another_than_it_was_is_named(
@@ -212,7 +218,7 @@ def test_a_reference_that_is_gone_or_another_than_it_was_is_named(
         with pytest.raises(ValueError, match="the KL reference of .* than its checkpoint 1 holds now"):
             run(three_stages(inputs), copied)
     shutil.rmtree(copied / "checkpoints" / "1")
-    with pytest.raises(FileNotFoundError, match="checkpoints/1 not found"):
+    with pytest.raises(Damaged, match="checkpoint 1 can not be read: FileNotFoundError: "):
         run(three_stages(inputs), copied)
 
 
