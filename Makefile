@@ -10,6 +10,7 @@ TRAIN := .venv
 RENDER := .venv-bpy
 BEAM := .venv-beam
 TRL := .venv-trl
+PEFT := .venv-peft
 AOT_GPU := .venv-aot-gpu
 PY := $(TRAIN)/bin/python
 
@@ -96,7 +97,15 @@ $(AOT_GPU)/.stamp: pyproject.toml | $(TRAIN)/.stamp-dev
 	  $(PY) -c "$$site" > "$$($(AOT_GPU)/bin/python -c "$$site")/train.pth"
 	@rm $(AOT_GPU)/.installing && touch $@
 
-.PHONY: setup setup-dev setup-render setup-beam setup-aot-gpu
+$(PEFT)/.stamp: tests/requirements-peft.txt
+	@$(call make_venv,$(PEFT),3.11 3.12 3.13)
+	@touch $(PEFT)/.installing && rm -f $@
+	@echo "installing PEFT, which exported adapters are tested with, into $(PEFT) (about 1.2 GB, two minutes)"
+	@$(PEFT)/bin/python $(PIP_INSTALL) torch==2.13.0
+	@$(PEFT)/bin/python $(PIP_INSTALL) --requirement $<
+	@rm $(PEFT)/.installing && touch $@
+
+.PHONY: setup setup-dev setup-render setup-beam setup-peft setup-aot-gpu
 setup: $(TRAIN)/.stamp-base  ## make .venv: everything needed to train on a CPU
 
 setup-dev: $(TRAIN)/.stamp-dev  ## the same, with the test tools and torch for the parity tests
@@ -109,6 +118,8 @@ setup-render: $(RENDER)/.stamp  ## make .venv-bpy: Blender as a Python module, a
 	fi
 
 setup-beam: $(BEAM)/.stamp  ## make .venv-beam: for `python -m data_gen.beam`
+
+setup-peft: $(PEFT)/.stamp  ## make .venv-peft: for the test of exported adapters
 
 setup-aot-gpu: $(AOT_GPU)/.stamp  ## make .venv-aot-gpu: for `python -m dig_jax.compile --topology=h100:8`
 
@@ -140,7 +151,7 @@ study: setup setup-render  ## rerun the learning study: tables and plots in runs
 test: setup-dev setup-render  ## run the tests (PYTEST_ARGS="..." passes options on)
 	$(PY) -m pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)
 
-test-slow: setup-dev setup-render setup-beam setup-aot-gpu  ## run the tests marked slow, in two processes: they render, train and compile for minutes
+test-slow: setup-dev setup-render setup-beam setup-peft setup-aot-gpu  ## run the tests marked slow, in two processes: they render, train and compile for minutes
 	@$(PY) -m pytest -m slow --numprocesses=2 --dist=loadfile $(PYTEST_ARGS) || { code=$$?; [ $$code = 5 ] && echo "no test is marked slow" || exit $$code; }
 
 lint: setup-dev  ## ruff (rules and formatting) and shellcheck

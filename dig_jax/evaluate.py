@@ -184,7 +184,7 @@ def _evaluate_and_print(
         tokenizer = load_tokenizer(model_folder.hf_files(model))
         sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
         loader = loading.eval_loader(config, args.data, model, tokenizer, sampling_mesh, args.mismatched)
-        graphdef, params = loading.load_params(config, model, model, mesh)
+        graphdef, params = loading.load_policy(config, model, model, mesh)
         programs = rollout_programs(graphdef, params, sampling_mesh)
         sampler = Sampler(programs, tokenizer, settings.reward_config(config))
         result = evaluate(

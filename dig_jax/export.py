@@ -5,6 +5,10 @@ are large), tokenizer and processor files: transformers loads it, and so do the 
 and training (`--config.model_path=DIR`). It appears when it is complete; what an interrupted export leaves
 has another, hidden name, and the next export to the same place removes it. Both folders may be in a bucket.
 
+A run with adapters (LoRA) is written as one plain model, merged in float32. `--adapters` writes the adapters
+alone, as PEFT keeps them: `PeftModel.from_pretrained(model, DIR)` puts them onto the model they were trained
+beside.
+
 The parameters are held by this machine's devices meanwhile, or by those of all processes (--distributed); the
 host holds one tensor at a time.
 """
@@ -21,7 +25,7 @@ from ml_collections import ConfigDict
 
 from dig_jax import cli, loading, model_folder, parallel, textfile
 from dig_jax.folder import check_free, to_path, writable_folder, write_json
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.qwen3_vl import hf, peft
 
 
 def export(
@@ -49,16 +53,11 @@ def export(
         FileNotFoundError: there is no such workdir or checkpoint.
         FileExistsError: `out` has something in it, or another process is writing it.
     """
-    if not model_folder.is_workdir(workdir):
-        raise FileNotFoundError(f"--workdir={workdir} is not the workdir of a run with a checkpoint")
-    check_free(out)  # before the time that loading takes
-    if jax.process_index() == 0:
-        writable_folder(out, "--out")
-    config = cli.config_of(workdir)
-    _, params = loading.load_params(config, workdir, workdir, mesh, step=step)
+    config = _config_of(workdir, out)
     source = model_folder.hf_files(workdir)
     settings = textfile.read_json(source / "config.json")
     dtype = dtype or _dtype_of(settings)
+    _, params = loading.load_params(config, workdir, workdir, mesh, step, merged_dtype=dtype)
     with hf.writer(out) as folder:
         written_dtype = hf.write_weights(
             folder, params, hf.load_config(source), jnp.dtype(dtype) if dtype else None, max_shard_bytes
@@ -75,6 +74,65 @@ def _dtype_of(config: dict[str, Any]) -> str | None:
             if part.get(key) in {"bfloat16", "float16", "float32"}:
                 return part[key]
     return None
+
+
+def export_adapters(
+    workdir: epath.Path,
+    out: epath.Path,
+    mesh: Mesh,
+    *,
+    step: int | None = None,
+    dtype: str | None = None,
+    base: str | None = None,
+) -> None:
+    """Writes the adapters of a checkpoint as PEFT keeps them; `out` appears when it is complete.
+
+    Args:
+        workdir, out, mesh, step: see `export`.
+        dtype: of the written tensors; None keeps float32, in which they are trained.
+        base: name or folder of the model they were trained beside; None takes the run's `model_path`. One
+            that is a folder here is compared with the run's parameters.
+
+    Raises:
+        FileNotFoundError: there is no such workdir or checkpoint.
+        FileExistsError: `out` has something in it, or another process is writing it.
+        ValueError: the run trained no adapters, or they belong to another model.
+    """
+    config = _config_of(workdir, out)
+    if not config.model.lora.rank:
+        raise ValueError(f"--adapters: the run in {workdir} trained none (config.model.lora.rank=0)")
+    start = config.init_from or config.model_path
+    if base is None and (config.init_from or model_folder.is_workdir(to_path(start))):
+        raise ValueError(
+            f"--adapters: this run started from another one, {start}, so its adapters go onto the model of"
+            f" that: export it with --workdir={start} --dtype={config.model.param_dtype} and name its folder"
+            " here with --base=DIR"
+        )
+    base = base or start
+    _, params = loading.load_policy(config, workdir, workdir, mesh, step)
+    architecture = hf.load_config(model_folder.hf_files(workdir))
+    if to_path(base).is_dir():
+        peft.check_base(to_path(base), params, architecture)
+    with hf.writer(out) as folder:
+        peft.write_adapters(
+            folder,
+            params,
+            architecture,
+            rank=config.model.lora.rank,
+            alpha=config.model.lora.alpha,
+            base=base,
+            dtype=jnp.dtype(dtype or "float32"),
+        )
+
+
+def _config_of(workdir: epath.Path, out: epath.Path) -> ConfigDict:
+    """The settings of the run; errors of both folders come before the time that loading takes."""
+    if not model_folder.is_workdir(workdir):
+        raise FileNotFoundError(f"--workdir={workdir} is not the workdir of a run with a checkpoint")
+    check_free(out)
+    if jax.process_index() == 0:
+        writable_folder(out, "--out")
+    return cli.config_of(workdir)
 
 
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
@@ -114,16 +172,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=hf.MAX_SHARD_BYTES,
         help="weights above this size are split into several files (default: %(default)s)",
     )
+    parser.add_argument(
+        "--adapters", action="store_true", help="write the adapters of a LoRA run alone, in PEFT's layout"
+    )
+    parser.add_argument(
+        "--base", help="with --adapters: the model they were trained beside (default: the run's model_path)"
+    )
     cli.add_process_flags(parser)
     args = parser.parse_args(argv)
     if args.max_shard_bytes < 1:
         parser.error(f"--max_shard_bytes={args.max_shard_bytes}: expected at least 1")
+    if args.base and not args.adapters:
+        parser.error("--base is for --adapters: a merged model needs no other")
     with cli.user_errors():
         workdir, out = to_path(args.workdir), to_path(args.out)
         config = cli.config_of(workdir)
         with cli.processes(args, config.distributed.silence_seconds), cli.user_errors():
             mesh = mesh_for(config.mesh)
-            export(workdir, out, mesh, step=args.step, dtype=args.dtype, max_shard_bytes=args.max_shard_bytes)
+            if args.adapters:
+                export_adapters(workdir, out, mesh, step=args.step, dtype=args.dtype, base=args.base)
+            else:
+                shard_bytes = args.max_shard_bytes
+                export(workdir, out, mesh, step=args.step, dtype=args.dtype, max_shard_bytes=shard_bytes)
             if jax.process_index() == 0:
                 print(f"wrote {out}")
 

@@ -358,7 +358,7 @@ def _answer_and_print(args: argparse.Namespace, folder: epath.Path, config: Conf
         max_new_tokens = _max_new_tokens(args, prompts, architecture)
         budget = _budget(args, tokenizer, max_new_tokens)
         mesh = _mesh(args.devices)
-        model = nnx.merge(*loading.load_params(config, folder, folder, mesh)).in_compute_dtype()
+        model = nnx.merge(*loading.load_policy(config, folder, folder, mesh)).in_compute_dtype()
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an answer may have characters that the terminal has not

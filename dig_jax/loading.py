@@ -1,6 +1,7 @@
 """From a config to what a run works with: parameters on the mesh, and loaders of pairs."""
 
 import dataclasses
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,9 @@ from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 
+logger = logging.getLogger("dig_jax")
+
+MAX_LOST = 0.1  # share of what adapters change that rounding may take without a warning
 CACHE_BYTES = 4 << 30  # decoded pairs kept in memory, per loader: 4 GiB hold 40,000 pairs of 128x128 pixels
 
 
@@ -73,12 +77,12 @@ def with_adapters(
     return lora.add_to_params(graphdef, params, adapters, freeze.frozen_parts(config), mesh, config.seed)
 
 
-def load_params(
+def load_policy(
     config: ConfigDict, model: epath.Path, init: epath.Path, mesh: Mesh, step: int | None = None
 ) -> tuple[nnx.GraphDef, nnx.State]:
-    """A plain model's structure, and its parameters placed on the mesh.
+    """A model's structure, and its parameters placed on the mesh.
 
-    Adapters of a workdir's run are merged into its kernels.
+    A workdir's model has the adapters of its run beside its kernels, as the run itself has them.
 
     Args:
         config: dtypes, rematerialisation and attention (`config.model`).
@@ -90,13 +94,43 @@ def load_params(
     architecture = hf.load_config(model_folder.hf_files(model))
     graphdef, like = abstract_model(config, architecture, mesh)
     if model_folder.is_workdir(init):
-        started = cli.config_of(init)
-        there, like = with_adapters(started, graphdef, like, mesh)
-        params = restore_params(init, like, step)
-        return lora.merged_params(there, params, mesh) if started.model.lora.rank else (graphdef, params)
+        graphdef, like = with_adapters(cli.config_of(init), graphdef, like, mesh)
+        return graphdef, restore_params(init, like, step)
     shardings = jax.tree.map(lambda x: x.sharding, like)
     param_dtype = jnp.dtype(config.model.param_dtype)
     return graphdef, hf.load_params(init, architecture, param_dtype=param_dtype, shardings=shardings)
+
+
+def load_params(
+    config: ConfigDict,
+    model: epath.Path,
+    init: epath.Path,
+    mesh: Mesh,
+    step: int | None = None,
+    merged_dtype: str | None = None,
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """A plain model: as `load_policy`, with the adapters merged into their kernels.
+
+    Merging is done in float32 and rounded once. A warning says so where that loses much of the adapters.
+
+    Args:
+        config, model, init, mesh, step: see `load_policy`.
+        merged_dtype: of the kernels that adapters were merged into; None keeps theirs.
+    """
+    graphdef, params = load_policy(config, model, init, mesh, step)
+    if not freeze.split_adapters(params)[0]:
+        return graphdef, params
+    graphdef, params, rounding = lora.merged_params(graphdef, params, mesh, merged_dtype)
+    if rounding.share > MAX_LOST:
+        dtype, (layer, most) = merged_dtype or config.model.param_dtype, rounding.worst
+        logger.warning(
+            "the adapters of %s were merged into %s kernels, and rounding took %.0f%% of their change"
+            " (at most %.0f%%, in %s): the model is nearer to the one without them. These keep all:"
+            " exporting with --adapters or --dtype=float32; model.param_dtype=float32 for a run that starts"
+            " from this one; further stages of the same run (config.curriculum)",
+            *(init, dtype, 100 * rounding.share, 100 * most, layer),
+        )
+    return graphdef, params
 
 
 def restore_params(workdir: epath.Path, like: nnx.State, step: int | None) -> nnx.State:

@@ -3,8 +3,11 @@
 A layer `y = x W` becomes `y = x W + (alpha / rank) (x A) B`, where A is drawn and B starts at zero, so that
 the model starts as it was. Only A and B are trained: they alone have gradients and optimizer state, and the
 gradient of W is never computed. What `add` gives a model, `remove` takes away (the model as it was: the
-reference of the KL penalty, without a second copy of the weights) and `merge` adds to the kernels (what is
-sampled from, exported, and handed to other commands: a plain model again).
+reference of the KL penalty, without a second copy of the weights) and `merged_params` adds to the kernels
+(what is exported, and what a later stage starts from: a plain model again).
+
+Sampling keeps them apart. What an adapter adds to a weight after a few updates is a tenth of the weight's
+last bit in bfloat16: W + A B rounded to that is mostly W.
 
 Adapters are float32 whatever the other parameters are; with LoRA these may well be bfloat16, since nothing is
 ever added to them in training. (qwix, Google's library for this, finds the layers by running the model with
@@ -15,15 +18,17 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dig_jax import freeze, parallel
-from dig_jax.models.layers import Linear, precision_for
+from dig_jax.models.layers import Linear, precision_for, product
 
 RANK_AXIS = "lora_rank"  # logical name; `parallel.RULES` splits it over nothing
 
@@ -90,18 +95,9 @@ class Adapter(nnx.Module):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[T, *in_shape] to [T, *out_shape], in the dtype of x; inside the scan over layers."""
-        precision = precision_for(x)
-        low = jnp.tensordot(x, self.a[...].astype(x.dtype), axes=self.num_in, precision=precision)
-        return jnp.tensordot(self.scale * low, self.b[...].astype(x.dtype), axes=1, precision=precision)
-
-    def product(self) -> jax.Array:
-        """What is added to the kernel, float32 in its shape."""
-
-        def one(a: jax.Array, b: jax.Array) -> jax.Array:
-            return self.scale * jnp.tensordot(a, b, axes=1, precision=precision_for(a))
-
-        return (jax.vmap(one) if self.layers else one)(self.a[...], self.b[...])
+        """[T, *in_shape] to float32 [T, *out_shape]; inside the scan over layers."""
+        low = self.scale * product(x, self.a[...], self.num_in)
+        return product(low.astype(x.dtype), self.b[...], 1)
 
 
 def add(model: nnx.Module, config: LoRAConfig, frozen: frozenset[str], rngs: nnx.Rngs) -> None:
@@ -126,16 +122,6 @@ def remove(model: nnx.Module) -> None:
     """Takes the adapters away: the model as it was before `add`."""
     for _, layer in _linears(model):
         layer.adapter = nnx.static(None)
-
-
-def merge(model: nnx.Module) -> None:
-    """Adds the adapters to the kernels, in float32, and takes them away."""
-    for _, layer in _linears(model):
-        if isinstance(layer.adapter, Adapter):
-            kernel = layer.kernel[...]
-            merged = kernel.astype(jnp.float32) + layer.adapter.product()
-            layer.kernel.set_value(merged.astype(kernel.dtype))
-    remove(model)
 
 
 def add_to_params(
@@ -164,22 +150,94 @@ def add_to_params(
     return with_adapters, nnx.merge_state(params, placed)
 
 
-def merged_params(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.State]:
-    """`merge` for a split model whose parameters lie on a mesh; all but the adapters are donated."""
+@dataclasses.dataclass(frozen=True)
+class Rounding:
+    """What rounding takes from the adapters when they are merged.
 
-    def merged(kernels: nnx.State, adapters: nnx.State) -> nnx.Module:
-        model = nnx.merge(graphdef, nnx.merge_state(kernels, adapters))
-        merge(model)
+    Attributes:
+      lost: |round(W + AB) - round(W) - AB|^2 of every merged layer, by its path and number.
+      whole: |AB|^2 of the same.
+    """
+
+    lost: dict[str, float]
+    whole: dict[str, float]
+
+    @property
+    def share(self) -> float:
+        """The part of the change that is lost, |difference| / |AB| over all layers; 0 for new adapters."""
+        whole = sum(self.whole.values())
+        return math.sqrt(sum(self.lost.values()) / whole) if whole else 0.0
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The layer with the largest share, and that share."""
+        shares = {path: math.sqrt(self.lost[path] / whole) for path, whole in self.whole.items() if whole}
+        return max(shares.items(), key=lambda item: item[1], default=("", 0.0))
+
+
+def merged_params(
+    graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh, dtype: Any | None = None
+) -> tuple[nnx.GraphDef, nnx.State, Rounding]:
+    """A plain model: adapters are added to their kernels in float32, which is rounded once.
+
+    Args:
+      graphdef: of the model with adapters.
+      params: its parameters, on `mesh`. The kernels that change are donated.
+      mesh: of the parameters.
+      dtype: of these kernels afterwards; None keeps theirs.
+    """
+    shapes = jax.eval_shape(lambda x: x, params)
+
+    def plain() -> nnx.Module:
+        model = nnx.merge(graphdef, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+        remove(model)
         return model
 
-    def values(kernels: nnx.State, adapters: nnx.State) -> nnx.State:
-        return nnx.state(merged(kernels, adapters), nnx.Param)
+    layers = _linears(nnx.merge(graphdef, shapes))
+    adapters = [(path, layer.adapter) for path, layer in layers if isinstance(layer.adapter, Adapter)]
+    plain_graphdef, _ = nnx.split(nnx.eval_shape(plain))
+    values = dict(nnx.to_flat_state(params))
+    del params  # each kernel's memory is free when its sum is there
+    rounding = Rounding({}, {})
+    for path, adapter in adapters:
+        kernel, a, b = (values[(*path, *name)] for name in (("kernel",), ("adapter", "a"), ("adapter", "b")))
+        merged, lost, whole = _merge_kernel(adapter, kernel, a, b, mesh, dtype)
+        values[(*path, "kernel")] = kernel.replace(merged)
+        del values[(*path, "adapter", "a")], values[(*path, "adapter", "b")]
+        for number, both in enumerate(zip(np.asarray(lost), np.asarray(whole), strict=True)):
+            name = "/".join(map(str, path)) + f"[{number}]"
+            rounding.lost[name], rounding.whole[name] = map(float, both)
+    return plain_graphdef, nnx.from_flat_state(list(values.items())), rounding
 
-    adapters, kernels = freeze.split_adapters(params)
-    placed = parallel.shardings(jax.eval_shape(values, kernels, adapters), mesh)
-    program = parallel.jit(values, mesh, donate_argnums=0, out_shardings=placed)
-    plain, _ = nnx.split(nnx.eval_shape(merged, kernels, adapters))
-    return plain, program(kernels, adapters)
+
+def _merge_kernel(
+    adapter: Adapter, kernel: nnx.Variable, a: nnx.Variable, b: nnx.Variable, mesh: Mesh, dtype: Any | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The sum of a kernel, which is donated, and its adapter; then the squares of `Rounding`, by layer."""
+    before, target = kernel.get_value(), jnp.dtype(dtype or kernel.dtype)
+
+    def one(kernel: jax.Array, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        change = adapter.scale * jnp.tensordot(a, b, axes=1, precision=precision_for(a))
+        merged = (kernel.astype(jnp.float32) + change).astype(target)
+        kept = merged.astype(jnp.float32) - kernel.astype(target).astype(jnp.float32)
+        return merged, jnp.sum(jnp.square(kept - change)), jnp.sum(jnp.square(change))
+
+    def merge(kernel: jax.Array, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        if adapter.layers:
+            return jax.lax.map(lambda xs: one(*xs), (kernel, a, b))
+        merged, lost, whole = one(kernel, a, b)
+        return merged, lost[None], whole[None]
+
+    everywhere = parallel.replicated(mesh)
+    program = parallel.jit(
+        merge,
+        mesh,
+        donate_argnums=0 if target == before.dtype else (),
+        out_shardings=(before.sharding, everywhere, everywhere),
+    )
+    result = program(before, a.get_value(), b.get_value())
+    before.delete()
+    return result
 
 
 def _linears(model: nnx.Module) -> Iterator[tuple[tuple, Linear]]:

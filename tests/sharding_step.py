@@ -12,7 +12,7 @@ from flax import nnx
 
 from bench.learning import make_learner
 from configs import base
-from dig_jax import loading, parallel
+from dig_jax import freeze, loading, parallel
 from dig_jax.data.buckets import Bucket
 from dig_jax.learner import TrainState
 from dig_jax.microbatches import Cut
@@ -32,7 +32,7 @@ GRID = (4, 4)  # patches of an image
 class Side:
     """The programs of a run on a mesh."""
 
-    def __init__(self, folder: epath.Path, devices: list[jax.Device], sizes: tuple[int, int, int]):
+    def __init__(self, folder: epath.Path, devices: list[jax.Device], sizes: tuple[int, int, int], rank: int):
         config = base.get_config()
         config.model.dtype = "float32"
         config.grpo.kl_coef = 0.0
@@ -40,7 +40,11 @@ class Side:
         config.rollout.mesh.tensor = sizes[2]
         self.mesh = parallel.make_mesh(config.mesh, devices)
         self.model_config = hf.load_config(folder)
-        self.graphdef, self.params = loading.load_params(config, folder, folder, self.mesh)
+        config.model.lora.rank, config.model.lora.alpha = rank, float(rank)
+        plain = loading.load_params(config, folder, folder, self.mesh)
+        self.graphdef, params = loading.with_adapters(config, *plain, self.mesh)
+        adapters, others = freeze.split_adapters(params)
+        self.params = nnx.merge_state(others, jax.tree.map(lambda x: x + 0.05, adapters))
         rows = self.model_config.text.vocab_size
         self.learner = make_learner(self.graphdef, rows, config, chunk=4, cut=Cut(8))
         self.rollout_mesh = parallel.rollout_mesh(config.rollout.mesh, self.mesh)
@@ -113,9 +117,9 @@ def distance(a: nnx.State, b: nnx.State) -> float:
 
 def main() -> None:
     folder = epath.Path(sys.argv[1])
-    sizes = tuple(map(int, sys.argv[2].split(",")))
-    one = Side(folder, jax.devices()[:1], (1, 1, 1))
-    many = Side(folder, jax.devices(), sizes)  # type: ignore[arg-type]
+    sizes, rank = tuple(map(int, sys.argv[2].split(","))), int(sys.argv[3])
+    one = Side(folder, jax.devices()[:1], (1, 1, 1), rank)
+    many = Side(folder, jax.devices(), sizes, rank)  # type: ignore[arg-type]
     _, expected, _ = one.draw()
     pool, drawn, weights = many.draw()
     state, loss = many.update(expected)
@@ -124,7 +128,8 @@ def main() -> None:
     mu_of_one = optax.tree_utils.tree_get(state_of_one.opt_state, "mu")
 
     def layer(tree: nnx.State, part: str, name: str) -> jax.Array:
-        return tree["text"]["layers"][part][name]["kernel"].get_value()
+        linear = tree["text"]["layers"][part][name]
+        return (linear["adapter"]["b"] if rank else linear["kernel"]).get_value()
 
     reference = train_programs(many.learner, many.params, many.mesh).reference(many.params)
     trees = {"params": state.params, "mu": mu, "nu": nu}
@@ -140,7 +145,9 @@ def main() -> None:
                 "gate_proj": {name: shard(layer(tree, "mlp", "gate_proj")) for name, tree in trees.items()},
                 "k_proj": {name: shard(layer(tree, "attn", "k_proj")) for name, tree in trees.items()},
                 "embedding": {
-                    name: shard(tree["text"]["embedding"].get_value()) for name, tree in trees.items()
+                    name: shard(tree["text"]["embedding"].get_value())
+                    for name, tree in trees.items()
+                    if "embedding" in tree["text"]
                 },
                 "hidden": shard(many.hidden(expected)),
                 "prompt_cache": shard(pool.rows.k),

@@ -296,6 +296,21 @@ def test_an_offloaded_optimizer_is_in_the_memory_of_the_host():
     assert phase.on_host == 2 * phase.resident["parameters"]
 
 
+def test_the_copy_for_sampling_has_adapters_beside_its_kernels():
+    config = base.get_config()
+    config.data.train = ("pairs",)
+    model = command.with_layers(published.architecture("2B"), 3)
+    work = Workload(pair_bucket(model, 64, 64, 50), images=2, group=8, response=64)
+    copies = []
+    for config.model.lora.rank in (0, 64):
+        plan = make_plan(config, model, work, jax.devices()[:1])
+        prefill = next(phase for phase in phases(plan) if phase.name == "prefill")
+        copies.append(prefill.resident["sampling weights"])
+    # Inputs and outputs of q and o, k and v, and the three of the MLP; two bytes each.
+    sides = 2 * (2048 + 2048) + 2 * (2048 + 1024) + 3 * (2048 + 6144)
+    assert copies[1] - copies[0] == 2 * 3 * 64 * sides
+
+
 SMALL = dataclasses.replace(CHIPS["v5e"], hbm=4000)
 
 

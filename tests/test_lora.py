@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 from etils import epath
 from flax import nnx
+from safetensors.numpy import load_file
 
 from configs import base
 from dig_jax import export, freeze, generate, loading, lora, parallel
 from dig_jax.fingerprint import fingerprint
 from dig_jax.lora import LoRAConfig
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.layers import Linear
+from dig_jax.models.qwen3_vl import hf, peft
 from dig_jax.rollout.programs import rollout_programs
 from tests.folder_logits import assert_same_logits
 from tests.models.conftest import PromptMaker
@@ -65,8 +68,6 @@ def test_new_adapters_change_nothing(plain, fresh, hidden):
 
 
 def test_an_adapter_adds_its_scaled_product_to_the_layer():
-    from dig_jax.models.layers import Linear
-
     linear = Linear((2, 3), (5,), (None, None, None), std=1.0, rngs=nnx.Rngs(0), dtype=jnp.float32)
     x = jax.random.normal(jax.random.key(0), (7, 2, 3))
     before = linear(x)
@@ -80,15 +81,35 @@ def test_an_adapter_adds_its_scaled_product_to_the_layer():
 
 def test_merged_adapters_compute_the_same_in_a_plain_model(plain, trained, hidden, mesh):
     graphdef, params = trained
-    merged = lora.merged_params(graphdef, jax.tree.map(jnp.copy, params), mesh)
+    *merged, rounding = lora.merged_params(graphdef, jax.tree.map(jnp.copy, params), mesh)
+    assert rounding.share < 1e-5  # of float32
     assert jax.tree.structure(merged[1]) == jax.tree.structure(plain[1])
     assert np.abs(hidden(merged) - hidden(plain)).max() > 0.1
     np.testing.assert_allclose(hidden(merged), hidden(trained), atol=1e-5)
 
 
-def test_the_copy_for_sampling_is_merged(plain, trained, hidden, mesh):
-    weights = rollout_programs(*trained, mesh).weights(trained[1])
-    np.testing.assert_allclose(hidden((plain[0], weights)), hidden(trained), atol=1e-5)
+def test_the_copy_for_sampling_keeps_adapters_apart(trained, hidden, mesh):
+    graphdef, params = trained
+    weights = rollout_programs(graphdef, params, mesh).weights(params)
+    assert jax.tree.structure(weights) == jax.tree.structure(params)
+    np.testing.assert_allclose(hidden((graphdef, weights)), hidden(trained), atol=1e-5)
+
+
+def test_merging_tells_what_rounding_takes_of_a_change(mesh):
+    """A change of a quarter of a weight's last bit is lost whole, one of two bits not at all."""
+    linear = Linear((2,), (1,), (None, None), std=1.0, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
+    linear.kernel.set_value(jnp.ones((2, 1), jnp.bfloat16))  # whose last bit is 2^-7
+    linear.adapter = nnx.data(lora.Adapter(linear, LoRAConfig(1, 1.0, ""), nnx.Rngs(1)))
+    linear.adapter.a.set_value(jnp.array([[2.0**-9], [2.0**-6]]))
+    linear.adapter.b.set_value(jnp.ones((1, 1)))
+    graphdef, params = nnx.split(linear, nnx.Param)
+    _, in_float32, exact = lora.merged_params(graphdef, jax.tree.map(jnp.copy, params), mesh, "float32")
+    assert in_float32["kernel"].get_value().ravel().tolist() == [1 + 2.0**-9, 1 + 2.0**-6]
+    assert exact.share == 0
+    _, rounded, rounding = lora.merged_params(graphdef, params, mesh)
+    assert rounded["kernel"].get_value().astype(float).ravel().tolist() == [1, 1 + 2.0**-6]
+    assert rounding.share == pytest.approx(2.0**-9 / np.hypot(2.0**-9, 2.0**-6))
+    assert rounding.worst == ("[0]", pytest.approx(rounding.share))
 
 
 def test_layers_are_chosen_by_their_path_and_frozen_parts_get_none(plain, mesh):
@@ -162,12 +183,74 @@ def test_the_reference_is_the_model_without_adapters(trained_run):
     assert 0 <= first < second
 
 
+def test_exported_adapters_are_what_separates_the_merged_model_from_its_base(trained_run, inputs, tmp_path):  # noqa: F811
+    """In PEFT's names and layout: W of the merged model is that of the base + alpha / rank * B A."""
+    workdir, _ = trained_run
+    flags = [f"--workdir={workdir}", "--dtype=float32"]
+    export.main([*flags, f"--out={tmp_path / 'merged'}"])
+    export.main([*flags, f"--out={tmp_path / 'adapters'}", "--adapters"])
+    settings = json.loads((tmp_path / "adapters" / "adapter_config.json").read_text())
+    assert (settings["peft_type"], settings["r"], settings["lora_alpha"]) == ("LORA", RANK, ALPHA)
+    assert settings["base_model_name_or_path"] == str(inputs / "model")
+    names = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert settings["target_modules"] == names
+
+    base, merged = (load_file(path / "model.safetensors") for path in (inputs / "model", tmp_path / "merged"))
+    adapters = load_file(tmp_path / "adapters" / "adapter_model.safetensors")
+    changed = {name for name in base if (base[name] != merged[name]).any()}
+    assert len(changed) == len(names) and len(adapters) == 2 * len(changed)
+    for name in changed:
+        a, b = (adapters[f"base_model.model.{name[: -len('weight')]}lora_{x}.weight"] for x in "AB")
+        np.testing.assert_allclose(merged[name] - base[name], ALPHA / RANK * b @ a, atol=1e-5)
+
+
+def test_adapters_are_not_exported_for_a_model_that_they_do_not_fit(
+    trained_run,  # noqa: F811
+    tiny_qwen3vl,
+    tmp_path,
+    mesh,
+    capsys,
+):
+    workdir, _ = trained_run
+    flags = [f"--workdir={workdir}", f"--out={tmp_path / 'out'}"]
+    with pytest.raises(SystemExit, match="2"):
+        export.main([*flags, "--adapters", f"--base={tiny_qwen3vl}"])
+    assert "is not the model that the adapters were trained beside: its model." in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        export.main([*flags, "--base=x"])
+    assert "--base is for --adapters" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_rounds_much_of_the_adapters_away_says_how_much(trained_run, tmp_path, mesh, caplog):
+    """The learning rate of the test is large; a small one is made of it, 1e-5 of the change."""
+    workdir, config = trained_run
+    small = shutil.copytree(workdir, tmp_path / "small")
+    settings = json.loads((small / "config.json").read_text())
+    settings["model"]["lora"]["alpha"] = ALPHA * 1e-5
+    (small / "config.json").write_text(json.dumps(settings))
+    with caplog.at_level("WARNING", "dig_jax"):
+        export.export(epath.Path(small), epath.Path(tmp_path / "float32"), mesh, dtype="float32")
+        assert not caplog.records
+        export.export(epath.Path(small), epath.Path(tmp_path / "bfloat16"), mesh, dtype="bfloat16")
+    (record,) = caplog.records
+    assert re.search(r"merged into bfloat16 kernels, and rounding took \d\d+% of their", record.getMessage())
+    assert "exporting with --adapters or --dtype=float32" in record.getMessage()
+
+
 def test_what_a_run_with_adapters_exports_is_one_model_for_all(trained_run, tmp_path, mesh):
     workdir, config = trained_run
     out = epath.Path(tmp_path / "exported")
     export.export(workdir, out, mesh)
     assert fingerprint(final_params(config, out)) == fingerprint(final_params(config, workdir))
     assert_same_logits(pathlib.Path(out), 64, 64, atol=1e-4)
+
+
+def test_module_names_are_as_short_as_no_other_module_ends():
+    modules = {"a.0.attn.proj", "a.0.mlp.fc", "merger.fc", "patch.proj", "b.q_proj"}
+    assert peft.suffixes({"b.q_proj"}, modules) == ["q_proj"]
+    assert peft.suffixes({"a.0.attn.proj", "merger.fc"}, modules) == ["attn.proj", "merger.fc"]
+    assert peft.suffixes({"a.0.mlp.fc", "merger.fc"}, modules) == ["fc"]
 
 
 def test_a_workdir_with_adapters_answers_as_its_export_does(trained_run, tmp_path, mesh, capsys):

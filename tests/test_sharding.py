@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from jax.sharding import PartitionSpec
@@ -35,16 +36,7 @@ def model(tmp_path_factory):
     ],
 )
 def test_shards_are_what_the_table_says_and_results_those_of_one_device(model, mesh):
-    run = subprocess.run(
-        [sys.executable, str(STEP), str(model), ",".join(map(str, mesh))],
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": str(STEP.parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    step = json.loads(run.stdout.splitlines()[-1])
-
+    step = run_step(model, mesh)
     data, fsdp, tensor = mesh
     for kind in ("params", "mu", "nu", "reference"):  # moments and reference lie as the parameters do
         assert step["gate_proj"][kind] == [LAYERS, WIDTH // fsdp, INNER // tensor], kind
@@ -61,6 +53,33 @@ def test_shards_are_what_the_table_says_and_results_those_of_one_device(model, m
     assert step["response_cache"] == [LAYERS, ROWS // shards, SLOTS, HEADS // tensor, LENGTH, HEAD_DIM]
     assert step["slots"] == [1, ROWS // shards, SLOTS]
 
+    assert_same_as_one_device(step)
+
+
+@pytest.mark.slow
+def test_adapters_are_split_as_their_layers_and_compute_what_one_device_does(model):
+    rank, tensor = 4, 4
+    step = run_step(model, (1, 2, tensor), rank)
+    for kind in ("params", "mu", "nu", "reference", "weights"):
+        assert step["gate_proj"][kind] == [LAYERS, rank, INNER // tensor], kind
+        assert step["k_proj"][kind] == [LAYERS, rank, HEADS // tensor, HEAD_DIM], kind
+    assert_same_as_one_device(step)
+
+
+def run_step(model: pathlib.Path, mesh: tuple[int, int, int], rank: int = 0) -> dict[str, Any]:
+    """What sharding_step.py says of a rollout and an update on this mesh, with adapters of this rank."""
+    run = subprocess.run(
+        [sys.executable, str(STEP), str(model), ",".join(map(str, mesh)), str(rank)],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": str(STEP.parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def assert_same_as_one_device(step: dict[str, Any]) -> None:
     assert step["same_tokens"]
     assert step["logprob_distance"] < 1e-5
     assert step["loss"][0] == pytest.approx(step["loss"][1], rel=1e-5)

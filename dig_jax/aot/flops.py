@@ -2,7 +2,7 @@
 
 The compiler's own count takes the body of a loop once, and layers, micro-batches and slices of the head are
 loops; kernels it does not count at all. A multiply-add is two operations; norms, softmax and other
-element-wise work are left out, as is usual.
+element-wise work are left out, as is usual, and so are the products of adapters (3.6% at rank 64 and 4B).
 
 Shape letters: P prompt tokens, N patches of one prompt, G completions per prompt, R response tokens.
 """
@@ -68,7 +68,7 @@ def update(architecture: Qwen3VLConfig, work: Workload, trained: Set[str], adapt
     """Of `forward` and its backward pass.
 
     That has two products for each one of the forward pass, the gradients of both factors, but for weights
-    that stay as they are, and for a vision tower in which nothing is trained. The adapters' own are left out.
+    that stay as they are, and for a vision tower in which nothing is trained.
 
     Args:
         architecture: of the model.

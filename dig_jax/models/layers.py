@@ -8,6 +8,7 @@ runs in the dtype of the activations: kernels are cast on use, while norms and r
 float32 inside.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -17,16 +18,33 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.core import spmd
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 Axes = tuple[str | None, ...]
 M = TypeVar("M", bound=nnx.Module)
 
 
+ADAPTED = "adapted"  # name of a layer's result, where the layer has an adapter
+
+
+def _keep_products(primitive: Any, *avals: Any, **params: Any) -> bool:
+    """The policy "dots": keeps products with weights.
+
+    Of a layer with an adapter it keeps the rounded result, and not the two float32 sums that it is made of.
+    """
+    if primitive is jax.lax.dot_general_p and params["preferred_element_type"] not in (None, avals[0].dtype):
+        return False
+    return _dots(primitive, *avals, **params) or _adapted(primitive, *avals, **params)
+
+
+_dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+_adapted = jax.checkpoint_policies.save_only_these_names(ADAPTED)
+
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": _keep_products,
 }
 
 
@@ -123,11 +141,41 @@ def precision_for(x: jax.Array) -> jax.lax.Precision | None:
     return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x: jax.Array, kernel: jax.Array, num_in: int) -> jax.Array:
+    """`x` [T,*in_shape] times `kernel` [*in_shape,*out_shape] in the dtype of x, its sums in float32.
+
+    As they come out of the unit that multiplies, before anything is rounded: for what is added to other such
+    sums. Gradients are computed in the dtype of x, as if the result had been rounded to it.
+    """
+    kernel = kernel.astype(x.dtype)
+    return jnp.tensordot(
+        x, kernel, axes=num_in, precision=precision_for(x), preferred_element_type=jnp.float32
+    )
+
+
+def _product_backward(
+    num_in: int, inputs: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = inputs
+
+    def rounded(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.tensordot(x, kernel.astype(x.dtype), axes=num_in, precision=precision_for(x))
+
+    _, pull = jax.vjp(rounded, x, kernel)
+    return pull(cotangent.astype(x.dtype))
+
+
+product.defvjp(lambda x, kernel, num_in: (product(x, kernel, num_in), (x, kernel)), _product_backward)
+
+
 class Linear(nnx.Module):
     """`y = x @ kernel + bias` over one or more trailing input dimensions.
 
     `kernel` is [*in_shape, *out_shape] with `axes` naming all of them; `bias`, if any, is [*out_shape]. An
-    `adapter`, if it is given one, maps the same [T, *in_shape] to [T, *out_shape], and is added.
+    `adapter`, if it is given one, maps the same [T, *in_shape] to float32 [T, *out_shape]. That is added
+    before the sums are rounded to the dtype of x: a fresh adapter's part is smaller than half the last bit of
+    a bfloat16 y, and added to that it would vanish.
     """
 
     def __init__(
@@ -151,10 +199,12 @@ class Linear(nnx.Module):
         # The gradient of the kernel sums over all tokens; over several dimensions, XLA on a CPU transposes
         # for that, in a tenth of the time of a training step.
         flat = x.reshape(math.prod(tokens), *width)
-        kernel = self.kernel[...].astype(x.dtype)
-        y = jnp.tensordot(flat, kernel, axes=self.num_in, precision=precision_for(x))
-        if self.adapter is not None:
-            y += self.adapter(flat)
+        if self.adapter is None:
+            kernel = self.kernel[...].astype(x.dtype)
+            y = jnp.tensordot(flat, kernel, axes=self.num_in, precision=precision_for(x))
+        else:
+            y = product(flat, self.kernel[...], self.num_in) + self.adapter(flat)
+            y = checkpoint_name(y.astype(x.dtype), ADAPTED)
         y = y.reshape(*tokens, *y.shape[1:])
         if self.bias is None:
             return y

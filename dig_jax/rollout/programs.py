@@ -14,9 +14,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from dig_jax import freeze, lora, parallel
+from dig_jax import parallel
 from dig_jax.models.qwen3_vl.inputs import Prompts
-from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.text import PROMPT_CACHE, RESPONSE_CACHE, PromptCache, ResponseCache
 from dig_jax.parallel import MeshJit
 from dig_jax.rollout import pool
@@ -49,11 +48,11 @@ class RolloutPrograms:
 
     Attributes:
         mesh: they run on.
-        weights: parameters as training has them -> a copy in the dtype of computation, as `mesh` splits it,
-            with adapters merged into the kernels.
+        weights: parameters as training has them -> a copy in the dtype of computation, as `mesh` splits it.
+            Adapters stay apart, so that it computes what training does.
         fill: weights, Prompts, keys [B,G], Limits, Budget [B,G] or None -> Pool.
         drain: weights, Pool, keys, Limits -> Rollout, Pool; the pool is donated to the one that comes back.
-        moved_bytes: bytes that travel between devices in `weights`, over all devices, but for adapters.
+        moved_bytes: bytes that travel between devices in `weights`, over all devices.
     """
 
     mesh: Mesh
@@ -67,21 +66,14 @@ def rollout_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> R
     """Programs on `mesh` for parameters like `params`, as training places them: arrays or shapes."""
     shards = parallel.data_shards(mesh)
 
-    def sampled(params: nnx.State) -> Qwen3VL:
-        model = nnx.merge(graphdef, params)
-        lora.merge(model)
-        return model.in_compute_dtype()
-
     def weights(params: nnx.State) -> nnx.State:
-        return nnx.state(sampled(params), nnx.Param)
-
-    plain, _ = nnx.split(nnx.eval_shape(sampled, params))
+        return nnx.state(nnx.merge(graphdef, params).in_compute_dtype(), nnx.Param)
 
     def fill(
         weights: nnx.State, prompts: Prompts, keys: jax.Array, limits: Limits, budget: Budget | None = None
     ) -> Pool:
         filled = pool.fill(
-            nnx.merge(plain, weights),
+            nnx.merge(graphdef, weights),
             prompts,
             keys,
             sampling=limits.sampling,
@@ -94,7 +86,7 @@ def rollout_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> R
         return jax.lax.with_sharding_constraint(filled, pool_shardings(filled, mesh))
 
     def drain(weights: nnx.State, filled: Pool, keys: jax.Array, limits: Limits) -> tuple[Rollout, Pool]:
-        ended = pool.run(nnx.merge(plain, weights), filled, keys, sampling=limits.sampling)
+        ended = pool.run(nnx.merge(graphdef, weights), filled, keys, sampling=limits.sampling)
         drawn = parallel.split_rows(pool.to_rollout(ended, keys.shape[1]), mesh)
         return drawn, jax.lax.with_sharding_constraint(ended, pool_shardings(ended, mesh))
 
@@ -105,7 +97,7 @@ def rollout_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> R
         weights=parallel.jit(weights, mesh, out_shardings=placed),
         fill=parallel.jit(fill, mesh, static_argnums=3),
         drain=parallel.jit(drain, mesh, static_argnums=3, donate_argnums=1),
-        moved_bytes=_moved_bytes(freeze.split_adapters(params)[1], copied, placed),
+        moved_bytes=_moved_bytes(params, copied, placed),
     )
 
 

@@ -324,10 +324,10 @@ def checkpoint_tensors(
     """
     for layout, array in _wide_first(params, config, dtype):
         for layer, name in enumerate(layout.names):
-            yield name, layout.to_file(_to_host(array, layer if layout.stacked else None, dtype))
+            yield name, layout.to_file(to_host(array, layer if layout.stacked else None, dtype))
 
 
-def _to_host(array: jax.Array, layer: int | None, dtype: Any | None) -> np.ndarray:
+def to_host(array: jax.Array, layer: int | None, dtype: Any | None) -> np.ndarray:
     """`array`, or one layer of it, in host memory."""
     if layer is not None:
         array = _take_layer(array, layer)
