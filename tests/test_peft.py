@@ -16,7 +16,6 @@ from dig_jax import export, freeze, loading, model_folder, parallel
 from dig_jax.checkpoint import Checkpoints
 from dig_jax.data.images import ImageConfig, preprocess
 from dig_jax.folder import write_json
-from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.inputs import make_prompts
 from dig_jax.models.qwen3_vl.weights import WEIGHTS
 from tests.test_export import State
@@ -81,9 +80,7 @@ def test_peft_puts_exported_adapters_where_they_were_trained_and_computes_the_sa
     prompts = make_prompts(
         [ids], [[(patches, grid)]], model.config, prompt_length=len(ids), num_patches=len(patches)
     )
-    ours = np.asarray(model.logits(model(prompts)[0])[0])
-    plain = hf.load_model(tiny_qwen3vl)
-    assert np.abs(ours - plain.logits(plain(prompts)[0])[0]).max() > 0.1
+    ours = np.asarray(jax.jit(lambda model: model.logits(model(prompts)[0])[0])(model))
 
     given, out = tmp_path / "in.npz", tmp_path / "out.npy"
     inputs = {"ids": ids, "pixel_values": patches, "image_grid_thw": np.array([[1, *grid]])}
