@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
@@ -47,7 +48,7 @@ def make_run(model: Path, workdir: epath.Path, targets: str) -> tuple[nnx.GraphD
     model_folder.copy_model_files(epath.Path(model), workdir / "model")
     write_json(workdir / "config.json", config.to_dict())
     checkpoints = Checkpoints(workdir, keep=1)
-    checkpoints.save(1, State(params), {})
+    checkpoints.save(1, State(params, jnp.int32(0)), {})
     checkpoints.close()
     return graphdef, params
 
