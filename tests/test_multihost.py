@@ -31,8 +31,10 @@ def config(inputs: pathlib.Path) -> pathlib.Path:  # noqa: F811
         "eval.every": 1,  # or a run that is to end earlier evaluates where the whole one does not
         "eval.group_size": 0,
         "checkpoint.every": 1,
-        # One update of one size per step: fewer programs to compile.
-        "batch.update_prompts": 8,
+        # Two updates per step, and prompts that take the places of others: which, all processes agree.
+        "batch.update_prompts": 4,
+        "grpo.dynamic_sampling": 1,
+        # Of one size: fewer programs to compile.
         "batch.micro_prompts": 4,
         "batch.response_buckets": (12,),
         "optimizer.learning_rate": 1e-3,
