@@ -311,6 +311,17 @@ def test_the_copy_for_sampling_has_adapters_beside_its_kernels():
     assert copies[1] - copies[0] == 2 * 3 * 64 * sides
 
 
+def test_what_bfloat16_parameters_lack_is_shown_beside_the_optimizer():
+    config = base.get_config()
+    config.data.train = ("pairs",)
+    config.model.param_dtype = "bfloat16"
+    model = command.with_layers(published.architecture("2B"), 3)
+    work = Workload(pair_bucket(model, 64, 64, 50), images=2, group=8, response=64)
+    resident = next(phases(make_plan(config, model, work, jax.devices()[:1]))).resident
+    assert resident["remainders"] == resident["parameters"]  # 2 bytes each
+    assert resident["optimizer"] == pytest.approx(4 * resident["parameters"], abs=100)  # float32 moments
+
+
 SMALL = dataclasses.replace(CHIPS["v5e"], hbm=4000)
 
 

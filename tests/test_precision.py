@@ -13,11 +13,12 @@ from configs import base
 from dig_jax import loading, parallel, sft
 from dig_jax import optimizer as optimizers
 from dig_jax.data.tokenizer import load_tokenizer
+from dig_jax.fingerprint import fingerprint
 from dig_jax.learner import Learner, accumulate, make_optimizer, with_learning_rate
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.programs import train_programs
 from dig_jax.steps import sft_config
-from tests.test_train import inputs, small_config  # noqa: F401  a fixture
+from tests.test_train import final_params, inputs, lines, run, small_config, without_times  # noqa: F401
 
 UPDATES = 180  # of a stage of the recipe: 45 steps of 4 updates
 
@@ -147,3 +148,19 @@ def test_adapters_are_float32_over_a_bfloat16_model(update_of):
     moments = [x for x in jax.tree.leaves(state.opt_state) if x.ndim]
     adapters = [x for path, x in nnx.to_flat_state(update(state).params) if "adapter" in path]
     assert {x.dtype.name for x in (*moments, *adapters)} == {"float32"} and len(moments) == 2 * len(adapters)
+
+
+@pytest.mark.slow
+def test_a_run_in_bfloat16_resumes_exactly_with_its_remainders_on_the_host_too(inputs, tmp_path):  # noqa: F811
+    half = {"model.param_dtype": "bfloat16", "optimizer.learning_rate": 1e-5}
+    straight = run(small_config(inputs, "sft", **half), tmp_path / "straight")
+    half |= {"optimizer.offload": True}
+    run(small_config(inputs, "sft", num_steps=1, **half), tmp_path / "stopped")
+    stopped = run(small_config(inputs, "sft", **half), tmp_path / "stopped")
+    expected, actual = (
+        [without_times(line) for line in lines(workdir, "metrics.jsonl")] for workdir in (straight, stopped)
+    )
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    config = small_config(inputs, "sft", **half)
+    assert fingerprint(final_params(config, stopped)) == fingerprint(final_params(config, straight))
