@@ -46,10 +46,14 @@ def lengths(keys: jax.Array) -> jax.Array:
 
 
 def scheduled(
-    logits: jax.Array, keys: jax.Array, step: jax.Array | int, sampling: Sampling
+    logits: jax.Array,
+    keys: jax.Array,
+    step: jax.Array | int,
+    sampling: Sampling,
+    forced: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`sample` at its usual cost, with the end where the schedule has it."""
-    tokens, logprobs, model_logprobs = sample(logits, keys, step, sampling)
+    tokens, logprobs, model_logprobs = sample(logits, keys, step, sampling, forced)
     tokens = jnp.where(tokens == END, OTHER, tokens)
     return jnp.where(step + 1 >= lengths(keys), END, tokens), logprobs, model_logprobs
 

@@ -197,7 +197,13 @@ def get_config() -> ConfigDict:
     config.eval.every = 5  # steps; the first and the last step are always evaluated
     config.eval.num_pairs = 128  # 0 = the whole split
     config.eval.batch_prompts = 64
-    config.eval.group_size = 8  # completions per pair for the mean sampled reward; 0 = greedy only
+    # Completions per pair, drawn as the rollout draws them (rollout.temperature, top_p, top_k), always from
+    # the same noise. Their figures end in _sampled. 0 = greedy answers alone.
+    config.eval.group_size = 8
+    # Greedy answers as well: figures "f1", "reward_greedy", ... Not for Thinking models, whose makers advise
+    # against it: they repeat themselves without end.
+    config.eval.greedy = False
+    config.eval.thinking_budget = 0  # tokens of thought after which it is closed; 0 = off. docs/thinking.md
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 5  # steps

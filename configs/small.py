@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.data.augment.swap_pair = True
     config.data.augment.permute_channels = True
     config.rollout.max_new_tokens = 36  # four boxes take 34 tokens
+    config.eval.greedy = True
     config.sft.answer_step = 20
     config.sft.max_answer_tokens = 36
     return config

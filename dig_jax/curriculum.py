@@ -114,7 +114,7 @@ class Progress:
                     f" {', '.join(sorted(figures))}"
                 )
         self.evaluated = self.step
-        score = figures.get("reward_sampled", figures["f1"])
+        score = figures["reward_sampled" if "reward_sampled" in figures else "f1"]  # f1: greedy answers alone
         if self.best_score is None or score > self.best_score:
             self.best_score, self.best_step = score, self.step
         wanted = all_stages[self.stage].config.advance

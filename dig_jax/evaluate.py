@@ -1,14 +1,19 @@
 """Held-out evaluation: `python -m dig_jax.evaluate --model=DIR --data=DIR [--out=FILE]`.
 
-Answers every pair greedily, and with sampled completions, and prints the figures; `--out` also writes them as
-JSON. The model is a Hugging Face folder or a training workdir. Question, answer length and reward are the
-workdir's own; for a Hugging Face folder they are those of `--config` (default configs/base.py).
+Draws completions of every pair, with `--greedy` greedy answers as well, and prints the figures; `--out`
+writes them as JSON too, with an answer to every pair. The model is a Hugging Face folder or a training
+workdir. Question, answer length and reward are the workdir's own; for a Hugging Face folder those of
+`--config` (default configs/base.py). So is the distribution: that of the rollout. A Hugging Face folder with
+no `--config` samples as it was published: generation_config.json, else the Qwen3-VL README. Figures of such
+completions end in `_sampled`; `length_p90_sampled`, `truncated_sampled` and the like say how long it thinks.
 """
 
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,17 +24,81 @@ from ml_collections import ConfigDict
 from dig_jax import cli, loading, model_folder, parallel, settings
 from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.data.records import Pair
-from dig_jax.data.tokenizer import load_tokenizer
+from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
 from dig_jax.folder import writable_file, write_json
-from dig_jax.rewards.reward import METRICS, Scores
+from dig_jax.generate import model_sampling
+from dig_jax.rewards.reward import METRICS
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.rollout.programs import rollout_programs
+from dig_jax.rollout.sampling import Sampling
+from dig_jax.rollout.thinking import make_budget
 from dig_jax.sampler import Completions, Limits, Sampler
+
+MOSTLY = 0.5  # share of truncated completions above which there is a warning
+
+Terms = dict[str, np.ndarray]  # name -> a value of each of n completions
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """How held-out answers are drawn.
+
+    Attributes:
+        temperature, top_p, top_k: of the sampled completions; those of the rollout, so that what is measured
+            is the policy that trains.
+        group_size: sampled completions per pair; 0 for greedy answers alone.
+        greedy: whether the greedy answer to each pair is drawn as well.
+        max_new_tokens: of one answer.
+        thinking_budget: tokens of thought after which it is closed; 0 lets the model think.
+        slots: completions of a pair decoded at a time; 0 for all.
+        rows: pairs decoded at a time, over all devices; 0 for all of a batch.
+        seed: of the sampling noise.
+    """
+
+    temperature: float
+    top_p: float
+    top_k: int
+    group_size: int
+    greedy: bool
+    max_new_tokens: int
+    thinking_budget: int
+    slots: int
+    rows: int
+    seed: int
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "Draws":
+        """Those of a run's evaluations; its stages may sample otherwise, and are all measured alike."""
+        rollout, held_out = config.rollout, config.eval
+        return cls(
+            **{name: rollout[name] for name in ("temperature", "top_p", "top_k", "max_new_tokens")},
+            **{name: held_out[name] for name in ("group_size", "greedy", "thinking_budget")},
+            **{name: rollout[name] for name in ("slots", "rows")},
+            seed=config.seed,
+        )
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuses, before anything is loaded or compiled, what this model can not do.
+
+        Raises:
+            ValueError: it does not think, but has a budget of thought, or one that leaves no room to answer.
+        """
+        if self.thinking_budget:
+            make_budget(tokenizer, self.thinking_budget, self.max_new_tokens)
+
+    def ways(self, sampler: Sampler) -> "dict[str, tuple[int, Sampling]]":
+        """Completions per pair and their distribution, by the ending that their figures' names have."""
+        ways = {}
+        if self.greedy or not self.group_size:
+            ways[""] = (1, sampler.sampling(0.0))
+        if self.group_size:
+            ways["_sampled"] = (self.group_size, sampler.sampling(self.temperature, self.top_p, self.top_k))
+        return ways
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """One greedy answer.
+    """One answer to a pair.
 
     Attributes:
         id: of the pair.
@@ -37,6 +106,9 @@ class Answer:
         boxes: those read from it, float32 [N, 4].
         terms: of the reward.
         pair: for pictures; None where another process has it.
+        length: its tokens.
+        finished: whether it ended; False means cut at the most tokens allowed.
+        thought_closed: whether the thinking budget closed its thought.
     """
 
     id: str
@@ -44,17 +116,20 @@ class Answer:
     boxes: np.ndarray
     terms: dict[str, float]
     pair: Pair | None
+    length: int = 0
+    finished: bool = True
+    thought_closed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Figures of one evaluation, and the greedy answers they come from.
+    """Figures of one evaluation, and an answer to every pair.
 
     Attributes:
-        metrics: means over the pairs. `format`, `f1`, `iou`, `precision`, `recall`, `count_accuracy` and
-            `reward_greedy` of the greedy answers, `f1_at_<M>` over the pairs with M differences; with sampled
-            completions also `reward_sampled` and `f1_sampled`.
-        answers: the greedy answers, in the order of the split; on process 0 alone.
+        metrics: of the sampled completions, as `f1_sampled`, and of greedy answers, as `f1`: see
+            `figures_of`. The greedy reward is `reward_greedy`.
+        answers: the greedy ones where there are any, else the first sampled ones, in the order of the split;
+            on process 0 alone.
     """
 
     metrics: dict[str, float]
@@ -67,11 +142,7 @@ def evaluate(
     loader: PairLoader,
     *,
     num_pairs: int,
-    group_size: int,
-    max_new_tokens: int,
-    slots: int,
-    rows: int,
-    seed: int,
+    draws: Draws,
 ) -> Evaluation:
     """Evaluates `params` on the first `num_pairs` pairs of an unshuffled loader.
 
@@ -83,89 +154,116 @@ def evaluate(
         params: the policy.
         loader: held-out pairs in a fixed order; its last batch may run over the end and is cut.
         num_pairs: how many pairs to score.
-        group_size: sampled completions per pair; 0 evaluates greedily only.
-        max_new_tokens: of one answer.
-        slots: completions of a pair decoded at a time; 0 for all.
-        rows: pairs decoded at a time, over all devices; 0 for all of a batch.
-        seed: of the sampling noise.
+        draws: how.
     """
-    key = jax.random.key(seed)
+    key = jax.random.key(draws.seed)
     weights = sampler.weights(params)
     size = loader.batch_size
     owners = sampler.owners(size)
+    ways = draws.ways(sampler)
 
-    def complete(batch: Batch, first: int, group: int, temperature: float) -> Completions:
+    def complete(batch: Batch, first: int, group: int, sampling: Sampling) -> Completions:
         pairs = first + np.arange(size)[:, None]
         return sampler.complete(
             weights,
             batch,
             sample_keys(key, 0, pairs * group + np.arange(group)),
-            Limits(sampler.sampling(temperature), max_new_tokens, min(slots, group), min(rows, size)),
+            Limits(sampling, draws.max_new_tokens, min(draws.slots, group), min(draws.rows, size)),
             slice_prompts=size,
+            thinking_budget=draws.thinking_budget,
         )
 
     answers: list[Answer] = []
-    greedy, sampled = [], []
+    parts: dict[str, list[Terms]] = {ending: [] for ending in ways}
     for first in range(0, num_pairs, size):
         batch = loader.batch(first // size)
-        completions = complete(batch, first, group=1, temperature=0.0)
-        greedy.append(completions.scores)
         ids = parallel.gather_texts(batch.ids, batch.rows, owners)
-        if jax.process_index() == 0:
-            answers += _answers(batch, ids, completions.scores, sampler.texts(completions))
-        if group_size:
-            sampled.append(complete(batch, first, group=group_size, temperature=1.0).scores)
-    metrics = greedy_metrics(_terms(greedy, num_pairs))
-    if group_size:
-        terms = _terms(sampled, num_pairs * group_size)
-        metrics |= {"reward_sampled": float(terms["reward"].mean()), "f1_sampled": float(terms["f1"].mean())}
+        for number, (ending, (group, sampling)) in enumerate(ways.items()):
+            completions = complete(batch, first, group, sampling)
+            parts[ending].append(_terms(completions))
+            if number == 0 and jax.process_index() == 0:
+                answers += _answers(batch, ids, completions, sampler.texts(completions))
+    metrics: dict[str, float] = {}
+    for ending, (group, _) in ways.items():
+        terms = {
+            name: np.concatenate([part[name] for part in parts[ending]])[: num_pairs * group]
+            for name in parts[ending][0]
+        }
+        metrics |= {_named(name, ending): value for name, value in figures_of(terms).items()}
     return Evaluation(metrics, answers[:num_pairs])
 
 
-def _answers(batch: Batch, ids: list[str], scores: Scores, texts: list[str]) -> list[Answer]:
-    """The answers to all pairs of a batch, of which this process has some."""
+def truncation_warning(what: str, share: float) -> str:
+    """What to say where `share` of the completions of `what` are truncated; "" unless they are the most."""
+    if share <= MOSTLY:
+        return ""
+    return (
+        f"{what}: {share:.0%} of the completions were cut at rollout.max_new_tokens, before their end, so"
+        " most of what was drawn has no answer. Raise it (python -m dig_jax.compile tells what fits);"
+        " docs/thinking.md says how to choose it, and what grpo.mask_truncated, overlong and a budget do"
+    )
+
+
+def _named(figure: str, ending: str) -> str:
+    return "reward_greedy" if (figure, ending) == ("reward", "") else figure + ending
+
+
+def _answers(batch: Batch, ids: list[str], completions: Completions, texts: list[str]) -> list[Answer]:
+    """The first answer to each pair of a batch, of which this process has some."""
     pairs = dict(zip(batch.rows.tolist(), batch.pairs, strict=True))
+    rollout, scores = completions.rollout, completions.scores
+    group = rollout.finished.shape[1]
     return [
-        Answer(id, text, boxes, {name: float(getattr(scores, name)[row]) for name in METRICS}, pairs.get(row))
-        for row, (id, text, boxes) in enumerate(zip(ids, texts, scores.boxes, strict=True))
+        Answer(
+            id,
+            texts[row * group],
+            scores.boxes[row * group],
+            {name: float(getattr(scores, name)[row * group]) for name in METRICS},
+            pairs.get(row),
+            length=int(rollout.mask[row, 0].sum()),
+            finished=bool(rollout.finished[row, 0]),
+            thought_closed=completions.thought_closed is not None
+            and bool(completions.thought_closed[row, 0]),
+        )
+        for row, id in enumerate(ids)
     ]
 
 
-def _terms(parts: list[Scores], count: int) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([getattr(part, name) for part in parts])[:count] for name in METRICS}
+def _terms(completions: Completions) -> Terms:
+    """What the figures are made of: the terms of the reward, and `length`, `truncated`, `thought_closed`."""
+    rollout, closed = completions.rollout, completions.thought_closed
+    return {name: getattr(completions.scores, name) for name in METRICS} | {
+        "length": rollout.mask.sum(axis=-1).reshape(-1),
+        "truncated": ~rollout.finished.reshape(-1),
+        **({} if closed is None else {"thought_closed": closed.reshape(-1)}),
+    }
 
 
-def greedy_metrics(terms: dict[str, np.ndarray]) -> dict[str, float]:
-    """Means of the terms [n] of `METRICS` over the pairs; see `Evaluation.metrics`."""
+def figures_of(terms: Terms) -> dict[str, float]:
+    """What an evaluation says about completions, of their terms [n].
+
+    Returns:
+        Means of `format`, `f1`, `iou`, `precision`, `recall`, `reward`; `count_accuracy`, the share with as
+        many boxes as there are differences; `f1_at_<M>` over the pairs with M differences; `length_mean`,
+        `length_p50`, `length_p90`, `length_p99`, tokens, where one that was cut counts as long as it got;
+        `truncated`, the share of those; with a thinking budget also `thought_closed`, the share it closed.
+    """
     num_true = terms["num_true"]
-    metrics = {name: terms[name].mean() for name in ("format", "f1", "iou", "precision", "recall")}
+    figures = {name: terms[name].mean() for name in ("format", "f1", "iou", "precision", "recall", "reward")}
     # Text that is no list names no number, not even the 0 of an identical pair.
-    metrics["count_accuracy"] = ((terms["num_predicted"] == num_true) & (terms["format"] == 1)).mean()
-    metrics["reward_greedy"] = terms["reward"].mean()
+    figures["count_accuracy"] = ((terms["num_predicted"] == num_true) & (terms["format"] == 1)).mean()
     for count in np.unique(num_true):
-        metrics[f"f1_at_{count}"] = terms["f1"][num_true == count].mean()
-    return {name: float(value) for name, value in metrics.items()}
+        figures[f"f1_at_{count}"] = terms["f1"][num_true == count].mean()
+    figures["length_mean"] = terms["length"].mean()
+    for percent in (50, 90, 99):
+        figures[f"length_p{percent}"] = np.percentile(terms["length"], percent, method="higher")
+    figures |= {name: terms[name].mean() for name in ("truncated", "thought_closed") if name in terms}
+    return {name: float(value) for name, value in figures.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="dig_jax.evaluate", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="Hugging Face folder or workdir")
-    parser.add_argument("--data", required=True, help="dig_pairs dataset")
-    parser.add_argument("--split", default="test")
-    parser.add_argument(
-        "--config", help="config file (default: the workdir's settings, else configs/base.py)"
-    )
-    parser.add_argument("--num_pairs", type=int, default=0, help="0 is the whole split")
-    parser.add_argument("--group_size", type=int, help="sampled completions per pair; 0 is greedy only")
-    parser.add_argument(
-        "--mismatched",
-        action="store_true",
-        help="replace image A of every pair by that of another: a model that compares must fail on these",
-    )
-    parser.add_argument("--out", help="JSON file for the figures and every greedy answer")
-    cli.add_process_flags(parser)
-    args = parser.parse_args(argv)
+    args = parse_arguments(argv)
     with cli.user_errors():
         out = writable_file(args.out, "--out") if args.out else None  # before the time that all else takes
         model = model_folder.find_model(args.model)
@@ -182,6 +280,7 @@ def _evaluate_and_print(
     with cli.user_errors():
         mesh = parallel.make_mesh(config.mesh)
         tokenizer = load_tokenizer(model_folder.hf_files(model))
+        draws = _draws(args, config, model, tokenizer)
         sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
         loader = loading.eval_loader(config, args.data, model, tokenizer, sampling_mesh, args.mismatched)
         graphdef, params = loading.load_policy(config, model, model, mesh)
@@ -192,22 +291,95 @@ def _evaluate_and_print(
             params,
             loader,
             num_pairs=min(args.num_pairs or loader.num_pairs, loader.num_pairs),
-            group_size=config.eval.group_size if args.group_size is None else args.group_size,
-            max_new_tokens=config.rollout.max_new_tokens,
-            slots=config.rollout.slots,
-            rows=config.rollout.rows,
-            seed=config.seed,
+            draws=draws,
         )
     if jax.process_index() > 0:
         return
+    if warning := truncation_warning("held-out pairs", result.metrics.get("truncated_sampled", 0.0)):
+        print(f"warning: {warning}", file=sys.stderr)
     print(json.dumps(result.metrics), flush=True)  # whatever becomes of the file
     if out is not None:
         with cli.user_errors():
-            answers = [
-                {"id": answer.id, "text": answer.text, "boxes": answer.boxes.tolist(), **answer.terms}
-                for answer in result.answers
-            ]
-            write_json(out, {"metrics": result.metrics, "answers": answers})
+            answers = [_record(answer, draws) for answer in result.answers]
+            how = dataclasses.asdict(draws)
+            write_json(out, {"metrics": result.metrics, "draws": how, "answers": answers})
+
+
+def _draws(args: argparse.Namespace, config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> Draws:
+    """What the flags ask for; else as the workdir or --config samples, else as the model was published."""
+    draws = Draws.from_config(config)
+    names = ("temperature", "top_p", "top_k", "seed", "group_size", "greedy", "max_new_tokens")
+    given = {name: getattr(args, name) for name in (*names, "thinking_budget")}
+    given = {name: value for name, value in given.items() if value is not None}
+    source = "--config" if args.config else "the workdir"
+    if not args.config and not model_folder.is_workdir(model):
+        source = "the model as published"
+        if not given.keys() >= {"temperature", "top_p", "top_k"}:
+            published: dict[str, Any] = {
+                **model_sampling(model_folder.hf_files(model), tokenizer.opens_thinking)
+            }
+            draws = dataclasses.replace(draws, **published)
+    draws = dataclasses.replace(draws, **given)
+    if draws.group_size < 0 or draws.max_new_tokens < 1:
+        raise ValueError(
+            f"--group_size={draws.group_size}, --max_new_tokens={draws.max_new_tokens}: expected 0 or more"
+            " completions of 1 token or more"
+        )
+    if draws.group_size and not draws.temperature > 0:
+        raise ValueError(
+            f"--temperature={draws.temperature}: must be above 0; --group_size=0 is greedy alone"
+        )
+    draws.check(tokenizer)
+    if draws.group_size and jax.process_index() == 0:
+        print(
+            f"{draws.group_size} completions per pair of at most {draws.max_new_tokens} tokens, temperature"
+            f" {draws.temperature:g}, top_p {draws.top_p:g}, top_k {draws.top_k} (where no flag says"
+            f" otherwise, those of {source})",
+            file=sys.stderr,
+        )
+    return draws
+
+
+def _record(answer: Answer, draws: Draws) -> dict[str, Any]:
+    record = {"id": answer.id, "text": answer.text, "boxes": answer.boxes.tolist(), **answer.terms}
+    record |= {"length": answer.length, "finished": answer.finished}
+    if draws.thinking_budget:
+        record["thinking_closed_at"] = draws.thinking_budget if answer.thought_closed else None
+    return record
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags; ends the program with code 2 where one is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="dig_jax.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="Hugging Face folder or workdir")
+    add("--data", required=True, help="dig_pairs dataset")
+    add("--split", default="test")
+    add("--config", help="config file (default: the workdir's settings, else configs/base.py)")
+    add("--num_pairs", type=int, default=0, help="0 is the whole split")
+    add("--group_size", type=int, help="sampled completions per pair; 0 is greedy answers alone")
+    add("--greedy", action=argparse.BooleanOptionalAction, help="greedy answers beside the sampled ones")
+    add("--temperature", type=float, help="of the samples (default: see above)")
+    add("--top_p", type=float, help="1 is off")
+    add("--top_k", type=int, help="0 is off")
+    add("--seed", type=int, help="of the sampling noise")
+    add("--max_new_tokens", type=int, help="of one answer (default: rollout.max_new_tokens)")
+    add(
+        "--thinking_budget",
+        type=int,
+        metavar="TOKENS",
+        help="close a thought that is still open after so many tokens and go on with the answer; 0 is off",
+    )
+    add(
+        "--mismatched",
+        action="store_true",
+        help="replace image A of every pair by that of another: a model that compares must fail on these",
+    )
+    add("--out", help="JSON file for the figures, how they were drawn, and an answer to every pair")
+    cli.add_process_flags(parser)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

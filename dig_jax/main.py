@@ -40,7 +40,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(cli.expand_home(argv, "config"))[1:]
         flags.FLAGS.config.keys()  # a config file that could not be loaded complains on use only
-    except (flags.Error, AttributeError, KeyError, OSError, SyntaxError) as error:
+    except (flags.Error, AttributeError, KeyError, OSError, SyntaxError, ValueError) as error:
         unknown = isinstance(error, (KeyError, AttributeError))
         what = "no such setting, or none that this stage changes in the config file: " if unknown else ""
         print(f"error: {what}{error}", file=sys.stderr)

@@ -12,15 +12,13 @@ from ml_collections import ConfigDict
 
 from dig_jax import report
 from dig_jax.data.loader import PairLoader
-from dig_jax.evaluate import Evaluation
+from dig_jax.evaluate import Evaluation, truncation_warning
 
 Metrics = Mapping[str, float]
 
 logger = logging.getLogger("dig_jax")
 
 LONG_COMPILE_S = 1.0  # compiling for longer is worth a line: a bucket that was not met before
-
-MOSTLY = 0.5  # share of truncated completions above which there is a warning
 
 # Shown on the terminal, in this order, where a step has them.
 HEADLINES = (
@@ -154,6 +152,9 @@ class RunLog:
             ]
             what = f"held out ({held_out})" if held_out else "held out"
             logger.info("%s at step %d: %s  (%.0f s)", what, step, "  ".join(figures), seconds)
+            truncated = result.metrics.get(f"{held_out}/truncated_sampled".removeprefix("/"), 0.0)
+            if warning := truncation_warning(f"{what} at step {step}", truncated):
+                logger.warning("%s", warning)
         report.write_report(self._workdir)
 
     def close(self) -> None:
@@ -165,17 +166,6 @@ class RunLog:
         report.write_report(self._workdir)
         report.print_before_after(self._workdir)
         print(f"report: {self._workdir / 'report.html'}   samples: {self._workdir / 'samples'}")
-
-
-def truncation_warning(what: str, share: float) -> str:
-    """What to say where `share` of the completions of `what` are truncated; "" unless they are the most."""
-    if share <= MOSTLY:
-        return ""
-    return (
-        f"{what}: {share:.0%} of the completions were cut at config.rollout.max_new_tokens, before their end,"
-        " so most of what was drawn has no answer. Raise it (python -m dig_jax.compile tells what fits);"
-        " docs/thinking.md says how to choose it, and what config.grpo.mask_truncated and overlong do"
-    )
 
 
 def _clock(seconds: float) -> str:

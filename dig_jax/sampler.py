@@ -27,6 +27,7 @@ from dig_jax.rewards.reward import METRICS, RewardConfig, Scores, join, score_te
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.programs import Limits, RolloutPrograms
 from dig_jax.rollout.sampling import Sampling
+from dig_jax.rollout.thinking import Budget, make_budget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +39,13 @@ class Completions:
         scores: reward and its terms, arrays [B * G], the completions of a prompt next to each other.
         seconds: wall time of the phases `rollout`, and `reward` after it; `reward_work` is what the rewards
             took, most of it while the devices were drawing.
+        thought_closed: bool [B, G], whose thought the thinking budget closed; None where there was none.
     """
 
     rollout: Rollout
     scores: Scores
     seconds: dict[str, float]
+    thought_closed: np.ndarray | None = None
 
 
 class Sampler:
@@ -98,6 +101,7 @@ class Sampler:
         keys: jax.Array,
         limits: Limits,
         slice_prompts: int,
+        thinking_budget: int = 0,
     ) -> Completions:
         """Draws completions for every prompt of `batch` and scores them against its boxes.
 
@@ -108,9 +112,14 @@ class Sampler:
             keys: typed PRNG keys [B, G], on every process those of all.
             limits: how.
             slice_prompts: prompts read and decoded together; divides B.
+            thinking_budget: tokens of thought after which it is closed; 0 lets the model think. The tokens
+                that close it are not the policy's: completions to learn from have no budget.
         """
         start = time.perf_counter()
         count, group = keys.shape
+        budget = None
+        if thinking_budget:
+            budget = make_budget(self._tokenizer, thinking_budget, limits.max_new_tokens, keys.shape)
         owners = self.owners(count, slice_prompts)
         slices = parallel.cut_rows(batch.prompts, batch.rows, slice_prompts, count)
         parts, scoring = [], []
@@ -118,7 +127,8 @@ class Sampler:
             for number, (prompts, rows) in enumerate(slices):
                 self._check()
                 of_slice = slice(number * slice_prompts, (number + 1) * slice_prompts)
-                drawn = self._draw(weights, prompts, rows, keys[of_slice], limits)
+                own_budget = jax.tree.map(lambda x, of_slice=of_slice: x[of_slice], budget)
+                drawn = self._draw(weights, prompts, rows, keys[of_slice], limits, own_budget)
                 own = np.flatnonzero(owners[of_slice] == jax.process_index())
                 # Meanwhile the devices draw the next slice.
                 scoring.append(host.submit(self._score, drawn, own, of_slice.start, batch))
@@ -134,7 +144,8 @@ class Sampler:
             "reward_work": sum(work),
         }
         rollout = jax.tree.map(lambda *x: np.concatenate(x) if x[0].ndim else np.sum(x), *parts)
-        return Completions(rollout, scores, seconds)
+        closed = None if budget is None else budget.was_forced(rollout.tokens, rollout.mask.sum(axis=-1))
+        return Completions(rollout, scores, seconds, closed)
 
     def owners(self, count: int, at_a_time: int | None = None) -> np.ndarray:
         """Which process does what is done once for each of `count` prompts: see `parallel.row_layout`."""
@@ -145,14 +156,26 @@ class Sampler:
         return _decoded(completions.rollout, range(len(completions.rollout.mask)), self._tokenizer.decode)
 
     def _draw(
-        self, weights: nnx.State, prompts: Prompts, rows: np.ndarray, keys: jax.Array, limits: Limits
+        self,
+        weights: nnx.State,
+        prompts: Prompts,
+        rows: np.ndarray,
+        keys: jax.Array,
+        limits: Limits,
+        budget: Budget | None,
     ) -> Rollout:
-        """Completions of a slice; `prompts` are its `rows` that this process has, `keys` those of all."""
+        """Completions of a slice; `prompts` are its `rows` that this process has, keys and budget of all."""
         programs = self._programs
         mesh, count = programs.mesh, keys.shape[0]
         keys = jax.random.wrap_key_data(parallel.put_batch(jax.random.key_data(keys), mesh))
         # No name keeps the prompts on the devices: their patches are not needed while they are answered.
-        pool = programs.fill(weights, parallel.put_batch(prompts, mesh, rows, count), keys, limits)
+        pool = programs.fill(
+            weights,
+            parallel.put_batch(prompts, mesh, rows, count),
+            keys,
+            limits,
+            parallel.put_batch(budget, mesh),
+        )
         # Nor the pool when it is drained: then there is room for all completions on every device.
         drawn = programs.drain(weights, pool, keys, limits)[0]
         del pool

@@ -79,6 +79,15 @@ def _check_values(config: ConfigDict) -> None:
             )
     _positive(config.eval, "every", "eval.")
     _positive(config.eval, "batch_prompts", "eval.")
+    if config.eval.group_size < 0:
+        raise ValueError(
+            f"config.eval.group_size={config.eval.group_size}: expected 0 (greedy alone) or more"
+        )
+    if not 0 <= config.eval.thinking_budget < config.rollout.max_new_tokens:
+        raise ValueError(
+            f"config.eval.thinking_budget={config.eval.thinking_budget}: expected 0 (off) or less than"
+            f" config.rollout.max_new_tokens={config.rollout.max_new_tokens}, which thought and answer share"
+        )
     _positive(config.checkpoint, "every", "checkpoint.")
     _positive(config.checkpoint, "keep", "checkpoint.")
     _positive(config.checkpoint, "grace_seconds", "checkpoint.")

@@ -22,7 +22,7 @@ from dig_jax.curriculum import Progress, Stage
 from dig_jax.data.loader import PairLoader
 from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.distributed import texts_of_all
-from dig_jax.evaluate import Evaluation, evaluate
+from dig_jax.evaluate import Draws, Evaluation, evaluate
 from dig_jax.fingerprint import fingerprint
 from dig_jax.folder import write_json
 from dig_jax.model_folder import copy_model_files, find_model, find_workdir, hf_files
@@ -71,6 +71,7 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
 
     # Data.
     tokenizer = load_tokenizer(hf_files(model_folder))
+    Draws.from_config(config).check(tokenizer)
     train_data = []
     for stage in stages:
         own = loading.train_rows(stage.config, mesh, sampling_mesh)
@@ -227,11 +228,7 @@ def run_evaluation(
             params,
             loader,
             num_pairs=min(config.eval.num_pairs or loader.num_pairs, loader.num_pairs),
-            group_size=config.eval.group_size,
-            max_new_tokens=config.rollout.max_new_tokens,
-            slots=config.rollout.slots,
-            rows=config.rollout.rows,
-            seed=config.seed,
+            draws=Draws.from_config(config),
         )
         for name, loader in loaders.items()
     }

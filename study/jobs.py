@@ -98,6 +98,7 @@ def _evaluate(place: Place, name: str, seed: int, quick: bool, mismatched: bool 
     command = _python(
         "dig_jax.evaluate",
         *(["--mismatched"] if mismatched else []),
+        "--greedy",  # a run begun before there was a choice does not say so
         model=place.run(name, seed),
         data=place.data / FINAL,
         out=place.answers(name, seed, mismatched),

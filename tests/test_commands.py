@@ -12,36 +12,83 @@ from tests.data.drawn_pairs import draw_pair, write_pairs
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def test_evaluate_scores_a_folder_and_score_agrees_on_its_answers(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
-) -> None:
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with a small Thinking `model`, 5 `pairs` to test with, and a `config.py` that samples."""
+    folder = tmp_path_factory.mktemp("given")
     sizes = {"vision_depth": 1, "vision_inner": 64, "text_depth": 1, "text_inner": 64, "image_size": 64}
-    make_scratch_folder(tmp_path / "model", ScratchConfig(**sizes))
+    make_scratch_folder(folder / "model", ScratchConfig(**sizes, thinking=True))
+    published = {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20}
+    (folder / "model" / "generation_config.json").write_text(json.dumps(published))
     pairs = [draw_pair(i, size=(64, 64), num_differences=i % 3) for i in range(5)]
-    write_pairs(tmp_path / "pairs", {"train": pairs[:1], "test": pairs})
-    config = tmp_path / "config.py"
-    config.write_text(
+    write_pairs(folder / "pairs", {"train": pairs[:1], "test": pairs})
+    (folder / "config.py").write_text(
         "from configs import quickstart\n"
         "def get_config():\n"
         "    config = quickstart.get_config()\n"
         "    config.eval.batch_prompts = 4\n"
         "    config.rollout.max_new_tokens = 8\n"
+        "    config.rollout.temperature, config.rollout.top_k = 0.9, 400\n"
         "    return config\n"
     )
+    return folder
+
+
+def flags_for(given: pathlib.Path, *more: str) -> list[str]:
+    return [f"--model={given / 'model'}", f"--data={given / 'pairs'}", *more]
+
+
+def test_evaluate_scores_a_folder_and_score_agrees_on_its_answers(
+    given: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
     out = tmp_path / "new" / "folder" / "figures.json"
-    flags = [f"--model={tmp_path / 'model'}", f"--data={tmp_path / 'pairs'}", f"--config={config}"]
-    evaluate.main([*flags, "--group_size=2", f"--out={out}"])
-    printed = json.loads(capsys.readouterr().out)
+    evaluate.main(flags_for(given, f"--config={given / 'config.py'}", "--group_size=2", f"--out={out}"))
+    streams = capsys.readouterr()
+    printed = json.loads(streams.out)
     written = json.loads(out.read_text())
     assert written["metrics"] == printed
-    assert {"format", "f1", "iou", "reward_greedy", "reward_sampled", "f1_at_0", "f1_at_2"} <= printed.keys()
+    greedy = {"format", "f1", "iou", "reward_greedy", "f1_at_0", "f1_at_2", "length_p90", "truncated"}
+    assert greedy <= printed.keys()
+    assert {"reward_sampled", "f1_sampled", "f1_at_2_sampled", "length_p90_sampled"} <= printed.keys()
+    assert "2 completions per pair of at most 8 tokens, temperature 0.9, top_p 1, top_k 400" in streams.err
+    assert (written["draws"]["temperature"], written["draws"]["top_k"]) == (0.9, 400)
+    assert "of the completions were cut at rollout.max_new_tokens" in streams.err  # an untrained model
+    assert printed["truncated_sampled"] > 0.5
     assert len(written["answers"]) == 5
+    assert [answer["length"] == 8 for answer in written["answers"]] == [
+        not answer["finished"] for answer in written["answers"]
+    ]
 
     predictions = tmp_path / "predictions.jsonl"
     predictions.write_text("".join(json.dumps(line) + "\n" for line in written["answers"]))
-    score.main([f"--predictions={predictions}", f"--data={tmp_path / 'pairs'}"])
+    score.main([f"--predictions={predictions}", f"--data={given / 'pairs'}", "--thinking=yes"])
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])["summary"]
     assert summary["reward"] == pytest.approx(printed["reward_greedy"])
+
+
+def test_evaluate_closes_thoughts_and_says_where(
+    given: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A folder without --config samples as published; a flag says otherwise."""
+    drawn = []
+    for budget in ("0", "5"):
+        out = tmp_path / f"{budget}.json"
+        more = ("--group_size=2", "--max_new_tokens=16", "--temperature=1", f"--thinking_budget={budget}")
+        evaluate.main(flags_for(given, "--num_pairs=4", *more, f"--out={out}"))
+        assert "temperature 1, top_p 0.95, top_k 20" in capsys.readouterr().err
+        drawn.append(json.loads(out.read_text()))
+    free, closed = drawn
+    assert "thought_closed_sampled" not in free["metrics"]
+    assert "f1" not in closed["metrics"] and "f1_sampled" in closed["metrics"]  # not greedily, unless asked
+    assert closed["metrics"]["thought_closed_sampled"] > 0
+    places = [answer["thinking_closed_at"] for answer in closed["answers"]]
+    assert set(places) <= {5, None} and 5 in places
+    for before, after in zip(free["answers"], closed["answers"], strict=True):
+        if after["thinking_closed_at"] is None:
+            assert after["text"] == before["text"]
+        else:  # the same noise: nothing differs up to there
+            assert "\n</think>\n\n" in after["text"]
+            assert before["text"].startswith(after["text"].partition("\n</think>\n\n")[0])
 
 
 def test_evaluate_prints_its_figures_whatever_becomes_of_the_file(

@@ -94,6 +94,15 @@ def test_a_stage_ends_after_its_steps_or_at_an_evaluation_that_passes() -> None:
     assert progress.marked_steps == {2, 3}
 
 
+def test_the_best_model_is_that_of_the_best_sampled_reward_where_there_are_samples() -> None:
+    stages = curriculum.stages(config_of(a={"num_steps": 4}))
+    progress = Progress(reference="")
+    for step, reward in enumerate((0.2, 0.5, 0.4)):
+        progress.step = step
+        progress.note_evaluation({"reward_sampled": reward, "f1_sampled": 1 - reward}, stages)
+    assert (progress.best_score, progress.best_step) == (0.5, 1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -131,6 +140,21 @@ def test_every_config_is_valid_in_all_of_its_stages(name: str) -> None:
     if not any(config.data.train):  # no experiment of its own
         config.data.train = ("pairs",)
     settings.check(config)
+
+
+def test_longer_responses_are_computed_fewer_at_a_time() -> None:
+    for name in ("stage1_long", "stage2_long", "stage3_long"):
+        module = importlib.import_module(f"configs.{name}")
+        short, long = module.get_config("4k"), module.get_config("8k")
+        settings.check(long)
+        assert (short.rollout.max_new_tokens, long.rollout.max_new_tokens) == (4096, 8192)
+        for tokens in (  # alive at a time
+            lambda config: config.batch.micro_completions * config.rollout.max_new_tokens,
+            lambda config: config.rollout.rows * config.rollout.slots * config.rollout.max_new_tokens,
+        ):
+            assert tokens(short) == tokens(long)
+        with pytest.raises(ValueError, match="responses of '9k': expected one of 4k, 8k"):
+            module.get_config("9k")
 
 
 def test_a_figure_that_no_evaluation_has_is_named_at_the_first_one() -> None:

@@ -141,7 +141,7 @@ def test_a_step_of_mostly_truncated_completions_is_warned_of(
         "step 3: 90% of the co",
         "step 6: 100% of the c",
     ]
-    assert "config.rollout.max_new_tokens" in caplog.messages[0] and "docs/thinking.md" in caplog.messages[0]
+    assert "rollout.max_new_tokens" in caplog.messages[0] and "docs/thinking.md" in caplog.messages[0]
 
 
 def test_a_run_begun_before_a_setting_existed_goes_on(tmp_path: pathlib.Path) -> None:

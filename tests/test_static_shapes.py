@@ -202,7 +202,7 @@ class FixedSampler:
         reward[rows, 0] = 1
         terms = {name: np.zeros(count * group) for name in METRICS} | {"reward": reward.ravel()}
         scores = Scores(**terms, reasons=("valid",) * (count * group), boxes=())
-        return Completions(rollout, {}, scores, {"rollout": 1.0, "reward": 1.0})
+        return Completions(rollout, scores, {"rollout": 1.0, "reward": 1.0})
 
 
 @pytest.mark.parametrize("rows", [None, [1, 3], [2]])  # all, and those of a process of several

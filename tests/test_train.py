@@ -58,6 +58,7 @@ def small_config(inputs: pathlib.Path, algorithm: str, /, **changes: object) -> 
     config.sft.aux_weight = 1.0
     config.optimizer.learning_rate = 1e-2
     config.eval.num_pairs, config.eval.batch_prompts, config.eval.group_size = 6, 4, 2
+    config.eval.greedy = True
     config.eval.every = config.checkpoint.every = 1
     config.log.tensorboard = False
     config.update_from_flattened_dict(changes)
@@ -326,6 +327,9 @@ def test_a_run_in_bfloat16_of_an_older_version_is_not_continued(
         ({"init_from": "nowhere"}, "init_from=nowhere is not a workdir"),
         ({"data.eval": "nowhere"}, "nowhere"),
         ({"data.num_differences": (7,)}, "no pairs"),
+        ({"eval.group_size": -1}, "config.eval.group_size=-1"),
+        ({"eval.thinking_budget": 12}, "eval.thinking_budget=12: expected 0 .off. or less than .*tokens=12"),
+        ({"eval.thinking_budget": 5}, "thinking_budget=5: this model does not think"),
     ],
 )
 def test_wrong_settings_are_named(

@@ -18,12 +18,24 @@ Records = list[dict[str, Any]]
 
 # Charts shown first: title, and the (label, key) of each line. The rest of the metrics follow, folded away.
 _HELD_OUT_CHARTS = (
-    ("accuracy", (("F1", "f1"), ("mean IoU", "iou"), ("right form", "format"))),
+    (
+        "sampled answers",
+        (("F1", "f1_sampled"), ("mean IoU", "iou_sampled"), ("right form", "format_sampled")),
+    ),
+    ("greedy answers", (("F1", "f1"), ("mean IoU", "iou"), ("right form", "format"))),
     ("reward", (("sampled", "reward_sampled"), ("greedy", "reward_greedy"))),
+    ("tokens of sampled answers", (("median", "length_p50_sampled"), ("99%", "length_p99_sampled"))),
 )
 _TRAINING_CHARTS = (
     ("Training reward", (("reward", "reward/reward"), ("F1", "reward/f1"), ("IoU", "reward/iou"))),
-    ("Share of answers", (("right form", "reward/format"), ("no difference", "reward/no_difference"))),
+    (
+        "Share of answers",
+        (
+            ("right form", "reward/format"),
+            ("no difference", "reward/no_difference"),
+            ("cut", "rollout/truncated"),
+        ),
+    ),
     ("Boxes per answer", (("predicted", "reward/num_predicted"), ("true", "reward/num_true"))),
     (
         "Response tokens",

@@ -12,10 +12,13 @@ from dig_jax.report.writer import EVALS_FILE, read_lines
 
 # The figures that say whether training worked, in the order shown, with the words for a reader.
 HELD_OUT = {
-    "format": "answers in the right form",
+    "format": "right form, greedy answers",
     "f1": "F1, greedy answers",
     "iou": "mean IoU, greedy answers",
     "reward_greedy": "mean reward, greedy answers",
+    "format_sampled": "right form, sampled answers",
+    "f1_sampled": "F1, sampled answers",
+    "iou_sampled": "mean IoU, sampled answers",
     "reward_sampled": "mean reward, sampled answers",
 }
 
