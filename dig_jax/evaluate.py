@@ -26,7 +26,7 @@ from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
 from dig_jax.folder import writable_file, write_json
-from dig_jax.generate import model_sampling
+from dig_jax.published_sampling import model_sampling
 from dig_jax.rewards.reward import METRICS
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.rollout.programs import rollout_programs

@@ -32,7 +32,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax import cli, loading, model_folder, parallel, textfile
+from dig_jax import cli, loading, model_folder, parallel
 from dig_jax.data.buckets import round_up_coarsely
 from dig_jax.data.images import ImageConfig, load_image, preprocess
 from dig_jax.data.prompts import QUESTION, prompt_ids
@@ -41,30 +41,13 @@ from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.published_sampling import model_sampling
 from dig_jax.rollout.engine import advance, sample_keys, start
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import Budget, make_budget
 
 DEFAULT_NEW_TOKENS = 2048
 STREAMED_TOKENS = 4  # decoded between two looks at the terminal: a call costs little, but not nothing
-
-# Sampling that the Qwen3-VL README gives for its evaluations. Its presence penalty (1.5 for Instruct models)
-# is not implemented.
-INSTRUCT_SAMPLING = {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
-THINKING_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
-
-# Settings of generation_config.json that would change what is drawn, with the values that do not.
-_NEUTRAL = {
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "no_repeat_ngram_size": 0,
-    "num_beams": 1,
-    "min_p": 0.0,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,37 +166,15 @@ def build_prompt(
     )
 
 
-def model_sampling(files: epath.Path, opens_thinking: bool) -> dict[str, float]:
-    """Temperature, top_p and top_k that a model was published with.
-
-    Those of the folder's generation_config.json if it samples, else those that the Qwen3-VL README gives for
-    its kind, Instruct or Thinking.
-
-    Raises:
-      ValueError: generation_config.json is damaged or asks for something that is not implemented.
-    """
-    published = THINKING_SAMPLING if opens_thinking else INSTRUCT_SAMPLING
-    path = files / "generation_config.json"
-    if not path.exists():
-        return published
-    settings = textfile.read_json(path)
-    if not textfile.field(settings, "do_sample", bool, path):
-        return published
-    for key, neutral in _NEUTRAL.items():
-        if settings.get(key) not in (None, neutral):
-            raise ValueError(
-                f"{path}: {key} is {settings[key]}, which is not implemented; choose --temperature, --top_p"
-                " and --top_k yourself instead of --sampling=model"
-            )
-    off = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    return {key: textfile.field(settings, key, type(value), path) or value for key, value in off.items()}
-
-
 def _sampling(args: argparse.Namespace, files: epath.Path, tokenizer: Tokenizer) -> Sampling:
     chosen = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
     if args.sampling == "model":
         chosen = model_sampling(files, tokenizer.opens_thinking)
-    elif args.sampling is None and args.temperature is None and tokenizer.opens_thinking:
+    elif (
+        (args.sampling, args.temperature) == (None, None)
+        and tokenizer.opens_thinking
+        and jax.process_index() == 0
+    ):
         print(
             "note: greedy decoding, the default, can make a Thinking model think without end; its makers ask"
             " for sampling: --sampling=model (--sampling=greedy drops this note)",

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dig_jax import generate
+from dig_jax import generate, published_sampling
 from dig_jax.data.tokenizer import TextStream, Tokenizer, load_tokenizer
 from tests.models.conftest import load_reference
 
@@ -255,14 +255,20 @@ def test_sampling_depends_on_the_seed_alone(
 
 
 def test_model_sampling_is_that_of_the_folder_else_the_published_one(tmp_path: pathlib.Path) -> None:
-    assert generate.model_sampling(tmp_path, opens_thinking=True) == generate.THINKING_SAMPLING
+    assert (
+        published_sampling.model_sampling(tmp_path, opens_thinking=True)
+        == published_sampling.THINKING_SAMPLING
+    )
     file = tmp_path / "generation_config.json"
     file.write_text(json.dumps({"eos_token_id": 3}))
-    assert generate.model_sampling(tmp_path, opens_thinking=False) == generate.INSTRUCT_SAMPLING
+    assert (
+        published_sampling.model_sampling(tmp_path, opens_thinking=False)
+        == published_sampling.INSTRUCT_SAMPLING
+    )
     file.write_text(
         json.dumps({"do_sample": True, "temperature": 0.5, "top_k": 7, "repetition_penalty": 1.0})
     )
-    chosen = generate.model_sampling(tmp_path, opens_thinking=False)
+    chosen = published_sampling.model_sampling(tmp_path, opens_thinking=False)
     assert chosen == {"temperature": 0.5, "top_p": 1.0, "top_k": 7}
 
 
@@ -270,7 +276,7 @@ def test_sampling_that_is_not_implemented_is_refused(tmp_path: pathlib.Path) -> 
     file = tmp_path / "generation_config.json"
     file.write_text(json.dumps({"do_sample": True, "repetition_penalty": 1.05}))
     with pytest.raises(ValueError, match=r"repetition_penalty is 1.05, which is not implemented"):
-        generate.model_sampling(tmp_path, opens_thinking=False)
+        published_sampling.model_sampling(tmp_path, opens_thinking=False)
 
 
 def test_a_flag_overrides_the_models_sampling(
