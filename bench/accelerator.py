@@ -118,9 +118,11 @@ def lines(work: Work, ours: Figures, peer: Figures | None, device_kind: str) -> 
         ("decode, share of bandwidth", work.step_bytes, "TB/s", limits[1], "step_s"),
     ):
         seconds = [getattr(side, field) for side in (ours, peer) if side]
-        shown = [f"{amount / s / limit:.1%}" if limit else f"{amount / s / 1e12:.3g} {unit}" for s in seconds]
-        ratio = seconds[-1] / seconds[0] if peer else 0.0
-        found.append(Result(f"{what}, on {device_kind}", *shown, ratio=ratio))
+        rates = [f"{amount / s / limit:.1%}" if limit else f"{amount / s / 1e12:.3g} {unit}" for s in seconds]
+        line = Result(f"{what}, on {device_kind}", rates[0])
+        found.append(
+            dataclasses.replace(line, peer=rates[1], ratio=seconds[1] / seconds[0]) if peer else line
+        )
     return found
 
 
