@@ -44,7 +44,12 @@ class Side:
         plain = loading.load_params(config, folder, folder, self.mesh)
         self.graphdef, params = loading.with_adapters(config, *plain, self.mesh)
         adapters, others = freeze.split_adapters(params)
-        self.params = nnx.merge_state(others, jax.tree.map(lambda x: x + 0.05, adapters))
+        rng = np.random.default_rng(1)
+
+        def drawn(x: jax.Array) -> jax.Array:
+            return jax.device_put(rng.normal(scale=0.05, size=x.shape).astype(np.float32), x.sharding)
+
+        self.params = nnx.merge_state(others, jax.tree.map(drawn, adapters))
         rows = self.model_config.text.vocab_size
         self.learner = make_learner(self.graphdef, rows, config, chunk=4, cut=Cut(8))
         self.rollout_mesh = parallel.rollout_mesh(config.rollout.mesh, self.mesh)
