@@ -10,7 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import curriculum, freeze, lora
+from dig_jax import curriculum, freeze, lora, textfile
 from dig_jax.data.identity import fingerprint_of_pairs
 from dig_jax.grpo import GRPOConfig
 from dig_jax.models import kernels
@@ -37,6 +37,7 @@ def check(config: ConfigDict) -> None:
                 f"config.advance.at={stage.config.advance.at}, but nothing is evaluated: set config.data.eval"
             )
         try:
+            _advance(stage.config)
             _check_values(stage.config)
         except ValueError as error:
             if not stage.name:
@@ -191,7 +192,7 @@ def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] 
     if not saved.exists():
         return []
     # A run that began before a setting existed did what the setting's default does.
-    written = flat(json.loads(saved.read_text()))
+    written = flat(textfile.read_json(saved))
     before = flat(json.loads(base.get_config().to_json())) | written
     # Older than that setting is the optimizer that kept sums and moments in bfloat16, too.
     older = "checkpoint.resumable" not in written
@@ -207,7 +208,9 @@ def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] 
     if all(stage.config.optimizer.schedule == "constant" for stage in stages):
         free.add("num_steps")
     if any(stage.config.advance.at for stage in stages):
-        free -= set(DECIDED_BY_EVALUATION)
+        # Greedy answers may be drawn or not: `_advance` has seen that those are drawn which decide. Runs from
+        # before there was a choice drew them always.
+        free = free - set(DECIDED_BY_EVALUATION) | {"eval.greedy"}
     changes = {
         key: f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -231,7 +234,7 @@ def _same_data(
     """Settings whose folders hold what they held; adds those that hold something else to `changes`."""
     if not noted.exists():
         return []
-    then, same = json.loads(noted.read_text()), []
+    then, same = textfile.read_json(noted), []
     for key in data.keys() & then.keys():
         if data[key] == then[key]:
             same.append(key)
@@ -319,6 +322,22 @@ def _overlong(config: ConfigDict) -> None:
         raise ValueError(
             f"config.grpo.overlong.penalty={penalty}: expected a finite number above 0; to turn it off, set"
             " config.grpo.overlong.buffer=0"
+        )
+
+
+def _advance(config: ConfigDict) -> None:
+    """Refuses to wait for a figure of answers that no evaluation draws."""
+    metric, held_out = config.advance.metric, config.eval
+    if not config.advance.at:
+        return
+    if metric.endswith("_sampled") and not held_out.group_size:
+        raise ValueError(
+            f"config.advance.metric={metric!r} is of sampled answers, but config.eval.group_size=0 draws none"
+        )
+    if not metric.endswith("_sampled") and held_out.group_size and not held_out.greedy:
+        raise ValueError(
+            f"config.advance.metric={metric!r} is of greedy answers, but config.eval.greedy=False: set it to"
+            " True, or wait for a figure that ends in _sampled"
         )
 
 

@@ -1,6 +1,7 @@
 """Stages of a run: which settings hold when, and that runs of several stages stop, resume and compare."""
 
 import importlib
+import json
 import pathlib
 import shutil
 
@@ -121,6 +122,14 @@ def test_the_best_model_is_that_of_the_best_sampled_reward_where_there_are_sampl
         ),
         ({"curriculum.stages": {"a": {}, "b": {"algorithm": "ppo"}}}, "stage b: config.algorithm='ppo'"),
         ({"advance.at": 0.5}, "config.advance.at=0.5, but nothing is evaluated"),
+        (
+            {"data.eval": "x", "advance.metric": "f1", "advance.at": 0.5},
+            "'f1' is of greedy answers, but config.eval.greedy=False",
+        ),
+        (
+            {"data.eval": "x", "advance.at": 0.5, "eval.group_size": 0},
+            "'reward_sampled' is of sampled answers, but config.eval.group_size=0 draws none",
+        ),
         ({"data.eval": "x", "data.eval_extra": ("single",)}, r"config.data.eval_extra=\('single',\)"),
         ({"data.eval_extra": ("single=x",)}, "config.data.eval_extra is set, but config.data.eval"),
     ],
@@ -177,6 +186,27 @@ def test_where_evaluations_decide_their_settings_can_not_change(tmp_path: pathli
     config.eval.every = 8
     with pytest.raises(ValueError, match="eval.every: 7 -> 8"):
         settings.check_resume(config, saved)
+
+
+def test_a_run_from_before_greedy_answers_were_a_choice_goes_on_with_or_without_them(
+    tmp_path: pathlib.Path,
+) -> None:
+    saved = epath.Path(tmp_path / "config.json")
+    config = config_of(a={}, b={})
+    config.data.eval, config.advance.at = "pairs", 0.5
+    written = json.loads(config.to_json())
+    del written["eval"]["greedy"]
+    saved.write_text(json.dumps(written))
+    for greedy in (True, False):
+        config.eval.greedy = greedy
+        settings.check_resume(config, saved)
+
+
+def test_damaged_settings_of_a_run_are_named_with_their_file(tmp_path: pathlib.Path) -> None:
+    saved = epath.Path(tmp_path / "config.json")
+    saved.write_text('{"seed": ')
+    with pytest.raises(ValueError, match=r"config.json is not JSON"):
+        settings.check_resume(config_of(a={}), saved)
 
 
 def three_stages(inputs: pathlib.Path) -> ConfigDict:  # noqa: F811
