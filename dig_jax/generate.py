@@ -21,6 +21,7 @@ import dataclasses
 import functools
 import io
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -223,8 +224,11 @@ def _settings(model: epath.Path, dtype: str | None) -> ConfigDict:
     return config
 
 
-def _mesh(wanted: int | None) -> Mesh:
-    """The devices to spread the model over: in one process so many of its own, in several all there are."""
+def _mesh(wanted: int | None, config: Qwen3VLConfig) -> Mesh:
+    """The devices to spread the model over: in one process so many of its own, in several all there are.
+
+    `tensor` takes as many as can share the key/value heads, and `fsdp` the rest.
+    """
     count = jax.device_count()
     several = jax.process_count() > 1
     fewest = count if several else 1
@@ -232,7 +236,8 @@ def _mesh(wanted: int | None) -> Mesh:
     if not fewest <= devices <= count:
         where = f"of {jax.process_count()} processes, all to be used" if several else "here"
         raise ValueError(f"--devices={wanted}: there are {count} devices {where}")
-    return parallel.make_mesh(ConfigDict({"data": 1, "fsdp": 1, "tensor": devices}), jax.devices()[:devices])
+    sizes = {"data": 1, "fsdp": -1, "tensor": math.gcd(devices, config.text.num_key_value_heads)}
+    return parallel.make_mesh(ConfigDict(sizes), jax.devices()[:devices])
 
 
 def _max_new_tokens(args: argparse.Namespace, prompts: Prompts, config: Qwen3VLConfig) -> int:
@@ -318,7 +323,7 @@ def _answer_and_print(args: argparse.Namespace, folder: epath.Path, config: Conf
         prompts = build_prompt(architecture, tokenizer, images, text, image_config)
         max_new_tokens = _max_new_tokens(args, prompts, architecture)
         budget = _budget(args, tokenizer, max_new_tokens)
-        mesh = _mesh(args.devices)
+        mesh = _mesh(args.devices, architecture)
         model = nnx.merge(*loading.load_policy(config, folder, folder, mesh)).in_compute_dtype()
 
     if isinstance(sys.stdout, io.TextIOWrapper):

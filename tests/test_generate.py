@@ -144,14 +144,14 @@ def test_the_end_token_is_counted_and_ends_the_answer(
 
 
 @pytest.mark.slow
-def test_a_model_spread_over_two_devices_gives_the_same_answer(
+def test_a_model_spread_over_more_devices_than_it_has_key_value_heads_gives_the_same_answer(
     tiny_qwen3vl: pathlib.Path, images: list[str], capsys: pytest.CaptureFixture
 ) -> None:
     alone = ask(capsys, tiny_qwen3vl, images[:2])
     command = [sys.executable, "-m", "dig_jax.generate", *flags(tiny_qwen3vl, images[:2]), "--json"]
     spread = subprocess.run(
-        [*command, "--devices=2"],
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2"},
+        [*command, "--devices=4"],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "4"},
         cwd=pathlib.Path(__file__).parents[1],
         capture_output=True,
         text=True,
