@@ -1,6 +1,6 @@
 """DiG stage 2 on one machine with 8 x H100: `stage2.py` with the layout of `stage1_gpu.py`.
 
-    XLA_CLIENT_MEM_FRACTION=0.93 python -m dig_jax.main --config=configs/stage2_gpu.py \
+    XLA_CLIENT_MEM_FRACTION=0.93 python -m dig_jax.main --config=configs/stage2_gpu.py \\
         --workdir=runs/stage2 --config.model_path=MODEL
 """
 

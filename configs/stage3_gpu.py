@@ -1,6 +1,6 @@
 """DiG stage 3 on one machine with 8 x H100: `stage3.py` with the layout of `stage1_gpu.py`.
 
-    XLA_CLIENT_MEM_FRACTION=0.93 python -m dig_jax.main --config=configs/stage3_gpu.py \
+    XLA_CLIENT_MEM_FRACTION=0.93 python -m dig_jax.main --config=configs/stage3_gpu.py \\
         --workdir=runs/stage3 --config.model_path=MODEL
 """
 
