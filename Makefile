@@ -40,6 +40,13 @@ define make_venv
 	fi
 endef
 
+# $(call see_train,FOLDER): what is installed in $(TRAIN) can be imported in that environment, of the same Python.
+TRAIN_VERSION = $$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+define see_train
+	site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	  $(PY) -c "$$site" > "$$($(1)/bin/python -c "$$site")/train.pth"
+endef
+
 .PHONY: help
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -87,22 +94,22 @@ $(TRL)/.stamp: bench/requirements-trl.txt
 # Only what XLA needs to compile for GPUs that are not there (the extra `aot-gpu`, less cuBLAS), of jax's own version;
 # all else is seen in $(TRAIN), in which JAX would look for a GPU if the plug-in lay there.
 $(AOT_GPU)/.stamp: pyproject.toml | $(TRAIN)/.stamp-dev
-	@$(call make_venv,$(AOT_GPU),$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
+	@$(call make_venv,$(AOT_GPU),$(TRAIN_VERSION))
 	@touch $(AOT_GPU)/.installing && rm -f $@
 	@echo "installing XLA's GPU compiler into $(AOT_GPU) (about 1.3 GB, a minute)"
 	@jax=$$($(PY) -c 'import importlib.metadata; print(importlib.metadata.version("jax"))'); \
 	  $(AOT_GPU)/bin/python $(PIP_INSTALL) --no-deps \
 	    jax-cuda13-plugin==$$jax jax-cuda13-pjrt==$$jax 'nvidia-cudnn-cu13>=9.12,<10'
-	@site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
-	  $(PY) -c "$$site" > "$$($(AOT_GPU)/bin/python -c "$$site")/train.pth"
+	@$(call see_train,$(AOT_GPU))
 	@rm $(AOT_GPU)/.installing && touch $@
 
-$(PEFT)/.stamp: tests/requirements-peft.txt
-	@$(call make_venv,$(PEFT),3.11 3.12 3.13)
+# Likewise: torch, transformers and what else PEFT needs are in $(TRAIN).
+$(PEFT)/.stamp: tests/requirements-peft.txt | $(TRAIN)/.stamp-dev
+	@$(call make_venv,$(PEFT),$(TRAIN_VERSION))
 	@touch $(PEFT)/.installing && rm -f $@
-	@echo "installing PEFT, which exported adapters are tested with, into $(PEFT) (about 1.2 GB, two minutes)"
-	@$(PEFT)/bin/python $(PIP_INSTALL) torch==2.13.0
-	@$(PEFT)/bin/python $(PIP_INSTALL) --requirement $<
+	@echo "installing PEFT, which exported adapters are tested with, into $(PEFT) (a few MB)"
+	@$(PEFT)/bin/python $(PIP_INSTALL) --no-deps --requirement $<
+	@$(call see_train,$(PEFT))
 	@rm $(PEFT)/.installing && touch $@
 
 .PHONY: setup setup-dev setup-render setup-beam setup-peft setup-aot-gpu
