@@ -81,6 +81,8 @@ def config_of(model: epath.Path, config_file: str | None = None) -> ConfigDict:
             spec.loader.exec_module(module)
         except SyntaxError as error:  # also a file that is not UTF-8
             raise ValueError(f"--config={config_file}: {error}") from error
+        if not hasattr(module, "get_config"):
+            raise ValueError(f"--config={config_file}: it defines no get_config()")
         return module.get_config()
     config = base.get_config()
     if model_folder.is_workdir(model):

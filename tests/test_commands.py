@@ -4,8 +4,9 @@ import json
 import pathlib
 
 import pytest
+from etils import epath
 
-from dig_jax import evaluate, export, score
+from dig_jax import cli, evaluate, export, score
 from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from tests.data.drawn_pairs import draw_pair, write_pairs
 
@@ -89,6 +90,24 @@ def test_evaluate_closes_thoughts_and_says_where(
         else:  # the same noise: nothing differs up to there
             assert "\n</think>\n\n" in after["text"]
             assert before["text"].startswith(after["text"].partition("\n</think>\n\n")[0])
+
+
+def test_a_config_file_of_the_flags_library_may_be_in_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    given = ["main", "--config=~/a.py:full", "--config.model_path=~/m", "--workdir=~/w", "~"]
+    assert cli.expand_home(given, "config") == [given[0], "--config=/home/ada/a.py:full", *given[2:]]
+
+
+@pytest.mark.parametrize("data", ["x = 1".encode("utf-16"), "x = '\u00e9'".encode("latin-1"), b"x = 1"])
+def test_a_config_file_that_cannot_be_read_or_configures_nothing_is_named(
+    tmp_path: pathlib.Path, data: bytes
+) -> None:
+    path = tmp_path / "config.py"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"--config=.*config\.py: "):
+        cli.config_of(epath.Path("nowhere"), str(path))
 
 
 def test_evaluate_prints_its_figures_whatever_becomes_of_the_file(
