@@ -70,9 +70,16 @@ def log_to_terminal() -> None:
 
 
 def config_of(model: epath.Path, config_file: str | None = None) -> ConfigDict:
-    """The settings to run a model with: a config file, else those of its workdir, else configs/base.py."""
+    """The settings to run a model with: a config file, else those of its workdir, else configs/base.py.
+
+    Text after a colon is the argument of the file's `get_config`, as in configs/stage1_long.py:8k.
+    """
     if config_file:
         file = os.path.expanduser(config_file)
+        argument: list[str] = []
+        if ".py:" in file and not os.path.exists(file):
+            file, _, text = file.rpartition(":")
+            argument = [text]
         spec = importlib.util.spec_from_file_location("dig_jax_config", file)
         if spec is None or spec.loader is None or not os.path.isfile(file):
             raise FileNotFoundError(f"--config={config_file}: no such Python file")
@@ -83,7 +90,7 @@ def config_of(model: epath.Path, config_file: str | None = None) -> ConfigDict:
             raise ValueError(f"--config={config_file}: {error}") from error
         if not hasattr(module, "get_config"):
             raise ValueError(f"--config={config_file}: it defines no get_config()")
-        return module.get_config()
+        return module.get_config(*argument)
     config = base.get_config()
     if model_folder.is_workdir(model):
         config.update(textfile.read_json(model / "config.json"))

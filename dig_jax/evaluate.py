@@ -357,7 +357,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--model", required=True, help="Hugging Face folder or workdir")
     add("--data", required=True, help="dig_pairs dataset")
     add("--split", default="test")
-    add("--config", help="config file (default: the workdir's settings, else configs/base.py)")
+    add(
+        "--config",
+        help="config file, or FILE:ARGUMENT (default: the workdir's settings, else configs/base.py)",
+    )
     add("--num_pairs", type=int, default=0, help="0 is the whole split")
     add("--group_size", type=int, help="sampled completions per pair; 0 is greedy answers alone")
     add("--greedy", action=argparse.BooleanOptionalAction, help="greedy answers beside the sampled ones")

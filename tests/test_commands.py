@@ -144,3 +144,15 @@ def test_a_missing_input_is_named_and_ends_with_code_2(
         command(arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_config_file_takes_what_comes_after_a_colon() -> None:
+    lengths = [
+        cli.config_of(
+            epath.Path("nowhere"), f"{ROOT}/configs/stage1_long.py{argument}"
+        ).rollout.max_new_tokens
+        for argument in ("", ":4k", ":8k")
+    ]
+    assert lengths == [4096, 4096, 8192]
+    with pytest.raises(FileNotFoundError, match="no such Python file"):
+        cli.config_of(epath.Path("nowhere"), "nowhere.py:8k")
