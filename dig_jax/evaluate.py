@@ -21,7 +21,7 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import cli, loading, model_folder, parallel, settings
+from dig_jax import agreement, cli, loading, model_folder, parallel, settings
 from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -177,6 +177,7 @@ def evaluate(
     parts: dict[str, list[Terms]] = {ending: [] for ending in ways}
     for first in range(0, num_pairs, size):
         batch = loader.batch(first // size)
+        agreement.agree_on_rows(batch.ids, batch.rows, loader.batch_size)
         ids = parallel.gather_texts(batch.ids, batch.rows, owners)
         for number, (ending, (group, sampling)) in enumerate(ways.items()):
             completions = complete(batch, first, group, sampling)

@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import grpo
+from dig_jax import agreement, grpo
 from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.models.qwen3_vl.inputs import Prompts, widen
 from dig_jax.policy import Experience
@@ -32,10 +32,12 @@ class Drawn:
 
     Attributes:
         positions: int [B].
+        names: int32 [B], `agreement.checksums` of the pairs there; -1 where no process has the row.
         tokens, mask, behaviour_logprobs, advantages: as in `Experience`.
     """
 
     positions: np.ndarray
+    names: np.ndarray
     tokens: grpo.Array
     mask: grpo.Array
     behaviour_logprobs: grpo.Array
@@ -108,6 +110,7 @@ class Collector:
             batch = self._loader.batch(index, self._following(step, attempt))
             data_seconds += time.perf_counter() - asked
             first = first or batch
+            names = agreement.agree_on_rows(batch.ids, batch.rows, self._loader.batch_size)
             completions = self._sampler.complete(
                 weights,
                 batch,
@@ -117,13 +120,19 @@ class Collector:
             )
             drawn.append(completions)
             costs.append(self._loader.figures(index))
-            fresh = self._compare(self._loader.positions(index), completions)
+            fresh = self._compare(self._loader.positions(index), names, completions)
             kept = fresh if kept is None else _replace_uninformative(kept, fresh)
             if np.all(kept.informative):
                 break
         assert first is not None and kept is not None  # there is at least one attempt
         asked = time.perf_counter()
         prompts, ids = self._prompts(first, self._loader.positions(step * self._attempts), kept.positions)
+        expected = kept.names[first.rows]
+        if np.any((agreement.checksums(ids) != expected) & (expected >= 0)):
+            raise ValueError(
+                "a pair that was sampled on another host can not be read here (the warning names it): give"
+                " all hosts the same data"
+            )
         data_seconds += time.perf_counter() - asked
         experience = Experience(
             prompts,
@@ -189,7 +198,7 @@ class Collector:
         names = replace(ids.astype(object), np.array(batch.ids, object))  # of any length
         return jax.tree.map(replace, prompts, batch.prompts), names.astype(str)
 
-    def _compare(self, positions: np.ndarray, completions: Completions) -> Drawn:
+    def _compare(self, positions: np.ndarray, names: np.ndarray, completions: Completions) -> Drawn:
         rollout = completions.rollout
         advantages = grpo.group_advantages(
             self._rewards(completions), normalize_std=self._loss.normalize_std, eps=self._loss.advantage_eps
@@ -197,7 +206,7 @@ class Collector:
         # As in TRL, a truncated completion stays in its group's mean and deviation: that the others did
         # better is true. What it was cut off from is not known, so its own tokens teach nothing.
         mask = rollout.mask * rollout.finished[..., None] if self._mask_truncated else rollout.mask
-        return Drawn(positions, rollout.tokens, mask, rollout.logprobs, np.asarray(advantages))
+        return Drawn(positions, names, rollout.tokens, mask, rollout.logprobs, np.asarray(advantages))
 
     def _figures(self, drawn: list[Completions]) -> tuple[dict[str, float], dict[str, float], int]:
         figures = []

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import grpo, parallel, settings, sft
+from dig_jax import agreement, grpo, parallel, settings, sft
 from dig_jax.curriculum import Stage, updates_per_step
 from dig_jax.data.loader import PairLoader
 from dig_jax.data.tokenizer import Tokenizer
@@ -193,6 +193,7 @@ def sft_step(
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
         start = time.perf_counter()
         batch = loader.batch(index)
+        agreement.agree_on_rows(batch.ids, batch.rows, config.batch.prompts)
         loaded = time.perf_counter()
         examples = sft.Supervised(
             batch.prompts, batch.answers, batch.answer_mask, batch.cell_mask, batch.cell_targets

@@ -34,7 +34,9 @@ def compare(drawn: Any, **changes: object) -> Drawn:
     config = config_of(**changes)
     sampler: Any = types.SimpleNamespace(sampling=lambda *_: None)
     loader: Any = None
-    return Collector(config, sampler, loader, settings.grpo_config(config))._compare(np.zeros(1, int), drawn)
+    return Collector(config, sampler, loader, settings.grpo_config(config))._compare(
+        *np.zeros((2, 1), int), drawn
+    )
 
 
 def completions(lengths: list[int], rewards: list[float]) -> Any:
