@@ -31,6 +31,12 @@ def check(config: ConfigDict) -> None:
     _same_keys(config, base.get_config(), prefix="config")
     reward_config(config)  # that of the evaluations
     _eval_sets(config)
+    # Evaluations draw as long answers as the run does, whatever its stages do.
+    if not 0 <= config.eval.thinking_budget < config.rollout.max_new_tokens:
+        raise ValueError(
+            f"config.eval.thinking_budget={config.eval.thinking_budget}: expected 0 (off) or less than"
+            f" config.rollout.max_new_tokens={config.rollout.max_new_tokens}, which thought and answer share"
+        )
     for stage in curriculum.stages(config):
         if stage.config.advance.at and not config.data.eval:
             raise ValueError(
@@ -83,11 +89,6 @@ def _check_values(config: ConfigDict) -> None:
     if config.eval.group_size < 0:
         raise ValueError(
             f"config.eval.group_size={config.eval.group_size}: expected 0 (greedy alone) or more"
-        )
-    if not 0 <= config.eval.thinking_budget < config.rollout.max_new_tokens:
-        raise ValueError(
-            f"config.eval.thinking_budget={config.eval.thinking_budget}: expected 0 (off) or less than"
-            f" config.rollout.max_new_tokens={config.rollout.max_new_tokens}, which thought and answer share"
         )
     _positive(config.checkpoint, "every", "checkpoint.")
     _positive(config.checkpoint, "keep", "checkpoint.")

@@ -151,6 +151,12 @@ def test_every_config_is_valid_in_all_of_its_stages(name: str) -> None:
     settings.check(config)
 
 
+def test_a_stage_may_draw_shorter_answers_than_the_thinking_budget_of_evaluations() -> None:
+    config = config_of(a={"rollout": {"max_new_tokens": 64}})
+    config.eval.thinking_budget = 128
+    settings.check(config)
+
+
 def test_longer_responses_are_computed_fewer_at_a_time() -> None:
     for name in ("stage1_long", "stage2_long", "stage3_long"):
         module = importlib.import_module(f"configs.{name}")
