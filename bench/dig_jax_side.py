@@ -85,6 +85,6 @@ class DigJaxSide:
             "step_s": taken.wall,
             "cpu_s": taken.cpu,
             "rollout_s": metrics["time/rollout"],
-            "reward_s": metrics["time/reward"],
+            "reward_s": metrics["time/reward_work"],
             "decoded": metrics["rollout/response_length_max"],
         }

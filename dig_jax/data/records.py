@@ -165,6 +165,12 @@ def open_pairs(folder: epath.PathLike, split: str) -> PairSource:
 
 
 def dataset_folder(folder: epath.Path) -> epath.Path:
+    """The folder that holds dataset_info.json: this one, or a single one up to two levels below.
+
+    Raises:
+      FileNotFoundError: there is no such folder, or no dataset in it.
+      ValueError: there are several datasets.
+    """
     if not folder.exists():
         raise FileNotFoundError(
             f"no dataset at {folder}: there is no such folder. Render one with `python -m data_gen"

@@ -157,6 +157,7 @@ def advance(
 
 
 def is_end(tokens: jax.Array, sampling: Sampling) -> jax.Array:
+    """Bool, in the shape of `tokens`: those that end a completion."""
     return jnp.isin(tokens, jnp.array(sampling.eos_ids, jnp.int32))
 
 
