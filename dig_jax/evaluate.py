@@ -25,7 +25,7 @@ from dig_jax import agreement, cli, loading, model_folder, parallel, settings
 from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
-from dig_jax.folder import writable_file, write_json
+from dig_jax.folder import writable_file, write_result
 from dig_jax.published_sampling import model_sampling
 from dig_jax.rewards.reward import METRICS
 from dig_jax.rollout.engine import sample_keys
@@ -303,7 +303,8 @@ def _evaluate_and_print(
         with cli.user_errors():
             answers = [_record(answer, draws) for answer in result.answers]
             how = dataclasses.asdict(draws)
-            write_json(out, {"metrics": result.metrics, "draws": how, "answers": answers})
+            record = {"metrics": result.metrics, "draws": how, "answers": answers}
+            write_result(out, json.dumps(record, indent=2) + "\n")
 
 
 def _draws(args: argparse.Namespace, config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> Draws:

@@ -122,8 +122,35 @@ def writable_file(name: epath.PathLike, flag: str) -> epath.Path:
     path = to_path(name)
     if path.is_dir():
         raise ValueError(f"{flag}={name} is a folder: name a file in it")
-    _try_to_write(path.parent, f"{flag}={name}")
+    if _is_device(path):
+        if not os.access(path, os.W_OK):
+            raise ValueError(f"{flag}={name}: nothing can be written there")
+        return path
+    target = epath.Path(os.path.realpath(path)) if is_local(path) else path  # of a link
+    _try_to_write(target.parent, f"{flag}={name}", target.name)
     return path
+
+
+def write_result(path: epath.Path, text: str) -> None:
+    """Writes the file that `writable_file` gave: a reader sees the old file or the new one, never a part.
+
+    Links and devices (/dev/stdout, /dev/null) stay what they are, and what they lead to is written.
+
+    Raises:
+      OSError: it cannot be written; names the file.
+    """
+    try:
+        if _is_device(path) or (is_local(path) and os.path.islink(path)):
+            path.write_text(text)
+        else:
+            _replace(path, text)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _is_device(path: epath.Path) -> bool:
+    """Whether it is there and no file of a disk or bucket: a terminal, a pipe, /dev/null."""
+    return is_local(path) and os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def writable_folder(out: epath.Path, flag: str) -> None:
@@ -131,8 +158,9 @@ def writable_folder(out: epath.Path, flag: str) -> None:
     _try_to_write(out.parent, f"{flag}={out}")
 
 
-def _try_to_write(folder: epath.Path, what: str) -> None:
-    probe = folder / f".{uuid.uuid4().hex}.probe"
+def _try_to_write(folder: epath.Path, what: str, name: str = "") -> None:
+    """Makes the folder, and in it a file of about this name, which it removes. Raises ValueError."""
+    probe = folder / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
@@ -143,8 +171,12 @@ def _try_to_write(folder: epath.Path, what: str) -> None:
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never a part."""
+    _replace(path, json.dumps(value, indent=2) + "\n")
+
+
+def _replace(path: epath.Path, text: str) -> None:
     temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.write_text(text)
     temporary.replace(path)
 
 

@@ -25,7 +25,7 @@ from configs import base
 from dig_jax import cli, model_folder, settings, textfile
 from dig_jax.data.records import PairSource, open_pairs
 from dig_jax.data.tokenizer import load_tokenizer
-from dig_jax.folder import to_path, writable_file
+from dig_jax.folder import to_path, writable_file, write_result
 from dig_jax.rewards.answer import THINK_END, TRUNCATED, VALID
 from dig_jax.rewards.reward import METRICS, RewardConfig, Scores, mean_metrics, score_texts
 
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     if out is not None:
         with cli.user_errors():
-            out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            write_result(out, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _read_line(line: str, place: str) -> Prediction:

@@ -1,6 +1,7 @@
 """A folder appears whole or not at all, on a disk and in a bucket."""
 
 import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from dig_jax.folder import (
     to_path,
     whole_folder,
     writable_file,
+    write_result,
 )
 from tests.fake_bucket import FakeBuckets
 from tests.fake_gcs import FakeGCS
@@ -224,3 +226,22 @@ def test_a_file_that_cannot_be_written_is_named_with_its_flag(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=rf"--out={tmp_path}/file/x.json: nothing can be written"):
         writable_file(tmp_path / "file" / "x.json", "--out")
+    with pytest.raises(ValueError, match="--out=.*nothing can be written in .*name too long"):
+        writable_file(tmp_path / ("x" * 300), "--out")
+
+
+def test_a_result_goes_through_links_and_to_devices_and_never_replaces_them(tmp_path):
+    for name, target in (("link", tmp_path / "kept.json"), ("dangling", tmp_path / "new" / "x.json")):
+        (tmp_path / name).symlink_to(target)
+        write_result(writable_file(tmp_path / name, "--out"), name)
+        assert (tmp_path / name).is_symlink() and target.read_text() == name
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+    write_result(writable_file(pipe, "--out"), "piped")
+    assert reader.communicate()[0] == "piped" and pipe.is_fifo()
+
+
+def test_a_result_that_cannot_be_written_is_named():
+    with pytest.raises(OSError, match="/dev/full cannot be written: No space left on device"):
+        write_result(writable_file("/dev/full", "--out"), "x" * 100_000)
