@@ -1,5 +1,7 @@
 """How a model is sampled by those who made it: generation_config.json, else the Qwen3-VL README."""
 
+from collections.abc import Callable
+
 from etils import epath
 
 from dig_jax import textfile
@@ -20,6 +22,12 @@ _NEUTRAL = {
     "typical_p": 1.0,
     "epsilon_cutoff": 0.0,
     "eta_cutoff": 0.0,
+}
+
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "temperature": (lambda value: value > 0, "more than 0 (do_sample false is greedy)"),
+    "top_p": (lambda value: 0 < value <= 1, "more than 0 and at most 1 (1 turns it off)"),
+    "top_k": (lambda value: value >= 0, "0 (off) or more"),
 }
 
 
@@ -46,4 +54,9 @@ def model_sampling(files: epath.Path, opens_thinking: bool) -> dict[str, float]:
                 " and --top_k yourself"
             )
     off = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    return {key: textfile.field(settings, key, type(value), path) or value for key, value in off.items()}
+    found = {key: textfile.field(settings, key, type(value), path) for key, value in off.items()}
+    chosen = {key: off[key] if value is None else value for key, value in found.items()}
+    for key, (is_right, expected) in _RANGES.items():
+        if not is_right(chosen[key]):
+            raise ValueError(f"{path}: {key} is {chosen[key]} with do_sample true; expected {expected}")
+    return chosen

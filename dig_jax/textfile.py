@@ -27,7 +27,7 @@ def read_text(path: epath.PathLike) -> str:
       ValueError: it is in another encoding; the message names the line.
     """
     data = epath.Path(path).read_bytes()
-    _refuse_pointer(data, path)
+    refuse_pointer(data, path)
     return decode(data, str(path))
 
 
@@ -55,10 +55,11 @@ def _has_mark(path: epath.Path) -> bool:
 def check_fetched(path: epath.Path) -> None:
     """Raises ValueError if the file is what Git LFS leaves in its place until it is fetched."""
     with path.open("rb") as file:
-        _refuse_pointer(file.read(len(_LFS_POINTER)), path)
+        refuse_pointer(file.read(len(_LFS_POINTER)), path)
 
 
-def _refuse_pointer(data: bytes, path: epath.PathLike) -> None:
+def refuse_pointer(data: bytes, path: epath.PathLike) -> None:
+    """Raises ValueError if the bytes of the file are what Git LFS leaves in its place."""
     if data.startswith(_LFS_POINTER):
         raise ValueError(f"{path} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
 

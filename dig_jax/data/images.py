@@ -62,6 +62,11 @@ class ImageConfig:
         for name in ("patch_size", "merge_size", "temporal_patch_size", "min_pixels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"ImageConfig.{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("patch_size", "merge_size", "temporal_patch_size", "min_pixels"):
+            if getattr(self, name) > MAX_IMAGE_PIXELS:  # no image is enlarged beyond what is read
+                raise ValueError(
+                    f"ImageConfig.{name} must be at most {MAX_IMAGE_PIXELS}, got {getattr(self, name)}."
+                )
         if self.max_pixels < self.min_pixels:
             raise ValueError(
                 f"ImageConfig.max_pixels ({self.max_pixels}) is below min_pixels ({self.min_pixels})."
@@ -144,12 +149,13 @@ def _from_json(config: dict[str, Any], path: epath.Path) -> ImageConfig:
     shortest, longest = (
         textfile.field(size, f"size.{name}", int, path) for name in ("shortest_edge", "longest_edge")
     )
+    # The flat names are older, and transformers lets them win over `size`.
+    least, most = (textfile.field(config, key, int, path) for key in ("min_pixels", "max_pixels"))
     sizes = ("patch_size", "merge_size", "temporal_patch_size")
     values: dict[str, Any] = {
         **{key: textfile.field(config, key, int, path) for key in sizes},
-        # The flat names are older, and transformers lets them win over `size`.
-        "min_pixels": textfile.field(config, "min_pixels", int, path) or shortest,
-        "max_pixels": textfile.field(config, "max_pixels", int, path) or longest,
+        "min_pixels": shortest if least is None else least,
+        "max_pixels": longest if most is None else most,
         "mean": textfile.field(config, "image_mean", list, path),
         "std": textfile.field(config, "image_std", list, path),
     }
@@ -306,6 +312,10 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError as error:
         raise _TooLarge(f"{name}: too many pixels to decode ({error}); shrink it.") from None
+    except Image.UnidentifiedImageError as error:  # its text is about an object in memory
+        textfile.refuse_pointer(data, name)
+        kind = "an empty file" if not data else "of no known kind"
+        raise ValueError(f"{name}: not a readable image ({kind}).") from error
     except Exception as error:  # PIL's readers raise OSError, SyntaxError, ValueError, struct.error, ...
         raise ValueError(f"{name}: not a readable image ({error}).") from error
 

@@ -164,6 +164,9 @@ def load_tokenizer(model: epath.PathLike) -> Tokenizer:
             " chat_template.json or tokenizer_config.json)."
         )
 
+    if not isinstance(hf.model_max_length, int | float):  # compared with, whenever text is encoded
+        where = f"{path / 'tokenizer_config.json'}: model_max_length"
+        raise ValueError(f"{where} is {hf.model_max_length!r}; expected a number")
     vocab = hf.get_vocab()
     if missing := [token for token in (END_OF_TURN, END_OF_TEXT, IMAGE_PLACEHOLDER) if token not in vocab]:
         raise ValueError(f"{path}: the tokenizer has no {', '.join(missing)}; is it a Qwen3-VL tokenizer?")

@@ -176,7 +176,7 @@ def _is_listed(single: epath.Path, index: epath.Path) -> bool:
         files = set(_read_index(index).values())
     except ValueError:
         return False
-    complete = all((index.parent / file).exists() for file in files)
+    complete = bool(files) and all((index.parent / file).exists() for file in files)
     if complete and single.name not in files:
         logger.warning(
             "%s has two sets of weights: %s is read, not the files that %s lists; remove what is out of date",

@@ -157,5 +157,11 @@ def test_damaged_files_are_refused_by_name():
     file = io.BytesIO()
     Image.fromarray(noise(40, 40)).save(file, "PNG")
     for data in (b"", b"not an image", file.getvalue()[:200], png_header(8, 8)):
-        with pytest.raises(ValueError, match="x.png: not a readable image"):
+        with pytest.raises(ValueError, match="x.png: not a readable image") as caught:
             decode_image(data, "x.png")
+        assert "object at 0x" not in str(caught.value)
+
+
+def test_an_image_that_git_lfs_has_not_fetched_is_told_as_such():
+    with pytest.raises(ValueError, match="x.png is a Git LFS pointer"):
+        decode_image(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "x.png")

@@ -75,6 +75,26 @@ def test_a_number_of_the_model_is_a_finite_number(folder, value):
         hf.load_config(folder)
 
 
+@pytest.mark.parametrize("values", [{"temperature": 0}, {"top_p": 0}, {"top_p": 1.5}, {"top_k": -1}])
+def test_sampling_that_cannot_be_is_named_and_not_replaced(folder, values):
+    change(folder / GENERATION, do_sample=True, **values)
+    with pytest.raises(ValueError, match=f"{folder / GENERATION}: {next(iter(values))} is .*; expected"):
+        model_sampling(folder, opens_thinking=False)
+
+
+@pytest.mark.parametrize("values", [{"min_pixels": 0}, {"min_pixels": 2**62, "max_pixels": 2**62}])
+def test_pixels_that_no_image_has_are_refused_and_not_passed_over(folder, values):
+    change(folder / PREPROCESSOR, **values)
+    with pytest.raises(ValueError, match=f"{folder / PREPROCESSOR}: .*min_pixels must be at"):
+        ImageConfig.from_folder(folder)
+
+
+def test_a_length_that_is_no_number_is_named(folder):
+    change(folder / "tokenizer_config.json", model_max_length="long")
+    with pytest.raises(ValueError, match="tokenizer_config.json: model_max_length is 'long'; expected a num"):
+        load_tokenizer(folder)
+
+
 def test_what_a_null_leaves_to_the_rest_is_no_error(folder):
     before = ImageConfig.from_folder(folder)
     change(folder / PREPROCESSOR, min_pixels=None, max_pixels=None, crop_size=None, do_pad=None)

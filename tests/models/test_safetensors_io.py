@@ -211,13 +211,14 @@ def test_an_index_that_is_none_is_named(sharded, text):
         find_tensors(sharded)
 
 
-@pytest.mark.parametrize("listed", ["itself", "absent shards", "nonsense"])
-def test_one_whole_file_counts_and_not_an_index_beside_it_as_in_transformers(tmp_path, listed):
+@pytest.mark.parametrize("listed", ["itself", "absent shards", "nonsense", "nothing"])
+def test_one_whole_file_counts_and_not_an_index_beside_it_as_in_transformers(tmp_path, caplog, listed):
     save_file(TENSORS, tmp_path / "model.safetensors")
     file = "model.safetensors" if listed == "itself" else "model-00001-of-00002.safetensors"
-    index = {"weight_map": dict.fromkeys(TENSORS, file)} if listed != "nonsense" else [1]
-    (tmp_path / INDEX_FILE).write_text(json.dumps(index))
+    index = {"weight_map": dict.fromkeys(() if listed == "nothing" else TENSORS, file)}
+    (tmp_path / INDEX_FILE).write_text(json.dumps(index if listed != "nonsense" else [1]))
     assert find_tensors(epath.Path(tmp_path)).keys() == TENSORS.keys()
+    assert not caplog.text
 
 
 def test_of_two_sets_of_weights_the_one_file_is_read_with_a_warning(sharded, caplog):
