@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from dig_jax import textfile
 from dig_jax.data import images
 from dig_jax.folder import to_path
 
@@ -17,6 +18,7 @@ logger = logging.getLogger("dig_jax")
 _TEXTS = ("kinds", "descriptions")
 _BOXES = ("bboxes", "bboxes_a", "bboxes_b")
 _IMAGES = ("image_a", "image_b")
+_DESCRIPTION = ("dataset_info.json", "features.json")
 _FEATURES = ("id", *_IMAGES, *_BOXES, *_TEXTS)
 
 
@@ -151,17 +153,30 @@ def open_pairs(folder: epath.PathLike, split: str) -> PairSource:
 
     Raises:
       FileNotFoundError: no such folder, or no dataset in it.
-      ValueError: several datasets, a missing split, or a dataset of another kind.
+      ValueError: several datasets, a missing split, a dataset of another kind, or a damaged one.
     """
-    import tensorflow_datasets as tfds  # 0.7 s: on use, not on import
-
-    builder = tfds.builder_from_directory(str(dataset_folder(to_path(folder))))
+    builder = _described(dataset_folder(to_path(folder)))
     name = split.split("[")[0]
     if name not in builder.info.splits:
         raise ValueError(f"{folder} has no split {name!r}; it has {', '.join(sorted(builder.info.splits))}.")
     if missing := [key for key in (*_FEATURES, "num_differences") if key not in builder.info.features]:
         raise ValueError(f"{folder} is not a dataset of pairs: it has no feature {', '.join(missing)}.")
     return PairSource(builder, split)
+
+
+def _described(dataset: epath.Path) -> Any:
+    """The dataset as its two JSON files describe it. Raises ValueError where they are damaged."""
+    import tensorflow_datasets as tfds  # 0.7 s: on use, not on import
+
+    for name in _DESCRIPTION:
+        if not (dataset / name).exists():
+            raise ValueError(f"{dataset} is not complete: it has no {name}")
+        textfile.read_json(dataset / name)
+    try:
+        return tfds.builder_from_directory(str(dataset))
+    except Exception as error:  # what a reader does with JSON of another kind
+        files = " or ".join(_DESCRIPTION)
+        raise ValueError(f"{dataset}: {files} does not describe a dataset ({error})") from error
 
 
 def dataset_folder(folder: epath.Path) -> epath.Path:

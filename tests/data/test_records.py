@@ -1,6 +1,7 @@
 """Pairs are read back as written, by index, and problems are reported with the dataset's name."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -48,6 +49,23 @@ def test_a_folder_above_the_dataset_is_enough_when_it_holds_one(tmp_path):
     write_pairs(tmp_path / "dig_pairs" / "1.1.0", {"train": [draw_pair(0)]})
     with pytest.raises(ValueError, match="holds several datasets, name one of them"):
         open_pairs(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "is a Git LFS pointer"),
+        ("", "is not JSON"),
+        ('{"name": {}, "pythonClassName": 3}', "does not describe a dataset"),
+        (None, "is not complete: it has no|no dataset_info.json"),
+    ],
+)
+def test_damaged_descriptions_of_a_dataset_are_named(tmp_path, pairs_folder, name, content, message):
+    folder = shutil.copytree(pairs_folder, tmp_path / "d")
+    (folder / name).unlink() if content is None else (folder / name).write_text(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=f"{folder}.*({message})"):
+        open_pairs(folder, "train")
 
 
 def test_missing_folders_and_splits_are_named(tmp_path, pairs_folder):
