@@ -83,7 +83,11 @@ class Dataset:
                 raise NoDataset(f"{folder} is not a dataset: it has no dataset_info.json")
             folder = found[0]
         self.folder = folder
-        self._builder = tfds.builder_from_directory(folder)
+        try:
+            self._builder = tfds.builder_from_directory(folder)
+        except Exception as error:  # a damaged file raises whatever its reader raises
+            files = "dataset_info.json or features.json"
+            raise NoDataset(f"{folder}: {files} does not describe a dataset ({error})") from error
         features = self._builder.info.features
         if missing := [key for key in ("image_a", "image_b", "bboxes", "kinds") if key not in features]:
             raise NoDataset(f"{folder} is not a dataset of pairs: it has no feature {', '.join(missing)}")

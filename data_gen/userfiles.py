@@ -7,6 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
+_LFS_POINTER = b"version https://git-lfs"  # how the files begin that Git LFS leaves in place of large ones
+
 
 def home_expanded(text: str) -> str:
     """A path with its `~` expanded: shells leave the one of --out=~/folder to us."""
@@ -27,6 +29,8 @@ def read_lines(path: Path) -> list[str]:
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None
+    if data.startswith(_LFS_POINTER):
+        raise ValueError(f"{path} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
     try:
         return data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -40,6 +44,8 @@ def check_writable(path: Path, flag: str) -> None:
     """Makes the folder of a file to be written later. Raises ValueError, naming the flag, if it fails."""
     if path.is_dir():
         raise ValueError(f"{flag}={path} is a folder: name a file in it")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ValueError(f"{flag}={path}: the file that is there cannot be written")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()

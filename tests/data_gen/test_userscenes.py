@@ -149,6 +149,12 @@ def test_a_file_in_another_encoding_is_named_with_the_line(tmp_path, encoding, l
         userscenes.read(path, CLEVR)
 
 
+def test_a_file_that_git_lfs_has_not_fetched_is_told_as_such(tmp_path):
+    (tmp_path / "a.jsonl").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ValueError, match=r"a\.jsonl is a Git LFS pointer"):
+        userscenes.read(tmp_path / "a.jsonl", CLEVR)
+
+
 EDIT = {"kind": "color", "id": 1, "set": {"color": "green"}}
 NEW = {"kind": "add", "object": VASE}
 WHOLE = {

@@ -121,6 +121,12 @@ def test_the_command_ends_with_2_where_there_is_no_dataset(dataset, tmp_path, ca
     assert "has no split 'val'; it has" in capsys.readouterr().err
 
 
+def test_a_dataset_whose_description_is_damaged_is_named(tmp_path, capsys):
+    (tmp_path / "dataset_info.json").write_text("version https://git-lfs.github.com/spec/v1")
+    assert verify([f"--data={tmp_path}"]) == 2
+    assert f"{tmp_path}: dataset_info.json or features.json does not describe" in capsys.readouterr().err
+
+
 def test_a_truncated_dataset_is_an_error_and_not_a_traceback(dataset, tmp_path, capsys):
     import shutil
 
