@@ -128,7 +128,7 @@ class Collector:
         asked = time.perf_counter()
         prompts, ids = self._prompts(first, self._loader.positions(step * self._attempts), kept.positions)
         expected = kept.names[first.rows]
-        if np.any((agreement.checksums(ids) != expected) & (expected >= 0)):
+        if np.any((agreement.checksums(ids.tolist()) != expected) & (expected >= 0)):
             raise ValueError(
                 "a pair that was sampled on another host can not be read here (the warning names it): give"
                 " all hosts the same data"
