@@ -120,7 +120,7 @@ def test_evaluate_prints_its_figures_whatever_becomes_of_the_file(
     def full(path: pathlib.Path, value: object) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(evaluate, "write_json", full)
+    monkeypatch.setattr(evaluate, "write_result", full)
     monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: evaluate.Evaluation({"f1": 0.5}, []))
     with pytest.raises(SystemExit) as ended:
         evaluate.main([*flags, f"--out={tmp_path / 'r.json'}"])
