@@ -161,6 +161,9 @@ def open_pairs(folder: epath.PathLike, split: str) -> PairSource:
         raise ValueError(f"{folder} has no split {name!r}; it has {', '.join(sorted(builder.info.splits))}.")
     if missing := [key for key in (*_FEATURES, "num_differences") if key not in builder.info.features]:
         raise ValueError(f"{folder} is not a dataset of pairs: it has no feature {', '.join(missing)}.")
+    first = epath.Path(builder.info.splits[name].filepaths[0])  # Git LFS fetches all files or none
+    if first.exists():  # else the loader tells what is gone
+        textfile.check_fetched(first)
     return PairSource(builder, split)
 
 

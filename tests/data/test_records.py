@@ -68,6 +68,15 @@ def test_damaged_descriptions_of_a_dataset_are_named(tmp_path, pairs_folder, nam
         open_pairs(folder, "train")
 
 
+def test_records_that_git_lfs_has_not_fetched_are_told_as_such(tmp_path, pairs_folder):
+    folder = shutil.copytree(pairs_folder, tmp_path / "d")
+    for file in folder.glob("*train.array_record*"):
+        file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ValueError, match="train.array_record.* is a Git LFS pointer.*`git lfs pull`"):
+        open_pairs(folder, "train[:1]")
+    assert len(open_pairs(folder, "test")) == NUM_TEST
+
+
 def test_missing_folders_and_splits_are_named(tmp_path, pairs_folder):
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
         open_pairs(tmp_path / "nothing", "train")
