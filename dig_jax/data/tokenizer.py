@@ -174,6 +174,7 @@ def load_tokenizer(model: epath.PathLike) -> Tokenizer:
     pad_id = vocab[END_OF_TEXT] if hf.pad_token_id is None else hf.pad_token_id
     special = {id for id, token in hf.added_tokens_decoder.items() if token.special}
     special |= {vocab[token] for token in _VISION_TOKENS if token in vocab} | {pad_id}
+    _check_ids(vocab, path / "tokenizer.json")
     _check_fits(vocab, path / "config.json")
     return Tokenizer(
         hf=hf,
@@ -186,6 +187,27 @@ def load_tokenizer(model: epath.PathLike) -> Tokenizer:
         think_end_id=vocab.get(THINK_END),
         template=str(template),
     )
+
+
+def _check_ids(vocab: Mapping[str, int], file: epath.Path) -> None:
+    """Refuses a tokenizer that numbers its added tokens otherwise than its own file does.
+
+    transformers does so, silently, where tokenizer_config.json has an `added_tokens_decoder` of other tokens.
+
+    Raises:
+      ValueError: names the tokens.
+    """
+    if not file.exists():
+        return
+    added = textfile.read_json(file).get("added_tokens") or []
+    wrong = [token for token in added if vocab.get(token["content"]) != token["id"]]
+    if wrong:
+        first = wrong[0]
+        raise ValueError(
+            f"{file}: {len(wrong)} added tokens, such as {first['content']!r} ({first['id']}), are not in the"
+            f" tokenizer under that id (but under {vocab.get(first['content'])}): tokenizer_config.json, its"
+            " added_tokens_decoder above all, is not of the same model"
+        )
 
 
 def _check_fits(vocab: Mapping[str, int], config: epath.Path) -> None:

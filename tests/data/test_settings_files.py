@@ -89,6 +89,12 @@ def test_pixels_that_no_image_has_are_refused_and_not_passed_over(folder, values
         ImageConfig.from_folder(folder)
 
 
+def test_a_tokenizer_that_transformers_numbers_anew_is_refused(folder):
+    change(folder / "tokenizer_config.json", added_tokens_decoder={})
+    with pytest.raises(ValueError, match=r"tokenizer.json: \d+ added tokens, such .* not of the same model"):
+        load_tokenizer(folder)
+
+
 def test_a_length_that_is_no_number_is_named(folder):
     change(folder / "tokenizer_config.json", model_max_length="long")
     with pytest.raises(ValueError, match="tokenizer_config.json: model_max_length is 'long'; expected a num"):
