@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dig_jax.distributed import EXIT_LOST
+from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from dig_jax.stopping import EXIT_PREEMPTED
 from tests.test_distributed import free_port
 from tests.test_train import inputs, small_config, without_times  # noqa: F401  (inputs is a fixture)
@@ -25,8 +26,12 @@ SILENCE = 60.0
 
 @pytest.fixture(scope="module")
 def config(inputs: pathlib.Path) -> pathlib.Path:  # noqa: F811
-    """A config file: GRPO on the small model."""
+    """A config file: GRPO on a small model, whose heads two devices can share."""
+    sizes = {"vision_depth": 1, "vision_inner": 64, "text_depth": 1, "text_inner": 64, "image_size": 64}
+    heads = {"vision_heads": 4, "vision_width": 128}
+    make_scratch_folder(inputs / "even", ScratchConfig(**sizes, **heads))
     changes = {
+        "model_path": str(inputs / "even"),
         "data.eval": str(inputs / "pairs"),
         "eval.every": 1,  # or a run that is to end earlier evaluates where the whole one does not
         "eval.group_size": 0,
@@ -127,12 +132,16 @@ def notes(workdir: pathlib.Path, kind: str, processes: int = 1) -> list[list[dic
 
 
 def sampled(workdir: pathlib.Path, processes: int = 1) -> list[dict[str, Any]]:
-    """The answers of every rollout and evaluation, by the pair: those of all processes together."""
+    """The answers of every rollout and evaluation, by the pair: those of all processes together.
+
+    Processes that share a device group have the same pairs, and the same answers to them.
+    """
     together = []
     for parts in zip(*notes(workdir, "sampled", processes), strict=True):
-        ids = [id for part in parts for id in part["sampled"]]
-        assert len(ids) == len(set(ids))  # no pair in two processes
-        together.append({id: answer for part in parts for id, answer in part["sampled"].items()})
+        answers: dict[str, Any] = {}
+        for id, answer in itertools.chain.from_iterable(part["sampled"].items() for part in parts):
+            assert answers.setdefault(id, answer) == answer
+        together.append(answers)
     return together
 
 
@@ -150,7 +159,7 @@ def assert_same_metrics(workdir: pathlib.Path, expected: pathlib.Path) -> None:
 
 @pytest.mark.slow
 def test_whoever_goes_on_with_a_run_it_is_the_same_run(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Two processes, stopped at one of them; one process; two, one of them killed; two again."""
+    """Two processes, stopped at one of them; one; two, one of them killed; two that split the weights."""
     whole = Run(config, tmp_path / "whole").succeeds().workdir
     alone = sampled(whole)
     assert any(answer for answers in alone for answer in answers.values())
@@ -183,7 +192,9 @@ def test_whoever_goes_on_with_a_run_it_is_the_same_run(config: pathlib.Path, tmp
     assert (code, killed) == (EXIT_LOST, -signal.SIGKILL), errors[-3000:]
     assert "error: process 1 of 2 is lost (its connection closed)" in errors
 
-    rest = sampled(Run(config, workdir, processes=2).succeeds().workdir, 2)
+    # As Slurm starts it: a process per device, and a group of `tensor` across them.
+    across = [f"--config.{mesh}.tensor=2" for mesh in ("mesh", "rollout.mesh")]
+    rest = sampled(Run(config, workdir, *across, processes=2).succeeds().workdir, 2)
     assert rest == alone[-len(rest) :]
     assert_same_metrics(workdir, whole)
 
