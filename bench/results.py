@@ -64,7 +64,12 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def output_file(text: str) -> str:
-    """The type of an option that names a file to write: refused before the work if it cannot be written."""
+    """The type of an option that names a file to write: refused before the work if it cannot be written.
+
+    No name, the default, is no file.
+    """
+    if not text:
+        return text
     path = user_path(text)
     try:
         check_writable(path, "it")

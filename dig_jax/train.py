@@ -57,13 +57,13 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
 
 def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
     # Settings: what can be refused is refused here, before anything compiles.
+    model_folder = find_model(config.model_path)
+    init_folder = find_workdir(config.init_from) if config.init_from else model_folder
     data = settings.data_fingerprints(config)
     if len(set(texts_of_all(json.dumps(data), width=10_000))) > 1:
         raise ValueError("the hosts have different pairs under the folders of config.data: copy them anew")
     changes = settings.check_resume(config, workdir / "config.json", data)
     stages = curriculum.stages(config)
-    model_folder = find_model(config.model_path)
-    init_folder = find_workdir(config.init_from) if config.init_from else model_folder
     mesh = parallel.make_mesh(config.mesh)
     sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
     for stage in stages:

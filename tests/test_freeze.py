@@ -196,7 +196,7 @@ def test_a_run_with_frozen_parts_resumes_and_exports_the_whole_model(
 
 def saved_moments(workdir: pathlib.Path) -> set[str]:
     """Names of the optimizer moments in the newest checkpoint."""
-    (metadata,) = (workdir / "checkpoints").glob("2/**/_METADATA")
+    (metadata,) = (workdir / "checkpoints").glob("2/training/**/_METADATA")
     saved = json.loads(metadata.read_text())["tree_metadata"]
     return {name for name in saved if "'mu'" in name or "'nu'" in name}
 

@@ -242,7 +242,7 @@ def test_a_setting_the_model_can_not_do_is_an_error_that_names_it(path, value, m
         ("text_config.hidden_size", "2560", "hidden_size is '2560', expected an integer"),
         ("text_config.num_key_value_heads", None, "num_key_value_heads is None, expected an integer"),
         ("text_config.num_hidden_layers", 0, "num_hidden_layers is 0, expected more than 0"),
-        ("text_config.rms_norm_eps", "1e-6", "rms_norm_eps is '1e-6', expected a number"),
+        ("text_config.rms_norm_eps", "1e-6", "rms_norm_eps is '1e-6', expected a finite number"),
         ("vision_config.depth", True, "depth is True, expected an integer"),
         ("vision_config.patch_size", [16, 16], "patch_size is .16, 16., expected an integer"),
         ("vision_config.num_position_embeddings", 2000, "num_position_embeddings is 2000, expected a square"),

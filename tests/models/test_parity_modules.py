@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 from dig_jax.models.attention import PLAIN
+from dig_jax.models.layers import rope_frequencies
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.text import mrope
@@ -189,10 +190,12 @@ def test_rotary_angles_of_a_real_model_up_to_its_longest_context():
     theirs = Qwen3VLTextRotaryEmbedding(Qwen3VLTextConfig(**MID_CONFIG.to_dict()["text_config"]))
     cos, _ = theirs(torch.zeros(1), torch.tensor(positions).permute(2, 0, 1))
     ours = jax.jit(lambda positions: mrope(positions, config))(positions)
-    # One of the 64 frequencies differs in its last bit, where their power function is not correctly rounded.
-    np.testing.assert_allclose(ours.cos, cos[..., :64], atol=3e-4)
-    exact = np.median(np.abs(np.asarray(ours.cos) - cos[..., :64].numpy()).max(axis=(0, 1)))
-    assert exact < 1e-6
+    error = np.abs(np.asarray(ours.cos) - cos[..., :64].numpy()).max(axis=(0, 1))  # of each frequency
+    # Their power function is not correctly rounded: by the processor, one to seven of the 64 were seen to
+    # differ in the last bit.
+    assert np.sum(error > 1e-6) <= 16 and np.median(error) < 1e-6
+    last_bit = 2**-22 * config.max_position_embeddings * rope_frequencies(config.rope_theta, config.head_dim)
+    assert np.all(error <= last_bit + 1e-6)
 
 
 @pytest.mark.parametrize(
