@@ -159,14 +159,12 @@ def data_fingerprints(config: ConfigDict) -> dict[str, Any]:
         FileNotFoundError, ValueError: a folder holds no dataset, or several.
     """
     set_here = flat(json.loads(config.to_json()))
-    data_of = {"data.train": config.data} | {
-        f"curriculum.stages.{stage.name}.data.train": stage.config.data for stage in curriculum.stages(config)
-    }
-    found: dict[str, Any] = {
-        key: [fingerprint_of_pairs(folder, data.train_split) for folder in data.train]
-        for key, data in data_of.items()
-        if key in set_here
-    }
+    found: dict[str, Any] = {}
+    for stage in curriculum.stages(config):
+        own, data = f"curriculum.stages.{stage.name}.data.train", stage.config.data
+        # Where every stage has pairs of its own, those of the run are not read and need not be there.
+        key = own if own in set_here else "data.train"
+        found[key] = [fingerprint_of_pairs(folder, data.train_split) for folder in data.train]
     sets = {name: folder for name, folder in eval_folders(config).items() if folder}
     held_out = {name: fingerprint_of_pairs(folder, config.data.eval_split) for name, folder in sets.items()}
     if "" in held_out:

@@ -57,6 +57,17 @@ def test_a_stage_is_the_config_with_what_it_changes() -> None:
     assert config.algorithm == "grpo"  # as it was
 
 
+def test_pairs_that_no_stage_reads_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "fingerprint_of_pairs", lambda folder, split: f"{split} of {folder}")
+    config = config_of(a={"data": {"train": ("one",)}})
+    config.data.train = ("nowhere",)
+    assert settings.data_fingerprints(config)["curriculum.stages.a.data.train"] == ["train of one"]
+    assert "data.train" not in settings.data_fingerprints(config)
+    config.curriculum.stages.b = {}
+    config.curriculum.order = ("a", "b")
+    assert settings.data_fingerprints(config)["data.train"] == ["train of nowhere"]
+
+
 def test_stages_share_a_schedule_up_to_the_next_restart() -> None:
     restart = {"optimizer": {"restart": True}}
     config = config_of(a={"num_steps": 5}, b=restart | {"num_steps": 10}, c={"num_steps": 20})
