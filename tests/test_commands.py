@@ -7,8 +7,8 @@ import pytest
 from etils import epath
 
 from dig_jax import cli, evaluate, export, score
-from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from tests.data.drawn_pairs import draw_pair, write_pairs
+from tests.small_model import make_small_model
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -17,8 +17,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 def given(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder with a small Thinking `model`, 5 `pairs` to test with, and a `config.py` that samples."""
     folder = tmp_path_factory.mktemp("given")
-    sizes = {"vision_depth": 1, "vision_inner": 64, "text_depth": 1, "text_inner": 64, "image_size": 64}
-    make_scratch_folder(folder / "model", ScratchConfig(**sizes, thinking=True))
+    make_small_model(folder / "model", thinking=True)
     published = {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20}
     (folder / "model" / "generation_config.json").write_text(json.dumps(published))
     pairs = [draw_pair(i, size=(64, 64), num_differences=i % 3) for i in range(5)]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from tests.data.drawn_pairs import draw_pair, write_pairs
+from tests.small_model import FOR_TWO_DEVICES, make_small_model
 from tests.test_distributed import free_port
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -20,9 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 def model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder with `model`, whose heads two devices can share, `pairs`, and two images."""
     folder = tmp_path_factory.mktemp("hosts")
-    sizes = {"vision_depth": 1, "vision_inner": 64, "text_depth": 1, "text_inner": 64, "image_size": 64}
-    heads = {"vision_heads": 4, "vision_width": 128, "text_heads": 4, "text_kv_heads": 2}
-    make_scratch_folder(folder / "model", ScratchConfig(**sizes, **heads))
+    make_small_model(folder / "model", **FOR_TWO_DEVICES)
     pairs = [draw_pair(i, size=(64, 64), num_differences=i % 3) for i in range(5)]
     write_pairs(folder / "pairs", {"train": pairs[:1], "test": pairs})
     return folder

@@ -2,9 +2,7 @@
 
 import importlib
 import json
-import os
 import pathlib
-import subprocess
 
 import pytest
 
@@ -12,9 +10,9 @@ from dig_jax import compile as command
 from dig_jax import settings
 from dig_jax.aot import gpus, groups, hlo
 from dig_jax.aot.chips import CHIPS, GIB
+from tests.test_compile import compile_command
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
-ENVIRONMENT = REPOSITORY / ".venv-aot-gpu"
+ENVIRONMENT = pathlib.Path(__file__).parents[1] / ".venv-aot-gpu"
 needs_compiler = pytest.mark.skipif(
     not (ENVIRONMENT / ".stamp").exists(),
     reason="XLA's GPU compiler has an environment of its own: make setup-aot-gpu",
@@ -112,14 +110,7 @@ def test_the_layouts_for_gpus_divide_their_batches(name, shards):
 
 def compile_for(topology, *arguments):
     """Runs `python -m dig_jax.compile` in the compiler's environment."""
-    return subprocess.run(
-        [ENVIRONMENT / "bin/python", "-m", "dig_jax.compile", f"--topology={topology}", *arguments],
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+    return compile_command(f"--topology={topology}", *arguments, python=ENVIRONMENT / "bin/python")
 
 
 @pytest.mark.slow

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from dig_jax import generate, published_sampling
-from dig_jax.data.tokenizer import TextStream, Tokenizer, load_tokenizer
+from dig_jax import generate
+from dig_jax.data.tokenizer import load_tokenizer
 from tests.models.conftest import load_reference
 
 SIZES = [(64, 96), (100, 70), (64, 64)]  # height, width; 70 is no multiple of 32
@@ -212,35 +210,6 @@ def test_json_on_a_terminal_is_one_line(
     json.loads(terminal.getvalue())
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tiny_qwen3vl: pathlib.Path) -> Tokenizer:
-    return load_tokenizer(tiny_qwen3vl)
-
-
-def test_a_character_is_shown_when_its_last_byte_is_there(tokenizer: Tokenizer) -> None:
-    stream = TextStream(tokenizer)
-    ids = tokenizer.encode("a€b")  # the tiny tokenizer has a token per byte of the euro sign
-    assert [stream.add([id]) for id in ids] == ["a", "", "", "€", "b"]
-    assert stream.end() == ""
-
-
-def test_bytes_that_never_become_a_character_are_shown_at_the_end(tokenizer: Tokenizer) -> None:
-    stream = TextStream(tokenizer)
-    ids = tokenizer.encode("a€")[:-1]
-    assert stream.add(ids) == "a"
-    assert stream.end() == "\N{REPLACEMENT CHARACTER}" == tokenizer.decode(ids)[1:]
-
-
-@settings(deadline=None)
-@given(st.data())
-def test_the_pieces_of_a_stream_are_the_text_whatever_the_tokens(tokenizer: Tokenizer, data: Any) -> None:
-    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=30))
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(ids)), max_size=5)))
-    stream = TextStream(tokenizer)
-    pieces = [stream.add(ids[i:j]) for i, j in zip([0, *cuts], [*cuts, len(ids)], strict=True)]
-    assert "".join(pieces) + stream.end() == tokenizer.decode(ids)
-
-
 # Sampling
 
 
@@ -252,31 +221,6 @@ def test_sampling_depends_on_the_seed_alone(
     )
     assert one == again
     assert one["tokens"] != other["tokens"]
-
-
-def test_model_sampling_is_that_of_the_folder_else_the_published_one(tmp_path: pathlib.Path) -> None:
-    assert (
-        published_sampling.model_sampling(tmp_path, opens_thinking=True)
-        == published_sampling.THINKING_SAMPLING
-    )
-    file = tmp_path / "generation_config.json"
-    file.write_text(json.dumps({"eos_token_id": 3}))
-    assert (
-        published_sampling.model_sampling(tmp_path, opens_thinking=False)
-        == published_sampling.INSTRUCT_SAMPLING
-    )
-    file.write_text(
-        json.dumps({"do_sample": True, "temperature": 0.5, "top_k": 7, "repetition_penalty": 1.0})
-    )
-    chosen = published_sampling.model_sampling(tmp_path, opens_thinking=False)
-    assert chosen == {"temperature": 0.5, "top_p": 1.0, "top_k": 7}
-
-
-def test_sampling_that_is_not_implemented_is_refused(tmp_path: pathlib.Path) -> None:
-    file = tmp_path / "generation_config.json"
-    file.write_text(json.dumps({"do_sample": True, "repetition_penalty": 1.05}))
-    with pytest.raises(ValueError, match=r"repetition_penalty is 1.05, which is not implemented"):
-        published_sampling.model_sampling(tmp_path, opens_thinking=False)
 
 
 def test_a_flag_overrides_the_models_sampling(

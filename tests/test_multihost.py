@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from dig_jax.distributed import EXIT_LOST
-from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from dig_jax.stopping import EXIT_PREEMPTED
+from tests.small_model import FOR_TWO_DEVICES, make_small_model
 from tests.test_distributed import free_port
 from tests.test_train import inputs, small_config, without_times  # noqa: F401  (inputs is a fixture)
 
@@ -27,11 +27,9 @@ SILENCE = 60.0
 @pytest.fixture(scope="module")
 def config(inputs: pathlib.Path) -> pathlib.Path:  # noqa: F811
     """A config file: GRPO on a small model, whose heads two devices can share."""
-    sizes = {"vision_depth": 1, "vision_inner": 64, "text_depth": 1, "text_inner": 64, "image_size": 64}
-    heads = {"vision_heads": 4, "vision_width": 128}
-    make_scratch_folder(inputs / "even", ScratchConfig(**sizes, **heads))
+    make_small_model(inputs / "shared", **FOR_TWO_DEVICES)
     changes = {
-        "model_path": str(inputs / "even"),
+        "model_path": str(inputs / "shared"),
         "data.eval": str(inputs / "pairs"),
         "eval.every": 1,  # or a run that is to end earlier evaluates where the whole one does not
         "eval.group_size": 0,

@@ -13,7 +13,7 @@ from dig_jax import fingerprint, parallel
 from dig_jax.compile import quiet, topology
 from dig_jax.learner import make_optimizer
 from tests.test_compile import needs_compiler
-from tests.test_train import inputs, lines, run, small_config, without_times  # noqa: F401  a fixture
+from tests.test_train import assert_same_steps, inputs, run, small_config  # noqa: F401  (a fixture)
 
 
 def test_a_run_with_moments_in_host_memory_resumes_and_computes_the_same(
@@ -24,11 +24,7 @@ def test_a_run_with_moments_in_host_memory_resumes_and_computes_the_same(
     straight = run(small_config(inputs, "sft"), tmp_path / "straight")
     run(small_config(inputs, "sft", num_steps=1, **offload), tmp_path / "offloaded")
     offloaded = run(small_config(inputs, "sft", **offload), tmp_path / "offloaded")
-    expected, actual = (
-        [without_times(line) for line in lines(workdir, "metrics.jsonl")] for workdir in (straight, offloaded)
-    )
-    for ours, theirs in zip(actual, expected, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-5)
+    assert_same_steps(offloaded, straight, rel=1e-5)
     # What one run keeps on its devices, another may restore to the memory of its hosts.
     run(small_config(inputs, "sft", num_steps=3, **offload), tmp_path / "straight")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from tests.data.drawn_pairs import draw_pair, write_pairs
+from tests.small_model import FOR_FOUR_DEVICES, make_small_model
 
 STEP = pathlib.Path(__file__).parent / "distributed_step.py"
 WHOLE: dict[str, Any] = {}  # settings as they are: one update, whole groups, all padded to 8 tokens
@@ -43,10 +43,7 @@ MORE_HOSTS: dict[str, Layout] = {
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("inputs")
-    sizes = {"vision_depth": 2, "vision_inner": 64, "text_depth": 2, "text_inner": 64, "image_size": 64}
-    # Head counts that divide over four tensor-parallel devices.
-    heads = {"vision_heads": 4, "vision_width": 128, "text_heads": 4, "text_kv_heads": 4}
-    make_scratch_folder(folder / "model", ScratchConfig(**sizes, **heads))
+    make_small_model(folder / "model", vision_depth=2, text_depth=2, **FOR_FOUR_DEVICES)
     pairs = [draw_pair(i, size=(64, 64), num_differences=i % 3) for i in range(16)]
     write_pairs(folder / "pairs", {"train": pairs, "test": pairs[:4]})
     return folder

@@ -27,9 +27,9 @@ from dig_jax.rewards.reward import METRICS, Scores
 from dig_jax.rollout import pool
 from dig_jax.rollout.engine import Rollout
 from dig_jax.sampler import Completions
-from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from tests.data.drawn_pairs import draw_pair, write_pairs
 from tests.models.conftest import NUM_PATCHES, PROMPT_LENGTH, PromptMaker
+from tests.small_model import make_small_model
 
 SIZES = [(64, 64), (64, 96), (128, 128), (96, 64), (128, 96)]
 SMALL, LARGE = Bucket(prompt_length=32, num_patches=48), Bucket(prompt_length=48, num_patches=128)
@@ -103,8 +103,7 @@ def test_an_update_is_traced_once_for_any_images_and_lengths(
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder with `model` (from scratch) and `pairs` of five sizes in two buckets."""
     folder = tmp_path_factory.mktemp("inputs")
-    sizes = {"vision_depth": 1, "vision_inner": 64, "text_depth": 1, "text_inner": 64, "image_size": 128}
-    make_scratch_folder(folder / "model", ScratchConfig(**sizes))
+    make_small_model(folder / "model", image_size=128)
     pairs = [draw_pair(i, size=SIZES[i % 5], num_differences=i % 3) for i in range(20)]
     write_pairs(folder / "pairs", {"train": pairs})
     return folder

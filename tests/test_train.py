@@ -20,17 +20,16 @@ from dig_jax import export, loading, parallel, settings, sft, train
 from dig_jax.checkpoint import Checkpoints
 from dig_jax.fingerprint import fingerprint
 from dig_jax.rewards import reward
-from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from dig_jax.stopping import Stop, Stopped
 from tests.data.drawn_pairs import draw_pair, write_pairs
+from tests.small_model import make_small_model
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder with `model` (from scratch) and `pairs` (24 training and 8 test pairs)."""
     folder = tmp_path_factory.mktemp("inputs")
-    sizes = {"vision_depth": 1, "vision_inner": 64, "text_depth": 1, "text_inner": 64, "image_size": 64}
-    make_scratch_folder(folder / "model", ScratchConfig(**sizes))
+    make_small_model(folder / "model")
     pairs = {
         split: [draw_pair(i, size=(64, 64), num_differences=i % 3, seed=seed) for i in range(count)]
         for seed, (split, count) in enumerate({"train": 24, "test": 8}.items())
@@ -82,6 +81,12 @@ def lines(workdir: epath.Path, name: str) -> list[dict]:
 def without_times(line: dict) -> dict:
     timed = ("time/", "tokens_per_second/", "seconds")
     return {key: value for key, value in line.items() if not key.startswith(timed)}
+
+
+def assert_same_steps(ours: epath.Path, theirs: epath.Path, rel: float) -> None:
+    """Every figure of every step of two runs, to rounding."""
+    for line, other in zip(lines(ours, "metrics.jsonl"), lines(theirs, "metrics.jsonl"), strict=True):
+        assert without_times(line) == pytest.approx(without_times(other), rel=rel)
 
 
 @pytest.mark.parametrize("algorithm", ["sft", "grpo"])
