@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import re
 import signal
 import sys
 import threading
@@ -26,6 +27,11 @@ def main(argv: list[str] | None = None) -> int:
 def run_command(args: argparse.Namespace) -> int:
     """Runs the order and tells what went wrong."""
     try:
+        if re.match(r"\w+:/", str(args.out)):  # Path keeps one slash of an address
+            raise ValueError(
+                f"--out={str(args.out).replace(':/', '://', 1)}: pairs are rendered to a disk of this"
+                " machine: copy the folder to the bucket when it is done, or take `python -m data_gen.beam`"
+            )
         order = read_order(args)
         if order.dry_run:
             from data_gen.estimate import print_estimate

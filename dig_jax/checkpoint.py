@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from etils import epath
 from flax import nnx
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
@@ -89,11 +90,12 @@ class Checkpoints:
             read_only=read_only,
             create=not read_only,
         )
-        self._manager = ocp.CheckpointManager(
-            LiteralPath(self._workdir / "checkpoints"),
-            options=options,
-            item_names=("params", "training", "meta"),
-        )
+        with _no_warnings() if read_only else contextlib.nullcontext():
+            self._manager = ocp.CheckpointManager(
+                LiteralPath(self._workdir / "checkpoints"),
+                options=options,
+                item_names=("params", "training", "meta"),
+            )
 
     @property
     def steps(self) -> list[int]:
@@ -359,6 +361,17 @@ def _read_by_all(step: int, read: Callable[[], _Read]) -> _Read:
 def _compare(step: int, part: str, tree: Any, checksums: dict[str, str]) -> None:
     if fingerprint(tree) != checksums[part]:
         raise Damaged(f"checkpoint {step}: the {part} read back are not those that were written")
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Without those of Orbax, which warns of what read-only means."""
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(before)
 
 
 def _dtypes(params: nnx.State) -> list[str]:

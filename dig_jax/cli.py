@@ -38,6 +38,26 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(f"--{name}", type=str if name == "coordinator_address" else int, help=text)
 
 
+def add_sampling_flags(parser: argparse.ArgumentParser, temperature: str) -> None:
+    """The flags of a command that draws answers; None where one is not given.
+
+    Args:
+        parser: of the command.
+        temperature: help of --temperature, whose default is the command's own.
+    """
+    add = parser.add_argument
+    add("--temperature", type=float, help=temperature)
+    add("--top_p", type=float, help="1 is off")
+    add("--top_k", type=int, help="0 is off")
+    add(
+        "--thinking_budget",
+        type=int,
+        metavar="TOKENS",
+        help="close a thought that is still open after so many tokens and go on with the answer; 0 is off",
+    )
+    add("--seed", type=int, help="of the sampling noise")
+
+
 @contextlib.contextmanager
 def processes(args: argparse.Namespace, silence_seconds: float) -> Iterator[None]:
     """Joins the others of a run if `add_process_flags` says so: see `distributed.joined`."""

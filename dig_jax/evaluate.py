@@ -183,7 +183,7 @@ def evaluate(
             completions = complete(batch, first, group, sampling)
             parts[ending].append(_terms(completions))
             if number == 0 and jax.process_index() == 0:
-                answers += _answers(batch, ids, completions, sampler.texts(completions))
+                answers += _answers(batch, ids, completions, sampler.first_texts(completions))
     metrics: dict[str, float] = {}
     for ending, (group, _) in ways.items():
         terms = {
@@ -217,7 +217,7 @@ def _answers(batch: Batch, ids: list[str], completions: Completions, texts: list
     return [
         Answer(
             id,
-            texts[row * group],
+            texts[row],
             scores.boxes[row * group],
             {name: float(getattr(scores, name)[row * group]) for name in METRICS},
             pairs.get(row),
@@ -266,19 +266,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     args = parse_arguments(argv)
     with cli.user_errors():
-        out = writable_file(args.out, "--out") if args.out else None  # before the time that all else takes
         model = model_folder.find_model(args.model)
         config = cli.config_of(model, args.config)
         config.data.train, config.data.eval_split = (args.data,), args.split
         settings.check(config)
     with cli.processes(args, config.distributed.silence_seconds):
-        _evaluate_and_print(args, model, config, out)
+        _evaluate_and_print(args, model, config)
 
 
-def _evaluate_and_print(
-    args: argparse.Namespace, model: epath.Path, config: ConfigDict, out: epath.Path | None
-) -> None:
+def _evaluate_and_print(args: argparse.Namespace, model: epath.Path, config: ConfigDict) -> None:
+    writes = jax.process_index() == 0
     with cli.user_errors():
+        # Before the time that all else takes.
+        out = writable_file(args.out, "--out") if args.out and writes else None
         mesh = parallel.make_mesh(config.mesh)
         tokenizer = load_tokenizer(model_folder.hf_files(model))
         draws = _draws(args, config, model, tokenizer)
@@ -294,7 +294,7 @@ def _evaluate_and_print(
             num_pairs=min(args.num_pairs or loader.num_pairs, loader.num_pairs),
             draws=draws,
         )
-    if jax.process_index() > 0:
+    if not writes:
         return
     if warning := truncation_warning("held-out pairs", result.metrics.get("truncated_sampled", 0.0)):
         print(f"warning: {warning}", file=sys.stderr)
@@ -366,17 +366,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--num_pairs", type=int, default=0, help="0 is the whole split")
     add("--group_size", type=int, help="sampled completions per pair; 0 is greedy answers alone")
     add("--greedy", action=argparse.BooleanOptionalAction, help="greedy answers beside the sampled ones")
-    add("--temperature", type=float, help="of the samples (default: see above)")
-    add("--top_p", type=float, help="1 is off")
-    add("--top_k", type=int, help="0 is off")
-    add("--seed", type=int, help="of the sampling noise")
+    cli.add_sampling_flags(parser, temperature="of the samples (default: see above)")
     add("--max_new_tokens", type=int, help="of one answer (default: rollout.max_new_tokens)")
-    add(
-        "--thinking_budget",
-        type=int,
-        metavar="TOKENS",
-        help="close a thought that is still open after so many tokens and go on with the answer; 0 is off",
-    )
     add(
         "--mismatched",
         action="store_true",

@@ -271,17 +271,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         " published for Instruct (temperature 0.7, top_p 0.8, top_k 20) or Thinking models (0.6, 0.95, 20);"
         " no presence penalty",
     )
-    add("--temperature", type=float, help="0 is greedy (default: as --sampling says)")
-    add("--top_p", type=float, help="1 is off")
-    add("--top_k", type=int, help="0 is off")
-    add(
-        "--thinking_budget",
-        type=int,
-        default=0,
-        metavar="TOKENS",
-        help="close a thought that is still open after so many tokens and go on with the answer; 0 is off",
-    )
-    add("--seed", type=int, default=0, help="of the sampling noise")
+    cli.add_sampling_flags(parser, temperature="0 is greedy (default: as --sampling says)")
     add(
         "--dtype",
         choices=("bfloat16", "float32"),
@@ -342,7 +332,7 @@ def _answer_and_print(args: argparse.Namespace, folder: epath.Path, config: Conf
             mesh,
             sampling=sampling,
             max_new_tokens=max_new_tokens,
-            seed=args.seed,
+            seed=args.seed or 0,
             budget=budget,
             show=show if stream else None,
         )

@@ -135,7 +135,7 @@ def load_params(
 
 def restore_params(workdir: epath.Path, like: nnx.State, step: int | None) -> nnx.State:
     """Parameters of a workdir's checkpoint, the newest unless `step` says which."""
-    checkpoints = Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir, read_only=True)  # its run may be writing there
     try:
         steps = checkpoints.common_steps()
         if not steps:

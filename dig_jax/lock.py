@@ -76,6 +76,8 @@ def held(workdir: epath.Path) -> Iterator[None]:
         ValueError: another run that lives holds it; names its host and process.
         OSError: nothing can be written there.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"--workdir={workdir} is a file: name a folder")
     lock = _Lock(workdir / FILE) if jax.process_index() == 0 else None
     problem = "" if lock is None else lock.acquire()
     if refused := next(filter(None, texts_of_all(problem, width=2000)), ""):

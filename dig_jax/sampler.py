@@ -151,9 +151,10 @@ class Sampler:
         """Which process does what is done once for each of `count` prompts: see `parallel.row_layout`."""
         return parallel.row_layout(self._programs.mesh, count, at_a_time).owners
 
-    def texts(self, completions: Completions) -> list[str]:
-        """The answers [B * G] of all prompts, thoughts included."""
-        return _decoded(completions.rollout, range(len(completions.rollout.mask)), self._tokenizer.decode)
+    def first_texts(self, completions: Completions) -> list[str]:
+        """The first answer [B] to each prompt, thoughts included: what is shown of them."""
+        first = jax.tree.map(lambda x: x[:, :1] if x.ndim else x, completions.rollout)
+        return _decoded(first, range(len(first.mask)), self._tokenizer.decode)
 
     def _draw(
         self,

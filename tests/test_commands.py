@@ -11,6 +11,7 @@ from tests.data.drawn_pairs import draw_pair, write_pairs
 from tests.small_model import make_small_model
 
 ROOT = pathlib.Path(__file__).parents[1]
+WARMED_UP = f"--model={ROOT / 'assets' / 'quickstart_warmup'}"
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_evaluate_prints_its_figures_whatever_becomes_of_the_file(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = ROOT / "assets" / "sample_pairs"
-    flags = [f"--model={ROOT / 'assets' / 'quickstart_warmup'}", f"--data={pairs}", "--num_pairs=1"]
+    flags = [WARMED_UP, f"--data={pairs}", "--num_pairs=1"]
     flags += [f"--config={ROOT / 'configs' / 'quickstart.py'}", "--group_size=0"]
 
     def full(path: pathlib.Path, value: object) -> None:
@@ -132,7 +133,7 @@ def test_evaluate_prints_its_figures_whatever_becomes_of_the_file(
     ("command", "arguments", "message"),
     [
         (evaluate.main, ["--model=nowhere", "--data=nowhere"], "hf download"),
-        (evaluate.main, ["--model=nowhere", "--data=nowhere", "--out=/dev/null/a.json"], "--out=/dev/null/"),
+        (evaluate.main, [WARMED_UP, "--data=nowhere", "--out=/dev/null/a.json"], "--out=/dev/null/a.json: "),
         (export.main, ["--workdir=nowhere", "--out=out"], "not the workdir of a run"),
     ],
 )

@@ -140,6 +140,15 @@ def test_who_was_silent_for_so_long_that_another_took_over_ends_at_once(workdir,
     assert (workdir / lock.FILE).exists()  # it is not this one's to remove
 
 
+def test_a_workdir_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "run").write_text("")
+    with (
+        pytest.raises(ValueError, match=r"--workdir=.*/run is a file: name a folder"),
+        lock.held(epath.Path(tmp_path / "run")),
+    ):
+        pass
+
+
 def test_nothing_is_left_of_a_run_that_wrote_nothing(tmp_path):
     with pytest.raises(KeyError), lock.held(epath.Path(tmp_path / "run")):
         raise KeyError

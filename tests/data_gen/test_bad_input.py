@@ -45,6 +45,10 @@ def test_every_path_of_the_command_line_may_begin_in_the_home_folder(monkeypatch
         (["--num_shards=3"], "needs --shard_index"),
         (["--blender=x", "--blender_python=y"], "name one of them"),
         (["--num_pairs=0", "--test_pairs=0"], "nothing to make"),
+        (
+            ["--out=gs://bucket/pairs"],
+            "--out=gs://bucket/pairs: pairs are rendered to a disk of this machine",
+        ),
     ],
 )
 def test_a_bad_value_is_named(flags, message, tmp_path, capsys):
