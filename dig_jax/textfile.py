@@ -102,24 +102,29 @@ def parse_json(text: str, name: str) -> Any:
         raise ValueError(f"{name}: {error}") from None
 
 
-_KINDS = {
+KINDS = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "a text",
     dict: "an object {...}",
     list: "a list of numbers",
+    tuple: "a list of whole numbers",
 }
 
 
 def is_a(value: Any, kind: type) -> bool:
-    """Whether a JSON value is a bool, int, float (any finite number), str, dict or list (of numbers)."""
+    """Whether a JSON value is a bool, int, float (any finite number), str, dict, or list (of numbers).
+
+    A tuple stands for a list of whole numbers.
+    """
     if kind is float:
         return is_a(value, int) or (isinstance(value, float) and math.isfinite(value))
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    if kind is list:
-        return isinstance(value, list) and all(is_a(item, float) for item in value)
+    if kind in (list, tuple):
+        item_kind = float if kind is list else int
+        return isinstance(value, list | tuple) and all(is_a(item, item_kind) for item in value)
     return isinstance(value, kind)
 
 
@@ -137,5 +142,5 @@ def field(settings: dict[str, Any], key: str, kind: type, path: epath.PathLike) 
     """
     value = settings.get(key.rpartition(".")[2])
     if value is not None and not is_a(value, kind):
-        raise ValueError(f"{path}: {key} is {json.dumps(value)[:80]}; expected {_KINDS[kind]}")
+        raise ValueError(f"{path}: {key} is {json.dumps(value)[:80]}; expected {KINDS[kind]}")
     return value

@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dig_jax import textfile
+
 # Keys that transformers 4.57 to 5.23 write for any kind of model, without effect on what this one computes.
 # The weights have the dtype of their files whatever is said here (saving a converted model, transformers 5
 # leaves a stale one in the parts), and decoding has its settings in generation_config.json.
@@ -304,8 +306,9 @@ class _Section:
         if key not in self.values:
             return self.note(f"missing key {key!r}")
         value = self.values[key]
-        if not _is_a(value, kind):
-            return self.note(f"{key} is {value!r}, expected {_KINDS.get(kind, 'a list of integers')}")
+        kind = kind if kind in textfile.KINDS else tuple  # of a field: tuple[int, ...]
+        if not textfile.is_a(value, kind):
+            return self.note(f"{key} is {value!r}, expected {textfile.KINDS[kind]}")
         return tuple(value) if isinstance(value, list) else value
 
     def fields(self, cls: type, *, but: Sequence[str] = ()) -> dict[str, Any]:
@@ -327,19 +330,6 @@ class _Section:
                 if of_experts
                 else f"unknown key {key!r}; it may change the model; remove it if it can not"
             )
-
-
-_KINDS = {int: "an integer", float: "a finite number", bool: "true or false"}
-_MOST = 2**63  # no setting comes near, and what is larger fits in no array
-
-
-def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a JSON value is of the type of a field: bool, int, float or a tuple of int."""
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
-    if kind in (int, float):
-        return isinstance(value, int | kind) and abs(value) < _MOST  # neither NaN nor infinite
-    return isinstance(value, list | tuple) and all(_is_a(item, int) for item in value)
 
 
 def _read_text(text: _Section) -> dict[str, Any]:
