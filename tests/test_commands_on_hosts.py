@@ -78,6 +78,7 @@ def test_evaluate_in_two_processes_says_what_one_says(model: pathlib.Path) -> No
     assert answers[2] == answers[1] and len(answers[1]) == 5
 
 
+@pytest.mark.slow
 def test_generate_in_two_processes_shares_the_model_and_answers_once(model: pathlib.Path) -> None:
     prompt = ["--prompt=Find the differences.", "--max_new_tokens=6", "--temperature=1", "--json"]
     command = ["dig_jax.generate", f"--model={model / 'model'}", "--dtype=float32", *prompt]

@@ -31,6 +31,7 @@ print("events", events["%s"], events["%s"])
 """
 
 
+@pytest.mark.slow
 def test_the_second_start_of_a_run_compiles_no_update(
     inputs: pathlib.Path,  # noqa: F811
     tmp_path: pathlib.Path,

@@ -24,14 +24,9 @@ PARTS = {"batch.update_prompts": 8, "batch.rollout_prompts": 4, "batch.micro_pro
 Layout = tuple[tuple[int, int, int], int, list[int], dict[str, Any]]
 HOSTS: dict[str, Layout] = {
     "every group across both in updates, no groups in rollouts": ((1, 2, 2), 1, [0, 4, 1, 5], PARTS),
-    "no groups in updates, the hosts taking turns; across both in rollouts": (
-        (2, 2, 1),
-        2,
-        [5, 1, 4, 0],
-        PIECES,
-    ),
 }
 MORE_HOSTS: dict[str, Layout] = {
+    "no groups in updates, hosts in turn; across both in rollouts": ((2, 2, 1), 2, [5, 1, 4, 0], PIECES),
     "a group on each host": ((1, 2, 2), 2, [0, 1, 4, 5], PARTS),
     "the same, the second host first": ((2, 1, 2), 2, [5, 4, 0, 1], PARTS),
     "across both in updates, on one host in rollouts": ((1, 1, 4), 2, [0, 1, 4, 5], PARTS),

@@ -31,10 +31,11 @@ def model(tmp_path_factory):
     "mesh",
     [
         pytest.param((1, 2, 4), id="2x4"),
-        pytest.param((1, 8, 1), id="8x1", marks=pytest.mark.slow),
-        pytest.param((2, 2, 2), id="4x2", marks=pytest.mark.slow),
+        pytest.param((1, 8, 1), id="8x1"),
+        pytest.param((2, 2, 2), id="4x2"),
     ],
 )
+@pytest.mark.slow  # test_parallel.py has a mesh with all axes
 def test_shards_are_what_the_table_says_and_results_those_of_one_device(model, mesh):
     step = run_step(model, mesh)
     data, fsdp, tensor = mesh
