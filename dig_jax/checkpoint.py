@@ -89,6 +89,7 @@ class Checkpoints:
             enable_async_checkpointing=True,
             read_only=read_only,
             create=not read_only,
+            save_interval_steps=0 if read_only else 1,  # Orbax warns where it must set that itself
         )
         with _no_warnings() if read_only else contextlib.nullcontext():
             self._manager = ocp.CheckpointManager(
