@@ -104,7 +104,7 @@ $(AOT_GPU)/.stamp: pyproject.toml | $(TRAIN)/.stamp-dev
 	@rm $(AOT_GPU)/.installing && touch $@
 
 # Likewise: torch, transformers and what else PEFT needs are in $(TRAIN).
-$(PEFT)/.stamp: tests/requirements-peft.txt | $(TRAIN)/.stamp-dev
+$(PEFT)/.stamp: tests/helpers/requirements-peft.txt | $(TRAIN)/.stamp-dev
 	@$(call make_venv,$(PEFT),$(TRAIN_VERSION))
 	@touch $(PEFT)/.installing && rm -f $@
 	@echo "installing PEFT, which exported adapters are tested with, into $(PEFT) (a few MB)"

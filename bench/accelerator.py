@@ -35,11 +35,11 @@ from bench.accelerator_sides import Figures, Job
 from bench.inference_sizes import IMAGES, SIZES, Size
 from bench.peaks import PEAKS
 from bench.results import Result
-from dig_jax import freeze
 from dig_jax.aot import flops
 from dig_jax.aot.inputs import Workload
 from dig_jax.data.buckets import Bucket
-from dig_jax.models.layers import REMAT
+from dig_jax.models.nn import freeze
+from dig_jax.models.nn.layers import REMAT
 from dig_jax.models.qwen3_vl import published
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL

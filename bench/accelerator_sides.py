@@ -51,7 +51,7 @@ def dig_jax(job: Job, profile: str = "") -> Figures:
 
     from bench import timing
     from bench.inference_sides import DigJax
-    from dig_jax.models import kernels
+    from dig_jax.models.nn import kernels
     from dig_jax.models.qwen3_vl.model import Qwen3VL
 
     config, dtype = job.size.config, jnp.dtype(job.precision)
@@ -79,9 +79,9 @@ def _our_update(job: Job, model: Any, prompt: Prompt) -> Callable[[], None]:
     from flax import nnx
 
     from bench.learning import make_learner
-    from dig_jax.microbatches import Cut
     from dig_jax.models.qwen3_vl.inputs import make_prompts as pad_prompts
-    from dig_jax.policy import Experience
+    from dig_jax.update.microbatches import Cut
+    from dig_jax.update.policy import Experience
 
     ids, images = prompt
     size = (1, job.group, job.size.new_tokens)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench import results
 from bench.results import Result
-from data_gen.userfiles import home_expanded
+from data_gen.files.userfiles import home_expanded
 
 # What each is given in the set, where that is not its default.
 SET: dict[str, tuple[str, ...]] = {

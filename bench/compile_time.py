@@ -26,15 +26,15 @@ import numpy as np
 from flax import nnx
 
 from bench.learning import make_learner
-from dig_jax.microbatches import Cut
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.published import architecture
-from dig_jax.policy import Experience
 from dig_jax.rollout import pool
 from dig_jax.rollout.engine import Decoding, advance, start
 from dig_jax.rollout.sampling import Sampling
+from dig_jax.update.microbatches import Cut
+from dig_jax.update.policy import Experience
 
 DEPTHS = (4, 36)
 PROGRAMS = ("prefill", "decode", "update")

@@ -9,16 +9,17 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from bench.timing import Seconds
-from dig_jax import curriculum, loading, parallel
 from dig_jax.data.augment import Augment
 from dig_jax.data.encode import PairEncoder
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
 from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import load_tokenizer
+from dig_jax.machines import parallel
 from dig_jax.models.qwen3_vl.hf import load_config
 from dig_jax.rollout.programs import rollout_programs
-from dig_jax.steps import StepMaker
+from dig_jax.run import curriculum, loading
+from dig_jax.update.steps import StepMaker
 
 
 class InMemory(list[Pair]):

@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 
 from bench import results
-from data_gen import scene as scenes
 from data_gen.__main__ import main as generate
-from data_gen.interpreter import Blender, find_blender
-from data_gen.pair import decode, render_pair
-from data_gen.plan import PairPlan, Rejected, plan_pair
-from data_gen.planning import PlanAttempt, plan_next
-from data_gen.presets import CLEVR, Preset
-from data_gen.render import Worker
+from data_gen.plan.pair import PairPlan, Rejected, plan_pair
+from data_gen.plan.stage import PlanAttempt, plan_next
+from data_gen.render.controller import Worker
+from data_gen.render.interpreter import Blender, find_blender
+from data_gen.render.pair import decode, render_pair
+from data_gen.scenes import scene as scenes
+from data_gen.scenes.presets import CLEVR, Preset
 
 PLAIN_WORKER = Path(__file__).with_name("plain_worker.py")
 REFERENCE_SAMPLES = 512

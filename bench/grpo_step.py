@@ -28,7 +28,7 @@ from typing import Any
 from bench import results, timing
 from bench.results import Result
 from bench.trl_side import TrlSide
-from data_gen.userfiles import home_expanded
+from data_gen.files.userfiles import home_expanded
 
 PROMPTS, GROUP, NEW_TOKENS = 2, 4, 32
 AIM = 4.0

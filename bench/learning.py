@@ -8,8 +8,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax.learner import Learner
-from dig_jax.sft import SFTConfig
+from dig_jax.update.learner import Learner
+from dig_jax.update.sft import SFTConfig
 
 
 def make_learner(

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.random_model import config_of, write_random_model
-from data_gen.userfiles import home_expanded
+from data_gen.files.userfiles import home_expanded
 from dig_jax.models.qwen3_vl.published import SIZES
 
 LIMIT = 1.3  # of the largest tensor, beyond the host's own shards

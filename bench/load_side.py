@@ -42,9 +42,9 @@ def _dig_jax(folder: Path, devices: int) -> Side:
 
     from bench.random_model import param_shapes
     from configs import base
-    from dig_jax import parallel
-    from dig_jax.fingerprint import fingerprint
+    from dig_jax.machines import parallel
     from dig_jax.models.qwen3_vl import hf
+    from dig_jax.run.fingerprint import fingerprint
 
     config = hf.load_config(folder)
     sizes = base.get_config().mesh
@@ -84,9 +84,9 @@ def _load_file(folder: Path, devices: int) -> Side:
     from safetensors.numpy import load_file
 
     from bench.random_model import param_shapes
-    from dig_jax.fingerprint import fingerprint
     from dig_jax.models.qwen3_vl import hf
     from dig_jax.models.qwen3_vl.weights import layouts
+    from dig_jax.run.fingerprint import fingerprint
 
     config = hf.load_config(folder)
     shapes = param_shapes(config)

@@ -1,8 +1,8 @@
 """The plain way to render a pair, for bench/generator.py: a render worker that does as a simple script would.
 
-It speaks the protocol of data_gen/worker.py and shows the same scenes, but builds every picture's scene
-from nothing and leaves Blender's render settings at their defaults: denoiser with its most careful prefilter,
-light tree, adaptive sampling, bounces. Run under the interpreter that has bpy.
+It speaks the protocol of data_gen/render/worker.py and shows the same scenes, but builds every picture's
+scene from nothing and leaves Blender's render settings at their defaults: denoiser with its most careful
+prefilter, light tree, adaptive sampling, bounces. Run under the interpreter that has bpy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data_gen import worker  # noqa: E402 - imports bpy, with as many threads as the renderer's
+from data_gen.render import worker  # noqa: E402 - imports bpy, with as many threads as the renderer's
 
 # What data_gen sets otherwise than Blender does.
 SETTINGS = (

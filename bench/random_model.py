@@ -9,11 +9,11 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
+from dig_jax.models.hf.safetensors_io import DTYPES, Spec, write_checkpoint
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.published import architecture
 from dig_jax.models.qwen3_vl.weights import layouts
-from dig_jax.models.safetensors_io import DTYPES, Spec, write_checkpoint
 
 Draw = Callable[[Sequence[Spec]], Iterator[np.ndarray]]  # makes the tensors of a checkpoint, one by one
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_gen.userfiles import check_writable, home_expanded, user_path
+from data_gen.files.userfiles import check_writable, home_expanded, user_path
 
 
 @dataclasses.dataclass(frozen=True)

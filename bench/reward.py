@@ -42,16 +42,16 @@ def main(argv: list[str] | None = None) -> None:
     timing.bind(args.threads)
 
     from configs import base
-    from dig_jax import rewards, settings
+    from dig_jax.tasks.differences.reward import RewardConfig, score_texts
 
-    config = settings.reward_config(base.get_config())
+    config = RewardConfig.from_config(base.get_config())
     texts, true, num_true = make_completions(args.completions, seed=0)
     found = [compare(parse, args, texts, true, num_true, config) for parse in (False, True)]
     if args.step:
         found.append(share_of_step())
     print("\n" + results.table(found))
     results.save(found, args.json)
-    score = functools.partial(rewards.score_texts, texts, true, num_true, thinking=False, config=config)
+    score = functools.partial(score_texts, texts, true, num_true, thinking=False, config=config)
     timing.profile(args.profile, score)
 
 
@@ -86,8 +86,8 @@ def compare(
 ) -> Result:
     """Times both sides, from the text or from the parsed answers on."""
     from bench import reward_peer
-    from dig_jax.rewards import parse_answer
-    from dig_jax.rewards.reward import score_answers
+    from dig_jax.tasks.boxes.answer import parse_answer
+    from dig_jax.tasks.differences.reward import score_answers
 
     truths = [boxes[:number] for boxes, number in zip(true, num_true, strict=True)]
 
@@ -122,7 +122,7 @@ def share_of_step() -> Result:
     """What part of a step the host spends on text and reward, and on the assignment alone."""
     from bench import grpo_step, setting
     from bench.dig_jax_side import DigJaxSide
-    from dig_jax.rewards import reward
+    from dig_jax.tasks.differences import reward
 
     assigning: list[float] = []
     with (

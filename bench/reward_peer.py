@@ -1,13 +1,13 @@
 """The reward as it is usually written: a function of one completion, called in a loop.
 
 numpy on the boxes of a completion, scipy for the assignment, one dictionary of terms per completion. The
-terms are those of `dig_jax.rewards.reward` at its defaults, so that both sides compute the same.
+terms are those of `dig_jax.tasks.differences.reward` at its defaults, so that both sides compute the same.
 """
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from dig_jax.rewards import RewardConfig
+from dig_jax.tasks.differences.reward import RewardConfig
 
 _SLACK = 1e-5  # as in dig_jax: an IoU of exactly the threshold counts
 

@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     # may be shared by runs. "" = nowhere. Where JAX_COMPILATION_CACHE_DIR is set, it is used instead.
     config.compile_cache = "{workdir}/compile_cache"
 
-    config.curriculum = ConfigDict()  # stages of one run, one after another: dig_jax/curriculum.py
+    config.curriculum = ConfigDict()  # stages of one run, one after another: dig_jax/run/curriculum.py
     config.curriculum.order = ()  # their names, as often as wanted; () = one stage, with the settings below
     config.curriculum.stages = ConfigDict()  # name -> the settings it changes, by their names in this file
 
@@ -159,7 +159,7 @@ def get_config() -> ConfigDict:
     config.sft.count_noise = 0.0
     config.sft.count_noise_boxes = 3  # the most boxes of such an answer
 
-    config.reward = ConfigDict()  # DESIGN of the reward: docs in dig_jax/rewards/reward.py
+    config.reward = ConfigDict()  # DESIGN of the reward: docs in dig_jax/tasks/differences/reward.py
     config.reward.f1_weight = 0.5
     config.reward.iou_weight = 0.5
     config.reward.format_weight = 0.1

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from data_gen.interpreter import NoBlender
-from data_gen.options import parse_arguments, read_order
-from data_gen.pipeline import Incomplete, run
+from data_gen.order.options import parse_arguments, read_order
+from data_gen.order.pipeline import Incomplete, run
+from data_gen.render.interpreter import NoBlender
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def run_command(args: argparse.Namespace) -> int:
             )
         order = read_order(args)
         if order.dry_run:
-            from data_gen.estimate import print_estimate
+            from data_gen.order.estimate import print_estimate
 
             return print_estimate(order)
         run(order)

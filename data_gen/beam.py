@@ -22,15 +22,15 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from data_gen.build import FinishedPair, Recipe, make_pair
-from data_gen.crew import MAX_WORKER_FAILURES
-from data_gen.interpreter import NoBlender, find_blender
-from data_gen.options import Order, argument_parser, read_order
-from data_gen.pipeline import dataset_spec, planner, start_worker
-from data_gen.planning import PairFailed, plan_next
-from data_gen.render import WorkerError
-from data_gen.staging import Job, Shard, differing_keys
-from data_gen.userfiles import home_expanded
+from data_gen.files.staging import Job, Shard, differing_keys
+from data_gen.files.userfiles import home_expanded
+from data_gen.order.options import Order, argument_parser, read_order
+from data_gen.order.pipeline import dataset_spec, planner, start_worker
+from data_gen.plan.stage import PairFailed, plan_next
+from data_gen.render.build import FinishedPair, Recipe, make_pair
+from data_gen.render.controller import WorkerError
+from data_gen.render.crew import MAX_WORKER_FAILURES
+from data_gen.render.interpreter import NoBlender, find_blender
 
 SKIPPED = "skipped"  # tag of the output with pairs that could not be made
 

@@ -11,9 +11,9 @@ import textwrap
 
 from PIL import Image, ImageDraw, ImageFont
 
-from data_gen.dataset import Dataset, NoDataset, Pair
-from data_gen.gallery import MAX_PAIRS, color_of, write_gallery
-from data_gen.userfiles import check_writable, user_path
+from data_gen.files.userfiles import check_writable, user_path
+from data_gen.records.dataset import Dataset, NoDataset, Pair
+from data_gen.records.gallery import MAX_PAIRS, color_of, write_gallery
 
 SUFFIXES = (".html", ".png", ".jpg", ".jpeg", ".webp")
 GAP = 8  # pixels around every picture

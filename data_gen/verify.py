@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from data_gen.dataset import Dataset, NoDataset, Pair
-from data_gen.statistics import GRID, Statistics
-from data_gen.truth import delta_e
-from data_gen.userfiles import user_path
+from data_gen.files.userfiles import user_path
+from data_gen.records.dataset import Dataset, NoDataset, Pair
+from data_gen.records.statistics import GRID, Statistics
+from data_gen.records.truth import delta_e
 
 SHOWN = 50  # failed pairs that are listed
 

@@ -33,15 +33,14 @@ from absl import app, flags
 from jax.experimental import topologies
 from ml_collections import ConfigDict, config_flags
 
-from dig_jax import cli, curriculum, model_folder
 from dig_jax.aot import gpus, hosts, report
 from dig_jax.aot.chips import CHIPS, Chip
 from dig_jax.aot.inputs import Workload, pair_bucket
 from dig_jax.aot.phases import make_plan, phases
 from dig_jax.aot.roofline import measure, summary
-from dig_jax.main import parse_flags
 from dig_jax.models.qwen3_vl import hf, published
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
+from dig_jax.run import cli, curriculum, model_folder
 
 IMAGES = 2  # of a pair
 
@@ -201,7 +200,7 @@ def run() -> None:
     flags.DEFINE_bool("hosts", False, "Print which hosts hold which rows of a batch, and compile nothing.")
     flags.DEFINE_bool("json", False, "Print one line of JSON instead of a table.")
     flags.mark_flags_as_required(["config", "topology"])
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=cli.parse_flags)
 
 
 if __name__ == "__main__":

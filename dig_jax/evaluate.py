@@ -21,18 +21,20 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import agreement, cli, loading, model_folder, parallel, settings
+from dig_jax import settings
 from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
-from dig_jax.folder import writable_file, write_result
-from dig_jax.published_sampling import model_sampling
-from dig_jax.rewards.reward import METRICS
+from dig_jax.machines import agreement, parallel
+from dig_jax.machines.folder import writable_file, write_result
+from dig_jax.models.hf.published_sampling import model_sampling
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.rollout.programs import rollout_programs
+from dig_jax.rollout.sampler import Completions, Limits, Sampler
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import make_budget
-from dig_jax.sampler import Completions, Limits, Sampler
+from dig_jax.run import cli, loading, model_folder
+from dig_jax.tasks.differences.reward import METRICS, RewardConfig
 
 MOSTLY = 0.5  # share of truncated completions above which there is a warning
 
@@ -286,7 +288,7 @@ def _evaluate_and_print(args: argparse.Namespace, model: epath.Path, config: Con
         loader = loading.eval_loader(config, args.data, model, tokenizer, sampling_mesh, args.mismatched)
         graphdef, params = loading.load_policy(config, model, model, mesh)
         programs = rollout_programs(graphdef, params, sampling_mesh)
-        sampler = Sampler(programs, tokenizer, settings.reward_config(config))
+        sampler = Sampler(programs, tokenizer, RewardConfig.from_config(config))
         result = evaluate(
             sampler,
             params,

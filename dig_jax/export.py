@@ -23,9 +23,10 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax import cli, loading, model_folder, parallel, textfile
-from dig_jax.folder import check_free, to_path, writable_folder, write_json
+from dig_jax.machines import parallel, textfile
+from dig_jax.machines.folder import check_free, to_path, writable_folder, write_json
 from dig_jax.models.qwen3_vl import hf, peft
+from dig_jax.run import cli, loading, model_folder
 
 
 def export(

@@ -33,19 +33,20 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax import cli, loading, model_folder, parallel
 from dig_jax.data.buckets import round_up_coarsely
 from dig_jax.data.images import ImageConfig, load_image, preprocess
 from dig_jax.data.prompts import QUESTION, prompt_ids
 from dig_jax.data.tokenizer import TextStream, Tokenizer, load_tokenizer
+from dig_jax.machines import parallel
+from dig_jax.models.hf.published_sampling import model_sampling
 from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
-from dig_jax.published_sampling import model_sampling
 from dig_jax.rollout.engine import advance, sample_keys, start
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import Budget, make_budget
+from dig_jax.run import cli, loading, model_folder
 
 DEFAULT_NEW_TOKENS = 2048
 STREAMED_TOKENS = 4  # decoded between two looks at the terminal: a call costs little, but not nothing

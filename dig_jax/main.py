@@ -15,9 +15,11 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from dig_jax import cli, distributed, train
-from dig_jax.folder import to_path
-from dig_jax.stopping import Stopped
+from dig_jax import train
+from dig_jax.machines import distributed
+from dig_jax.machines.folder import to_path
+from dig_jax.machines.stopping import Stopped
+from dig_jax.run import cli
 
 
 def main(argv: list[str]) -> None:
@@ -35,25 +37,6 @@ def main(argv: list[str]) -> None:
         sys.exit(stopped.exit_code)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line; ends the program with code 2 where a flag, setting or config file is wrong."""
-    try:
-        rest = flags.FLAGS(cli.expand_home(argv, "config"))[1:]
-        flags.FLAGS.config.keys()  # a config file that could not be loaded complains on use only
-    except (flags.Error, AttributeError, KeyError, OSError, SyntaxError, ValueError) as error:
-        unknown = isinstance(error, (KeyError, AttributeError))
-        what = "no such setting, or none that this stage changes in the config file: " if unknown else ""
-        print(f"error: {what}{error}", file=sys.stderr)
-        sys.exit(2)
-    if rest:
-        print(
-            f"error: unexpected arguments: {' '.join(rest)}; settings look like --config.seed=1",
-            file=sys.stderr,
-        )
-        sys.exit(2)
-    return argv
-
-
 def run() -> None:
     """Defines the flags and trains."""
     config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
@@ -66,7 +49,7 @@ def run() -> None:
     flags.DEFINE_integer("process_id", None, distributed.FLAGS["process_id"], lower_bound=0)
     flags.DEFINE_bool("traceback", False, "Show where a setting, model or dataset error was raised.")
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=cli.parse_flags)
 
 
 if __name__ == "__main__":

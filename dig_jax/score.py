@@ -22,12 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from configs import base
-from dig_jax import cli, model_folder, settings, textfile
 from dig_jax.data.records import PairSource, open_pairs
 from dig_jax.data.tokenizer import load_tokenizer
-from dig_jax.folder import to_path, writable_file, write_result
-from dig_jax.rewards.answer import THINK_END, TRUNCATED, VALID
-from dig_jax.rewards.reward import METRICS, RewardConfig, Scores, mean_metrics, score_texts
+from dig_jax.machines import textfile
+from dig_jax.machines.folder import to_path, writable_file, write_result
+from dig_jax.run import cli, model_folder
+from dig_jax.tasks.boxes.answer import THINK_END, TRUNCATED, VALID
+from dig_jax.tasks.differences.reward import METRICS, RewardConfig, Scores, mean_metrics, score_texts
 
 THINK_START = "<think>"  # in a text only where the chat template does not open the thought itself
 
@@ -163,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pairs = open_pairs(args.data, args.split)
         thinking = decide_thinking(args.thinking, args.model, predictions)
         scores = score_predictions(
-            predictions, pairs, thinking=thinking, config=settings.reward_config(config)
+            predictions, pairs, thinking=thinking, config=RewardConfig.from_config(config)
         )
         counts = {
             "num_answers": len(predictions),

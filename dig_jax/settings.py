@@ -3,19 +3,20 @@
 import json
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax import curriculum, freeze, lora, textfile
 from dig_jax.data.identity import fingerprint_of_pairs
-from dig_jax.grpo import GRPOConfig
-from dig_jax.models import kernels
-from dig_jax.models.layers import REMAT
-from dig_jax.rewards.reward import RewardConfig
+from dig_jax.machines import textfile
+from dig_jax.models.nn import freeze, kernels, lora
+from dig_jax.models.nn.layers import REMAT
+from dig_jax.run import curriculum, keys
+from dig_jax.tasks.differences.reward import RewardConfig
+from dig_jax.update.grpo import GRPOConfig
 
 ALGORITHMS = ("grpo", "sft")
 DTYPES = ("bfloat16", "float32")
@@ -29,7 +30,7 @@ def check(config: ConfigDict) -> None:
         ValueError: names the setting, its value, and what is expected.
     """
     _same_keys(config, base.get_config(), prefix="config")
-    reward_config(config)  # that of the evaluations
+    RewardConfig.from_config(config)  # that of the evaluations
     _eval_sets(config)
     # Evaluations draw as long answers as the run does, whatever its stages do.
     if not 0 <= config.eval.thinking_budget < config.rollout.max_new_tokens:
@@ -59,8 +60,8 @@ def _check_values(config: ConfigDict) -> None:
     _one_of(config.model, "attention", kernels.NAMES, "model.")
     freeze.frozen_parts(config)
     _one_of(config.optimizer, "schedule", SCHEDULES, "optimizer.")
-    reward_config(config)
-    grpo_config(config)
+    RewardConfig.from_config(config)
+    GRPOConfig.from_config(config)
     _positive(config, "num_steps")
     for name in ("prompts", "update_prompts", "update_epochs", "micro_prompts", "rollout_prompts"):
         _positive(config.batch, name, "batch.")
@@ -158,7 +159,7 @@ def data_fingerprints(config: ConfigDict) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: a folder holds no dataset, or several.
     """
-    set_here = flat(json.loads(config.to_json()))
+    set_here = keys.flat(json.loads(config.to_json()))
     found: dict[str, Any] = {}
     for stage in curriculum.stages(config):
         own, data = f"curriculum.stages.{stage.name}.data.train", stage.config.data
@@ -191,8 +192,8 @@ def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] 
     if not saved.exists():
         return []
     # A run that began before a setting existed did what the setting's default does.
-    written = flat(textfile.read_json(saved))
-    before = flat(json.loads(base.get_config().to_json())) | written
+    written = keys.flat(textfile.read_json(saved))
+    before = keys.flat(json.loads(base.get_config().to_json())) | written
     # Older than that setting is the optimizer that kept sums and moments in bfloat16, too.
     older = "checkpoint.resumable" not in written
     if older and before["model.param_dtype"] == "bfloat16" and not before["model.lora.rank"]:
@@ -201,7 +202,7 @@ def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] 
             " of what it learned to rounding, and its optimizer's state is bfloat16: use a new --workdir,"
             f" with --config.init_from={saved.parent} to go on from its parameters"
         )
-    now = flat(json.loads(config.to_json()))
+    now = keys.flat(json.loads(config.to_json()))
     free, stages = set(FREE_ON_RESUME), curriculum.stages(config)
     # A run may be lengthened, unless its learning rate is a function of its length.
     if all(stage.config.optimizer.schedule == "constant" for stage in stages):
@@ -217,7 +218,9 @@ def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] 
     }
     same = _same_data(saved.parent / DATA_FILE, data or {}, now, changes)
     refused = [
-        change for key, change in changes.items() if key not in same and not is_in(_of_stage(key), free)
+        change
+        for key, change in changes.items()
+        if key not in same and not keys.is_in(keys.of_stage(key), free)
     ]
     if refused:
         raise ValueError(
@@ -264,38 +267,6 @@ def _divides(config: ConfigDict, name: str, mesh: str, shards: int) -> None:
             f"config.{name}={config[group][key]} does not divide over {mesh}.data * {mesh}.fsdp = {shards}"
             " groups of devices"
         )
-
-
-def grpo_config(config: ConfigDict) -> GRPOConfig:
-    """The GRPO loss settings as a checked dataclass."""
-    settings = config.grpo.to_dict()
-    for of_the_trainer in ("dynamic_sampling", "reanchor", "mask_truncated", "overlong"):
-        settings.pop(of_the_trainer)
-    settings["importance_cap"] = settings["importance_cap"] or None
-    return GRPOConfig(**settings)
-
-
-def reward_config(config: ConfigDict) -> RewardConfig:
-    """The reward settings as a checked dataclass."""
-    return RewardConfig(**config.reward.to_dict())
-
-
-def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by their whole names, such as \"grpo.kl\"."""
-    found: dict[str, Any] = {}
-    for key, value in nested.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
-
-
-def _of_stage(key: str) -> str:
-    """The setting that a stage changes, of config.curriculum.stages.<name>.<setting>; others as they are."""
-    return re.sub(r"^curriculum\.stages\.[^.]+\.", "", key)
-
-
-def is_in(key: str, groups: Collection[str]) -> bool:
-    """Whether a setting is one of these, or in one of these groups."""
-    return any(key == group or key.startswith(group + ".") for group in groups)
 
 
 def _same_keys(config: ConfigDict, expected: ConfigDict, prefix: str) -> None:

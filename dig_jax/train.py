@@ -17,22 +17,25 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax import compile_cache, curriculum, freeze, loading, lock, parallel, profiling, settings
-from dig_jax.checkpoint import Checkpoints, describe_sizes
-from dig_jax.curriculum import Progress, Stage
+from dig_jax import settings
 from dig_jax.data.loader import PairLoader
 from dig_jax.data.tokenizer import load_tokenizer
-from dig_jax.distributed import texts_of_all
 from dig_jax.evaluate import Draws, Evaluation, evaluate
-from dig_jax.fingerprint import fingerprint
-from dig_jax.folder import write_json
-from dig_jax.model_folder import copy_model_files, find_model, find_workdir, hf_files
+from dig_jax.machines import compile_cache, parallel, profiling
+from dig_jax.machines.distributed import texts_of_all
+from dig_jax.machines.folder import write_json
+from dig_jax.machines.stopping import Stop, Stopped
+from dig_jax.models.nn import freeze
 from dig_jax.models.qwen3_vl import hf
+from dig_jax.report.runlog import RunLog
 from dig_jax.rollout.programs import rollout_programs
-from dig_jax.runlog import RunLog
-from dig_jax.sampler import Sampler
-from dig_jax.steps import Step, StepMaker
-from dig_jax.stopping import Stop, Stopped
+from dig_jax.rollout.sampler import Sampler
+from dig_jax.run import curriculum, loading, lock
+from dig_jax.run.checkpoint import Checkpoints, describe_sizes
+from dig_jax.run.curriculum import Progress, Stage
+from dig_jax.run.fingerprint import fingerprint
+from dig_jax.run.model_folder import copy_model_files, find_model, find_workdir, hf_files
+from dig_jax.update.steps import Step, StepMaker
 
 logger = logging.getLogger("dig_jax")
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_gen.userfiles import check_writable, user_path
+from data_gen.files.userfiles import check_writable, user_path
 from study import pictures, plots, tables
 from study.arms import ARMS
 from study.jobs import Place, plan

@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 @pytest.fixture(scope="session")
 def tiny_qwen3vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random Qwen3-VL Instruct model with its tokenizer. Not to be written to."""
-    from tests.make_tiny_qwen3vl import make_tiny
+    from tests.helpers.make_tiny_qwen3vl import make_tiny
 
     folder = tmp_path_factory.mktemp("qwen3vl") / "instruct"
     make_tiny(folder)
@@ -24,7 +24,7 @@ def tiny_qwen3vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_qwen3vl_thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as a Thinking model, whose template opens `<think>`, and with a tied head."""
-    from tests.make_tiny_qwen3vl import make_tiny
+    from tests.helpers.make_tiny_qwen3vl import make_tiny
 
     folder = tmp_path_factory.mktemp("qwen3vl") / "thinking"
     make_tiny(folder, thinking=True, tied=True)
@@ -34,7 +34,7 @@ def tiny_qwen3vl_thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def bucket(tmp_path: Path) -> str:
     """The name of a bucket, `gs://...`; its files are in tmp_path/bucket."""
-    from tests import fake_bucket
+    from tests.helpers import fake_bucket
 
     fake_bucket.install(tmp_path)
     return "gs://bucket"

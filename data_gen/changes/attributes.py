@@ -7,9 +7,9 @@ import dataclasses
 import random
 
 from data_gen.changes.registry import Kind, Object, Preset, Scene, other, register
-from data_gen.scene import texture_word
-from data_gen.schema import PLAIN
-from data_gen.shapes import shape
+from data_gen.scenes.scene import texture_word
+from data_gen.scenes.schema import PLAIN
+from data_gen.scenes.shapes import shape
 
 
 class Became(Kind):

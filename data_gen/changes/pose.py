@@ -9,9 +9,9 @@ import random
 import numpy as np
 
 from data_gen.changes.registry import Kind, Object, Preset, Scene, register
-from data_gen.geometry import project
-from data_gen.schema import PLAIN
-from data_gen.shapes import shape
+from data_gen.scenes.geometry import project
+from data_gen.scenes.schema import PLAIN
+from data_gen.scenes.shapes import shape
 
 MIN_TURN = 60.0  # a shape that looks the same after less than this hardly shows that it turned
 

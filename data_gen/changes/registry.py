@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from data_gen.presets import Preset
-from data_gen.scene import Object, Scene
+from data_gen.scenes.presets import Preset
+from data_gen.scenes.scene import Object, Scene
 
 UNCHANGED = "unchanged"
 

@@ -2,10 +2,10 @@
 
 from ml_collections import ConfigDict
 
-from dig_jax import parallel
 from dig_jax.aot.chips import GIB, Chip
 from dig_jax.aot.phases import Plan
 from dig_jax.aot.roofline import Measured
+from dig_jax.machines import parallel
 
 WORTH_NAMING = 0.1  # of the memory that is missing; smaller kinds are left out
 SAMPLING = ("reshard", "prefill", "decode")

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from dig_jax import parallel
 from dig_jax.aot.phases import Plan
-from dig_jax.parallel import RowLayout
+from dig_jax.machines import parallel
+from dig_jax.machines.parallel import RowLayout
 
 
 def describe(plan: Plan) -> str:

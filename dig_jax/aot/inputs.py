@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from dig_jax import parallel
 from dig_jax.data.buckets import Bucket
+from dig_jax.machines import parallel
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
-from dig_jax.policy import Experience
+from dig_jax.update.policy import Experience
 
 
 @dataclasses.dataclass(frozen=True)

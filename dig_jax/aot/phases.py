@@ -14,15 +14,20 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax import freeze, loading, parallel, settings, sft
+from dig_jax import settings
 from dig_jax.aot import flops, inputs
 from dig_jax.aot.inputs import Workload
-from dig_jax.curriculum import updates_per_step
-from dig_jax.learner import Learner, TrainState
+from dig_jax.machines import parallel
+from dig_jax.models.nn import freeze
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.programs import TrainPrograms, train_programs
 from dig_jax.rollout.programs import Limits, pool_shardings, rollout_programs
 from dig_jax.rollout.sampling import Sampling
+from dig_jax.run import loading
+from dig_jax.run.curriculum import updates_per_step
+from dig_jax.update import sft
+from dig_jax.update.grpo import GRPOConfig
+from dig_jax.update.learner import Learner, TrainState
+from dig_jax.update.programs import TrainPrograms, train_programs
 
 END_OF_TURN, END_OF_TEXT = 151645, 151643  # of Qwen's tokenizers; which tokens they are costs nothing
 
@@ -156,7 +161,7 @@ def _update_phases(
     config, work = plan.config, plan.work
     parts, updates = config.batch.prompts // config.batch.update_prompts, updates_per_step(config)
     prompts = inputs.prompts(plan.architecture, work.bucket, config.batch.update_prompts, plan.mesh)
-    old = settings.grpo_config(config).needs_old_logprobs(updates)
+    old = GRPOConfig.from_config(config).needs_old_logprobs(updates)
     batch = inputs.experience(
         prompts, work.group, work.response, plan.mesh, reference=reference is not None, old=old
     )

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from etils import epath
 
 from dig_jax.data.records import dataset_folder
-from dig_jax.folder import to_path
+from dig_jax.machines.folder import to_path
 
 _PIECE = 64 << 10  # bytes read at a place of a file
 _PLACES = 8  # of a file, the first and the last piece among them

@@ -21,9 +21,9 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from dig_jax import textfile
 from dig_jax.data import rgb
-from dig_jax.folder import to_path
+from dig_jax.machines import textfile
+from dig_jax.machines.folder import to_path
 
 # A larger image is refused before its pixels are allocated: a PNG of a few kilobytes can claim gigapixels.
 # It is where PIL, and so transformers, gives up too. Photos of 24 to 150 million pixels are read and shrunk

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from dig_jax import textfile
 from dig_jax.data import images
-from dig_jax.folder import to_path
+from dig_jax.machines import textfile
+from dig_jax.machines.folder import to_path
 
 logger = logging.getLogger("dig_jax")
 

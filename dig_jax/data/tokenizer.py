@@ -10,8 +10,8 @@ from typing import Any
 
 from etils import epath
 
-from dig_jax import textfile
-from dig_jax.folder import local_copy
+from dig_jax.machines import textfile
+from dig_jax.machines.folder import local_copy
 
 END_OF_TURN = "<|im_end|>"
 END_OF_TEXT = "<|endoftext|>"

@@ -6,7 +6,7 @@ import pytest
 
 from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
 from dig_jax.scratch import ScratchConfig, make_scratch_folder
-from tests.data.drawn_pairs import draw_pair, write_pairs
+from tests.helpers.drawn_pairs import draw_pair, write_pairs
 
 NUM_TRAIN, NUM_TEST = 10, 3
 

@@ -17,7 +17,7 @@ from dig_jax.data.augment import (
     transposed,
 )
 from dig_jax.data.records import Pair
-from tests.data.drawn_pairs import draw_pair
+from tests.helpers.drawn_pairs import draw_pair
 
 ALL = Augment(True, True, True, True, True)
 

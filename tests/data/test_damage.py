@@ -12,7 +12,7 @@ from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
 from dig_jax.data.records import BadRecord
 from dig_jax.models.qwen3_vl.hf import load_config
-from tests.data.drawn_pairs import draw_pair, write_pairs
+from tests.helpers.drawn_pairs import draw_pair, write_pairs
 
 PAIRS = 12
 

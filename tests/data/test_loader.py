@@ -16,7 +16,7 @@ from dig_jax.data.mismatch import MismatchedPairs
 from dig_jax.data.noise import Answer, CountNoise
 from dig_jax.models.qwen3_vl.hf import load_config
 from tests.data.conftest import NUM_TRAIN
-from tests.data.drawn_pairs import draw_pair, write_pairs
+from tests.helpers.drawn_pairs import draw_pair, write_pairs
 
 ALL = Augment(True, True, True, True, True)
 ROOM = Bucket(prompt_length=48, num_patches=128)  # holds a pair of 128x128 pixels

@@ -9,7 +9,7 @@ import pytest
 from dig_jax.data import images
 from dig_jax.data.records import open_pairs
 from tests.data.conftest import NUM_TEST, NUM_TRAIN
-from tests.data.drawn_pairs import draw_pair, write_pairs
+from tests.helpers.drawn_pairs import draw_pair, write_pairs
 
 
 def test_a_pair_comes_back_as_it_was_written(pairs_folder):

@@ -11,12 +11,13 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data_gen.__main__ import main
-from data_gen.interpreter import Blender, NoBlender, find_blender
+from data_gen.render.interpreter import Blender, NoBlender, find_blender
+from tests.helpers.paths import HELPERS
 
 # Small and coarse, so that the real renders of the default tests take seconds.
 SMALL = ["--preset=tiny", "--num_pairs=3", "--test_pairs=2", "--seed=11", "--resolution=64", "--samples=2"]
 
-FAKE = Path(__file__).with_name("fake_worker.py")
+FAKE = HELPERS / "fake_worker.py"
 
 
 @pytest.fixture(scope="session")

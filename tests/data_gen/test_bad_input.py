@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
-from data_gen import staging as stagings
 from data_gen.__main__ import main
-from data_gen.interpreter import NoBlender, find_blender
-from data_gen.options import parse_arguments
-from data_gen.presets import PRESETS, parse_differences
+from data_gen.files import staging as stagings
+from data_gen.order.options import parse_arguments
+from data_gen.render.interpreter import NoBlender, find_blender
+from data_gen.scenes.presets import PRESETS, parse_differences
 from tests.data_gen.conftest import SMALL
 
 
@@ -240,7 +240,7 @@ def test_two_runs_into_one_folder_refuse_each_other(order, tmp_path, capsys):
 HOLD = """
 import sys
 from pathlib import Path
-from data_gen.staging import Staging
+from data_gen.files.staging import Staging
 with Staging(Path(sys.argv[1]), {}).locked():
     (Path(sys.argv[1]) / "shard-00000-of-00001" / "spec.json").unlink()
     print("held", flush=True)

@@ -4,14 +4,13 @@ import json
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
 from data_gen.__main__ import main
 from tests.data_gen.conftest import SMALL, assert_same_datasets
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 BEAM_PYTHON = ROOT / ".venv-beam" / "bin" / "python"
 
 pytestmark = [

@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_gen import scene, verify
+from data_gen import verify
 from data_gen.__main__ import main
+from data_gen.scenes import scene
 from dig_jax.data.records import open_pairs
 from tests.data_gen.conftest import SMALL, assert_same_datasets, read
 
@@ -77,7 +78,7 @@ def test_boxes_are_those_of_the_changed_objects(small_dataset):
 
 def test_neither_blender_nor_tensorflow_nor_jax_is_imported_here():
     code = (
-        "import sys, data_gen.__main__, data_gen.pack, data_gen.crew\n"
+        "import sys, data_gen.__main__, data_gen.records.pack, data_gen.render.crew\n"
         "print([name for name in ('bpy', 'tensorflow', 'jax', 'dig_jax') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

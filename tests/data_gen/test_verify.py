@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_gen import dataset as datasets
 from data_gen.__main__ import main
-from data_gen.dataset import Dataset, NoDataset
+from data_gen.records import dataset as datasets
+from data_gen.records.dataset import Dataset, NoDataset
 from data_gen.verify import Limits, Report, check_pair, examine, limits_for
 from data_gen.verify import main as verify
 from tests.data_gen.conftest import SMALL

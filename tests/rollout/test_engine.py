@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dig_jax.models.qwen3_vl import hf
-from dig_jax.policy import response_logprobs
 from dig_jax.rollout.engine import advance, rollout, sample_keys, start
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import Budget
+from dig_jax.update.policy import response_logprobs
 from tests.models.conftest import PROMPT_LENGTH, PromptMaker, load_reference
 
 TWO_IMAGES = [(4, 6), (6, 2)]  # patches, of different sizes, none square

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dig_jax import textfile
+from dig_jax.machines import textfile
 
 # Keys that transformers 4.57 to 5.23 write for any kind of model, without effect on what this one computes.
 # The weights have the dtype of their files whatever is said here (saving a converted model, transformers 5

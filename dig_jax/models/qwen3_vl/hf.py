@@ -25,12 +25,12 @@ from etils import epath
 from flax import nnx
 from jax.experimental import multihost_utils
 
-from dig_jax import textfile
-from dig_jax.folder import whole_folder
+from dig_jax.machines import textfile
+from dig_jax.machines.folder import whole_folder
+from dig_jax.models.hf.safetensors_io import DTYPES, Entry, Spec, find_tensors, write_checkpoint
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.weights import Layout, layouts
-from dig_jax.models.safetensors_io import DTYPES, Entry, Spec, find_tensors, write_checkpoint
 
 MAX_SHARD_BYTES = 5 * 10**9
 

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dig_jax.models import head
-from dig_jax.models.attention import PLAIN, Attention
-from dig_jax.models.layers import REMAT, constrain, make_param
+from dig_jax.models.nn import head
+from dig_jax.models.nn.attention import PLAIN, Attention
+from dig_jax.models.nn.layers import REMAT, constrain, make_param
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.text import RESPONSE_CACHE, PromptCache, ResponseCache, TextDecoder

@@ -1,7 +1,7 @@
 """Adapters as PEFT keeps them: adapter_config.json and adapter_model.safetensors.
 
 They go onto the model beside which they were trained: `PeftModel.from_pretrained(model, folder)`. Checked
-against `peft` in tests/test_peft.py.
+against `peft` in tests/models/qwen3_vl/test_peft.py.
 """
 
 import collections
@@ -13,11 +13,11 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
-from dig_jax.folder import write_json
+from dig_jax.machines.folder import write_json
+from dig_jax.models.hf.safetensors_io import Spec, find_tensors, write_file
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.hf import to_host
 from dig_jax.models.qwen3_vl.weights import Layout, layouts
-from dig_jax.models.safetensors_io import Spec, find_tensors, write_file
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

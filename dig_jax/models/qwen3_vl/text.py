@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from dig_jax.models.attention import QKV, Attention, KeyValues, attend, length_mask
-from dig_jax.models.layers import (
+from dig_jax.models.nn.attention import QKV, Attention, KeyValues, attend, length_mask
+from dig_jax.models.nn.layers import (
     Linear,
     RMSNorm,
     Rotation,

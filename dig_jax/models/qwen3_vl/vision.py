@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dig_jax.models.attention import QKV, Attention
-from dig_jax.models.layers import (
+from dig_jax.models.nn.attention import QKV, Attention
+from dig_jax.models.nn.layers import (
     LayerNorm,
     Linear,
     Rotation,

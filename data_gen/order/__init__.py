@@ -1,0 +1,1 @@
+"""An order of pairs: its options and inputs, what it will cost, and the stages run one after another."""

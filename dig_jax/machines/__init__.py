@@ -1,0 +1,1 @@
+"""Devices, processes and disks: meshes and rows, joining hosts, stopping, folders and buckets."""

@@ -1,0 +1,64 @@
+"""Compiled programs kept from one start of a run to the next: a large model takes a TPU half an hour.
+
+Programs are found by what they are (code, shapes, layout, compiler, devices): a change of any of them
+compiles anew, and none can be taken for another. The first process writes and all read, so processes do not
+get in each other's way. A program whose file a kill cut short is told of in a warning, and compiled again.
+"""
+
+import contextlib
+import hashlib
+import logging
+import pathlib
+import platform
+from collections.abc import Iterator
+
+import jax
+from etils import epath
+from jax.experimental.compilation_cache import compilation_cache
+
+from dig_jax.machines.folder import is_local, to_path
+
+WORKDIR = "{workdir}"  # stands for the workdir in `config.compile_cache`
+
+logger = logging.getLogger("dig_jax")
+
+
+@contextlib.contextmanager
+def kept(setting: str, workdir: epath.Path) -> Iterator[None]:
+    """Keeps what is compiled inside the block, and takes from there what was compiled before.
+
+    A cache that JAX was given otherwise, such as by JAX_COMPILATION_CACHE_DIR, stays in force. Programs that
+    compile within JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS (JAX's default: 1 s) are not worth a file.
+
+    Args:
+        setting: `config.compile_cache`.
+        workdir: of the run.
+    """
+    if not setting or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        yield
+        return
+    folder = to_path(setting.replace(WORKDIR, str(workdir))) / _machine()
+    before = jax.config.jax_persistent_cache_enable_xla_caches  # type: ignore[attr-defined]
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if not is_local(folder):
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # XLA's own can not write there
+    compilation_cache.reset_cache()  # a program compiled earlier has settled that there is none
+    logger.info("compiled programs are kept in %s", folder)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
+        jax.config.update("jax_persistent_cache_enable_xla_caches", before)
+        compilation_cache.reset_cache()
+
+
+def _machine() -> str:
+    """A folder for each kind of machine: programs for one CPU hold instructions that another may not have."""
+    if jax.default_backend() != "cpu":
+        return jax.default_backend()
+    try:
+        told = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        told = [platform.processor()]
+    features = sorted({line for line in told if line.startswith(("flags", "Features", "model name"))} or told)
+    return f"cpu-{platform.machine()}-{hashlib.sha256(repr(features).encode()).hexdigest()[:8]}"

@@ -1,0 +1,1 @@
+"""Hugging Face folders: tensors and settings files, whatever the family."""

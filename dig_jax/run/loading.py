@@ -1,0 +1,266 @@
+"""From a config to what a run works with: parameters on the mesh, and loaders of pairs."""
+
+import dataclasses
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from dig_jax.data.augment import NO_AUGMENT, Augment
+from dig_jax.data.encode import PairEncoder
+from dig_jax.data.images import ImageConfig
+from dig_jax.data.loader import PairDataset, PairLoader
+from dig_jax.data.mismatch import MismatchedPairs
+from dig_jax.data.noise import CountNoise
+from dig_jax.data.prompts import QUESTION
+from dig_jax.data.tokenizer import Tokenizer
+from dig_jax.machines import parallel
+from dig_jax.models.nn import freeze, kernels, lora
+from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
+from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.run import cli, model_folder
+from dig_jax.run.checkpoint import Checkpoints
+
+logger = logging.getLogger("dig_jax")
+
+MAX_LOST = 0.1  # share of what adapters change that rounding may take without a warning
+CACHE_BYTES = 4 << 30  # decoded pairs kept in memory, per loader: 4 GiB hold 40,000 pairs of 128x128 pixels
+
+
+def abstract_model(
+    config: ConfigDict, architecture: Qwen3VLConfig, mesh: Mesh
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """The policy's structure, and its parameters as shapes with shardings: nothing is made.
+
+    Args:
+        config: dtypes, rematerialisation and attention (`config.model`).
+        architecture: of the model.
+        mesh: where the parameters will go, as `parallel.RULES` say.
+    """
+    settings = config.model
+    dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
+    head_dims = [architecture.vision.head_dim, architecture.text.head_dim]
+    kernel = kernels.choose(settings.attention, mesh.devices.flat[0], dtype, head_dims)
+    model = nnx.eval_shape(
+        lambda: Qwen3VL(
+            architecture,
+            rngs=nnx.Rngs(0),
+            dtype=dtype,
+            param_dtype=param_dtype,
+            remat=settings.remat,
+            attention=kernel,
+        )
+    )
+    graphdef, shapes = nnx.split(model, nnx.Param)
+    return graphdef, parallel.abstract(shapes, mesh)
+
+
+def with_adapters(
+    config: ConfigDict, graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """A plain model as `config.model.lora` wants it trained: with new adapters, or as it is.
+
+    Args:
+        config: which layers get adapters (`config.model`), and the seed they are drawn with.
+        graphdef: of the model.
+        params: arrays on the mesh, or shapes with shardings, from `abstract_model`.
+        mesh: of the parameters.
+    """
+    adapters = lora.from_config(config)
+    if adapters is None:
+        return graphdef, params
+    return lora.add_to_params(graphdef, params, adapters, freeze.frozen_parts(config), mesh, config.seed)
+
+
+def load_policy(
+    config: ConfigDict, model: epath.Path, init: epath.Path, mesh: Mesh, step: int | None = None
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """A model's structure, and its parameters placed on the mesh.
+
+    A workdir's model has the adapters of its run beside its kernels, as the run itself has them.
+
+    Args:
+        config: dtypes, rematerialisation and attention (`config.model`).
+        model: Hugging Face folder or workdir that gives the architecture.
+        init: Hugging Face folder or workdir that gives the weights.
+        mesh: where the parameters go, as `parallel.RULES` say.
+        step: which checkpoint of a workdir; None takes the newest.
+    """
+    architecture = hf.load_config(model_folder.hf_files(model))
+    graphdef, like = abstract_model(config, architecture, mesh)
+    if model_folder.is_workdir(init):
+        graphdef, like = with_adapters(cli.config_of(init), graphdef, like, mesh)
+        return graphdef, restore_params(init, like, step)
+    shardings = jax.tree.map(lambda x: x.sharding, like)
+    param_dtype = jnp.dtype(config.model.param_dtype)
+    return graphdef, hf.load_params(init, architecture, param_dtype=param_dtype, shardings=shardings)
+
+
+def load_params(
+    config: ConfigDict,
+    model: epath.Path,
+    init: epath.Path,
+    mesh: Mesh,
+    step: int | None = None,
+    merged_dtype: str | None = None,
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """A plain model: as `load_policy`, with the adapters merged into their kernels.
+
+    Merging is done in float32 and rounded once. A warning says so where that loses much of the adapters.
+
+    Args:
+        config, model, init, mesh, step: see `load_policy`.
+        merged_dtype: of the kernels that adapters were merged into; None keeps theirs.
+    """
+    graphdef, params = load_policy(config, model, init, mesh, step)
+    if not freeze.split_adapters(params)[0]:
+        return graphdef, params
+    graphdef, params, rounding = lora.merged_params(graphdef, params, mesh, merged_dtype)
+    if rounding.share > MAX_LOST:
+        dtype, (layer, most) = merged_dtype or config.model.param_dtype, rounding.worst
+        logger.warning(
+            "the adapters of %s were merged into %s kernels, and rounding took %.0f%% of their change"
+            " (at most %.0f%%, in %s): the model is nearer to the one without them. These keep all:"
+            " exporting with --adapters or --dtype=float32; model.param_dtype=float32 for a run that starts"
+            " from this one; further stages of the same run (config.curriculum)",
+            *(init, dtype, 100 * rounding.share, 100 * most, layer),
+        )
+    return graphdef, params
+
+
+def restore_params(workdir: epath.Path, like: nnx.State, step: int | None) -> nnx.State:
+    """Parameters of a workdir's checkpoint, the newest unless `step` says which."""
+    checkpoints = Checkpoints(workdir, read_only=True)  # its run may be writing there
+    try:
+        steps = checkpoints.common_steps()
+        if not steps:
+            raise FileNotFoundError(f"{workdir} has no complete checkpoint")
+        if step is not None and step not in steps:
+            raise FileNotFoundError(
+                f"{workdir} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}"
+            )
+        return checkpoints.restore_params(steps[-1] if step is None else step, like)
+    finally:
+        checkpoints.close()
+
+
+def vocab_rows(model: epath.Path) -> int:
+    """Rows of the output head: the tokenizer's vocabulary and its padding."""
+    return hf.load_config(model_folder.hf_files(model)).text.vocab_size
+
+
+def train_rows(config: ConfigDict, mesh: Mesh, sampling_mesh: Mesh) -> np.ndarray:
+    """The rows of a training batch that this process needs: those of its devices in updates and in rollouts.
+
+    The two meshes may give it different ones, and no prompt travels between processes.
+    """
+    batch, process = config.batch, jax.process_index()
+    rows = parallel.row_layout(mesh, batch.prompts, batch.update_prompts).of(process)
+    if config.algorithm != "grpo":
+        return rows
+    return np.union1d(
+        rows, parallel.row_layout(sampling_mesh, batch.prompts, batch.rollout_prompts).of(process)
+    )
+
+
+def train_loader(
+    config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, rows: np.ndarray | None = None
+) -> PairLoader:
+    """Shuffled, augmented training pairs, with answers to learn where training is supervised.
+
+    Args:
+        config: of the stage.
+        model: whose preprocessing the images get.
+        tokenizer: its own.
+        rows: of a batch that this process loads, `train_rows`; None: all.
+    """
+    dataset = PairDataset(
+        config.data.train,
+        config.data.train_split,
+        num_differences=config.data.num_differences,
+        max_bad_records=config.data.max_bad_records,
+        cache_bytes=CACHE_BYTES,
+    )
+    return PairLoader(
+        dataset,
+        _encoder(config, model, tokenizer, supervised=config.algorithm == "sft"),
+        bucket_pixels=config.data.buckets,
+        global_batch_size=config.batch.prompts,
+        seed=config.seed,
+        augment=Augment(**config.data.augment.to_dict()),
+        count_noise=CountNoise(config.sft.count_noise, config.sft.count_noise_boxes),
+        shuffle=True,
+        group_sizes=config.data.group_sizes,
+        readahead=config.data.prefetch,
+        rows=rows,
+    )
+
+
+def eval_loader(
+    config: ConfigDict,
+    folder: epath.PathLike,
+    model: epath.Path,
+    tokenizer: Tokenizer,
+    sampling_mesh: Mesh,
+    mismatched: bool = False,
+) -> PairLoader:
+    """Held-out pairs of a folder in the order of the split; mismatched: with the image A of another pair.
+
+    Each process loads the rows that its devices need on `sampling_mesh`.
+    """
+    dataset = (MismatchedPairs if mismatched else PairDataset)(
+        [folder],
+        config.data.eval_split,
+        num_differences=(),
+        max_bad_records=config.data.max_bad_records,
+        cache_bytes=CACHE_BYTES,
+    )
+    return PairLoader(
+        dataset,
+        _encoder(config, model, tokenizer, supervised=False),
+        bucket_pixels=config.data.buckets,
+        global_batch_size=config.eval.batch_prompts,
+        seed=config.seed,
+        augment=NO_AUGMENT,
+        shuffle=False,
+        group_sizes=False,
+        readahead=0,
+        rows=parallel.row_layout(sampling_mesh, config.eval.batch_prompts).of(jax.process_index()),
+    )
+
+
+def _encoder(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, supervised: bool) -> PairEncoder:
+    files = model_folder.hf_files(model)
+    return PairEncoder(
+        tokenizer,
+        image_config(config, files),
+        hf.load_config(files),
+        question=config.data.question or QUESTION,
+        max_boxes=config.reward.max_boxes,
+        answer_step=config.sft.answer_step,
+        max_answer_length=config.sft.max_answer_tokens if supervised else 0,
+    )
+
+
+def image_config(config: ConfigDict, files: epath.Path) -> ImageConfig:
+    """The model folder's image preprocessing, with the config's pixel limits where it sets any.
+
+    Raises:
+        ValueError: naming the settings, when the limits contradict each other.
+    """
+    settings = ImageConfig.from_folder(files)
+    limits = {"min_pixels": config.data.min_pixels, "max_pixels": config.data.max_pixels}
+    try:
+        return dataclasses.replace(settings, **{name: value for name, value in limits.items() if value})
+    except ValueError as error:
+        raise ValueError(
+            f"config.data.min_pixels={config.data.min_pixels} and config.data.max_pixels="
+            f"{config.data.max_pixels} (0 is that of {files}: {settings.min_pixels} and"
+            f" {settings.max_pixels}): {error}"
+        ) from error

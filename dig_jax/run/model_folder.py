@@ -1,0 +1,106 @@
+"""Finding the model that a command was given: a Hugging Face folder, a hub id, or the workdir of a run.
+
+A workdir keeps `model/`, the Hugging Face files without weights, beside its checkpoints, so that it can be
+used wherever a model is asked.
+"""
+
+import codecs
+
+from etils import epath
+
+from dig_jax.machines.folder import to_path
+
+MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
+
+
+def is_workdir(path: epath.Path) -> bool:
+    """Whether `path` is a training workdir (as opposed to a Hugging Face folder)."""
+    return (path / "checkpoints").is_dir() and (path / "model" / "config.json").exists()
+
+
+def find_model(path: str) -> epath.Path:
+    """Resolves a Hugging Face folder, a workdir or a hub id to a folder, local or in a bucket.
+
+    A hub id (`organisation/name`) is taken from the local hub cache, or fetched by `huggingface_hub`.
+
+    Raises:
+        FileNotFoundError: there is no such folder and the hub did not give it; the message says how to get
+            one.
+        ValueError: it is in a bucket, and what reads those is not installed.
+    """
+    how = (
+        "Download it where there is a network, for example\n"
+        "    hf download Qwen/Qwen3-VL-4B-Thinking --local-dir models/Qwen3-VL-4B-Thinking\n"
+        "and pass --config.model_path=models/Qwen3-VL-4B-Thinking (evaluate and generate: --model=...);"
+        " a training workdir works too."
+    )
+    if not path:
+        raise FileNotFoundError(f"no model is given (model_path is empty). {how}")
+    folder = to_path(path)
+    if folder.is_dir():
+        if not is_workdir(folder) and not (folder / "config.json").exists():
+            raise FileNotFoundError(f"{path} is neither a Hugging Face folder nor a finished workdir. {how}")
+        return folder
+    parts = path.split("/")
+    if len(parts) != 2 or not all(parts) or path.startswith((".", "~")):
+        raise FileNotFoundError(f"model folder {path} does not exist. {how}")
+    return _from_hub(path, how)
+
+
+def find_workdir(path: str) -> epath.Path:
+    """The workdir of an earlier stage.
+
+    Raises:
+        FileNotFoundError: it is not one; the message says how to get one.
+    """
+    workdir = to_path(path)
+    if not is_workdir(workdir):
+        raise FileNotFoundError(
+            f"init_from={path} is not a workdir with a checkpoint: train the earlier stage with"
+            f" --workdir={path} first, name another with --config.init_from=DIR, or start from the model"
+            " itself with --config.init_from="
+        )
+    return workdir
+
+
+def _from_hub(repo: str, how: str) -> epath.Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
+    try:
+        return epath.Path(snapshot_download(repo, allow_patterns=patterns, etag_timeout=5))
+    except Exception as error:  # the hub client raises many kinds; all mean that there is no model
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"model {repo} is not a local folder, and the hub did not give it ({reason}). {how}"
+        ) from error
+
+
+def hf_files(model: epath.Path) -> epath.Path:
+    """The folder with config, tokenizer and processor files of a Hugging Face folder or workdir."""
+    return model / "model" if is_workdir(model) else model
+
+
+def copy_model_files(source: epath.Path, target: epath.Path) -> None:
+    """Copies configuration, tokenizer and processor files, but no weights.
+
+    Without the byte-order mark that an editor on Windows may have left: transformers does not read over it.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for name in MODEL_FILES:
+        if (source / name).exists():
+            (target / name).write_bytes((source / name).read_bytes().removeprefix(codecs.BOM_UTF8))

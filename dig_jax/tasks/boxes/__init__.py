@@ -1,0 +1,1 @@
+"""Boxes in text, their overlap, and which belongs to which."""

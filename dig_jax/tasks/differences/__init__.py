@@ -1,0 +1,1 @@
+"""Box every difference between two pictures: the paper's task."""

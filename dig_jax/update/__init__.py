@@ -1,0 +1,1 @@
+"""From prompts and completions to new parameters: GRPO, supervised training, the optimizer."""

@@ -1,0 +1,246 @@
+"""One GRPO step's experience: sample a group per prompt, score it, compare within the group.
+
+What was drawn and earned is known to every process for all prompts, so all of them compare and choose alike,
+however many they are. The prompts themselves, with their images, each process has for its own devices only:
+where one prompt takes the place of another, the processes that need it there load it again.
+
+Shapes: B prompts of all processes, b of this one, G completions per prompt, R response tokens.
+"""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from dig_jax.data.loader import Batch, PairLoader
+from dig_jax.machines import agreement
+from dig_jax.models.qwen3_vl.inputs import Prompts, widen
+from dig_jax.rollout.engine import Rollout, sample_keys
+from dig_jax.rollout.sampler import Completions, Limits, Sampler
+from dig_jax.tasks.differences.reward import mean_metrics
+from dig_jax.update import grpo
+from dig_jax.update.policy import Experience
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What was drawn for B prompts, all of them, and where those are in the sequence of the loader.
+
+    Attributes:
+        positions: int [B].
+        names: int32 [B], `agreement.checksums` of the pairs there; -1 where no process has the row.
+        tokens, mask, behaviour_logprobs, advantages: as in `Experience`.
+    """
+
+    positions: np.ndarray
+    names: np.ndarray
+    tokens: grpo.Array
+    mask: grpo.Array
+    behaviour_logprobs: grpo.Array
+    advantages: grpo.Array
+
+    @property
+    def informative(self) -> np.ndarray:
+        """bool [B]: groups with a completion that has an advantage, and tokens in the loss to learn it by."""
+        return np.any((self.advantages != 0) & np.any(self.mask > 0, axis=-1), axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """What a step learns from, and what it cost.
+
+    Attributes:
+        experience: numpy arrays, [b, ...].
+        rows: int [b], ascending: which of the B rows of the step these are.
+        ids: text [b], the pair of each row.
+        metrics: reward terms and rollout figures, over every completion that was drawn.
+        seconds: wall time per phase.
+        response_tokens: tokens drawn, over all processes.
+    """
+
+    experience: Experience
+    rows: np.ndarray
+    ids: np.ndarray
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    response_tokens: int
+
+
+class Collector:
+    """Draws the experience of any step; a pure function of parameters, step and seed."""
+
+    def __init__(self, config: ConfigDict, sampler: Sampler, loader: PairLoader, loss: grpo.GRPOConfig):
+        self._sampler = sampler
+        self._loader = loader
+        self._loss = loss
+        self._group_size = config.rollout.group_size
+        self._slice_prompts = config.batch.rollout_prompts
+        self._attempts = 1 + config.grpo.dynamic_sampling
+        self._mask_truncated = config.grpo.mask_truncated
+        self._overlong = config.grpo.overlong
+        self._key = jax.random.key(config.seed)
+        rows = config.rollout.rows or config.batch.rollout_prompts
+        self._num_slots = rows * (config.rollout.slots or self._group_size)
+        sampling = sampler.sampling(config.rollout.temperature, config.rollout.top_p, config.rollout.top_k)
+        self._limits = Limits(
+            sampling, config.rollout.max_new_tokens, config.rollout.slots, config.rollout.rows
+        )
+
+    def collect(self, params: nnx.State, step: int) -> Collected:
+        """Samples and scores the prompts of `step`.
+
+        With dynamic sampling, prompts whose completions all earned the same reward carry no gradient and are
+        replaced by informative ones from further batches, as long as attempts are left.
+        """
+        start = time.perf_counter()
+        weights = self._sampler.weights(params)
+        reshard_seconds = time.perf_counter() - start
+        data_seconds = 0.0
+        drawn: list[Completions] = []
+        costs: list[dict[str, float]] = []
+        first: Batch | None = None
+        kept: Drawn | None = None
+        for attempt in range(self._attempts):
+            index = step * self._attempts + attempt
+            asked = time.perf_counter()
+            batch = self._loader.batch(index, self._following(step, attempt))
+            data_seconds += time.perf_counter() - asked
+            first = first or batch
+            names = agreement.agree_on_rows(batch.ids, batch.rows, self._loader.batch_size)
+            completions = self._sampler.complete(
+                weights,
+                batch,
+                self._keys(index),
+                self._limits,
+                slice_prompts=self._slice_prompts,
+            )
+            drawn.append(completions)
+            costs.append(self._loader.figures(index))
+            fresh = self._compare(self._loader.positions(index), names, completions)
+            kept = fresh if kept is None else _replace_uninformative(kept, fresh)
+            if np.all(kept.informative):
+                break
+        assert first is not None and kept is not None  # there is at least one attempt
+        asked = time.perf_counter()
+        prompts, ids = self._prompts(first, self._loader.positions(step * self._attempts), kept.positions)
+        expected = kept.names[first.rows]
+        if np.any((agreement.checksums(ids.tolist()) != expected) & (expected >= 0)):
+            raise ValueError(
+                "a pair that was sampled on another host can not be read here (the warning names it): give"
+                " all hosts the same data"
+            )
+        data_seconds += time.perf_counter() - asked
+        experience = Experience(
+            prompts,
+            tokens=kept.tokens[first.rows],
+            mask=kept.mask[first.rows],
+            behaviour_logprobs=kept.behaviour_logprobs[first.rows],
+            advantages=kept.advantages[first.rows],
+        )
+        metrics, seconds, response_tokens = self._figures(drawn)
+        metrics["rollout/reshard_gb"] = self._sampler.moved_bytes / 1e9
+        seconds |= {"reshard": reshard_seconds, "data": data_seconds}
+        metrics |= {name: float(np.mean([part[name] for part in costs])) for name in costs[0]}
+        return Collected(experience, first.rows, ids, metrics, seconds, response_tokens)
+
+    def _following(self, step: int, attempt: int) -> Iterator[int]:
+        """The batches that may be wanted after this attempt: those of another one and of later steps."""
+        first_of_next = (step + 1) * self._attempts
+        again = step * self._attempts + attempt + 1
+        yield from range(again, min(again + 1, first_of_next))
+        yield from itertools.count(first_of_next)
+
+    def _keys(self, index: int) -> jax.Array:
+        prompts, group = self._loader.batch_size, self._group_size
+        return sample_keys(self._key, index, np.arange(prompts)[:, None] * group + np.arange(group))
+
+    def _rewards(self, completions: Completions) -> np.ndarray:
+        """What completions are compared by, [B, G]: the reward of the answer, less what its length costs."""
+        rewards = completions.scores.reward.reshape(completions.rollout.finished.shape)
+        return rewards + self._length_penalty(completions.rollout) if self._overlong.buffer else rewards
+
+    def _length_penalty(self, rollout: Rollout) -> np.ndarray:
+        return grpo.overlong_penalty(
+            rollout.mask.sum(axis=-1),
+            max_new_tokens=self._limits.max_new_tokens,
+            buffer=self._overlong.buffer,
+            penalty=self._overlong.penalty,
+        )
+
+    def _prompts(self, first: Batch, before: np.ndarray, now: np.ndarray) -> tuple[Prompts, np.ndarray]:
+        """The prompts of a step, those rows that this process has, and their ids [b].
+
+        Args:
+            first: the step's first batch.
+            before: int [B], where the pairs of all rows are in the loader's sequence.
+            now: int [B], the same of those that took their places.
+        """
+        ids = np.array(first.ids)
+        if np.array_equal(before, now):
+            return first.prompts, ids
+        # Batches come in different buckets; this one holds both, and is the same on all processes.
+        bucket = self._loader.bucket_for(np.concatenate([before, now]))
+        prompts = widen(first.prompts, **dataclasses.asdict(bucket))
+        moved = np.flatnonzero((now != before)[first.rows])
+        if not moved.size:
+            return prompts, ids
+        batch = self._loader.load(now[first.rows[moved]], bucket)
+
+        def replace(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+            changed = np.array(old)
+            changed[moved] = new
+            return changed
+
+        names = replace(ids.astype(object), np.array(batch.ids, object))  # of any length
+        return jax.tree.map(replace, prompts, batch.prompts), names.astype(str)
+
+    def _compare(self, positions: np.ndarray, names: np.ndarray, completions: Completions) -> Drawn:
+        rollout = completions.rollout
+        advantages = grpo.group_advantages(
+            self._rewards(completions), normalize_std=self._loss.normalize_std, eps=self._loss.advantage_eps
+        )
+        # As in TRL, a truncated completion stays in its group's mean and deviation: that the others did
+        # better is true. What it was cut off from is not known, so its own tokens teach nothing.
+        mask = rollout.mask * rollout.finished[..., None] if self._mask_truncated else rollout.mask
+        return Drawn(positions, names, rollout.tokens, mask, rollout.logprobs, np.asarray(advantages))
+
+    def _figures(self, drawn: list[Completions]) -> tuple[dict[str, float], dict[str, float], int]:
+        figures = []
+        for completions in drawn:
+            rollout, scores = completions.rollout, completions.scores
+            rewards = self._rewards(completions)
+            rollout_metrics = grpo.rollout_metrics(rewards, rollout.mask, rollout.finished)
+            figures.append(
+                {f"reward/{name}": value for name, value in mean_metrics(scores).items()}
+                | {"reward/std_in_group": float(rewards.std(axis=1, ddof=1).mean())}
+                | {f"rollout/{name}": float(value) for name, value in rollout_metrics.items()}
+            )
+            if self._overlong.buffer:
+                figures[-1]["reward/overlong"] = float(self._length_penalty(rollout).mean())
+        metrics = {name: float(np.mean([part[name] for part in figures])) for name in figures[0]}
+        tokens = sum(float(part.rollout.mask.sum()) for part in drawn)
+        metrics |= {
+            "rollout/attempts": len(drawn),
+            "rollout/tokens": tokens,
+            "rollout/slot_use": tokens / sum(int(part.rollout.steps) for part in drawn) / self._num_slots,
+        }
+        seconds = {name: sum(part.seconds[name] for part in drawn) for name in drawn[0].seconds}
+        return metrics, seconds, round(tokens)
+
+
+def _replace_uninformative(kept: Drawn, fresh: Drawn) -> Drawn:
+    """Puts informative rows of `fresh`, in order, where `kept` has uninformative ones."""
+    targets, sources = np.flatnonzero(~kept.informative), np.flatnonzero(fresh.informative)
+    count = min(len(targets), len(sources))
+
+    def replace(name: str) -> np.ndarray:
+        values = np.array(getattr(kept, name))
+        values[targets[:count]] = getattr(fresh, name)[sources[:count]]
+        return values
+
+    return Drawn(**{field.name: replace(field.name) for field in dataclasses.fields(Drawn)})

@@ -1,0 +1,240 @@
+"""The compiled half of training: optimizer, gradient accumulation, and the GRPO and supervised updates.
+
+Shapes: B prompts of one update, G completions per prompt, R response tokens, P prompt tokens. Batches arrive
+split over the data axes of the mesh and are cut into micro-batches inside the compiled step.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from dig_jax.models.nn import freeze
+from dig_jax.update import grpo, microbatches
+from dig_jax.update import sft as supervised
+from dig_jax.update.grpo import GRPOConfig
+from dig_jax.update.microbatches import Cut, Pieces
+from dig_jax.update.optimizer import Optimizer
+from dig_jax.update.policy import Experience, grpo_loss, response_logprobs
+
+Metrics = dict[str, jax.Array]
+LossFn = Callable[[nnx.State, Any], tuple[jax.Array, Metrics]]
+# Trained parameters, frozen ones, micro-batch -> gradient by the trained ones, metrics.
+GradientFn = Callable[[nnx.State, nnx.State, Any], tuple[nnx.State, Metrics]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What an update changes.
+
+    Attributes:
+        params: the policy's parameters, frozen ones included.
+        opt_state: optax state of `optimizer`, for the trained parameters alone.
+        skipped: int32, non-finite updates skipped in a row.
+    """
+
+    params: nnx.State
+    opt_state: optax.OptState
+    skipped: jax.Array
+
+
+def make_optimizer(config: ConfigDict) -> Optimizer:
+    """AdamW with global-norm clipping. Its learning rate is a part of its state: see `with_learning_rate`."""
+    adamw = optax.inject_hyperparams(optax.adamw, static_args=("b1", "b2", "weight_decay"))(
+        learning_rate=config.learning_rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
+    )
+    return Optimizer(optax.clip_by_global_norm(config.clip_norm), adamw)
+
+
+def learning_rates(config: ConfigDict, total_updates: int) -> optax.Schedule:
+    """The learning rate as a function of the number of updates before."""
+    peak, warmup = config.learning_rate, config.warmup_updates
+    rest = max(1, total_updates - warmup)
+    after = {
+        "constant": optax.constant_schedule(peak),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+    }[config.schedule]
+    return optax.join_schedules(
+        [optax.linear_schedule(peak / (warmup + 1), peak, max(1, warmup)), after], [warmup]
+    )
+
+
+def with_learning_rate(state: TrainState, learning_rate: float) -> TrainState:
+    """The state, with the learning rate of the next update. No program depends on which it is."""
+    opt_state = optax.tree_utils.tree_set(state.opt_state, learning_rate=np.float32(learning_rate))
+    return dataclasses.replace(state, opt_state=opt_state)
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """The compiled updates of one run.
+
+    Attributes:
+        graphdef: the policy's structure (`nnx.split`).
+        optimizer: of `make_optimizer`.
+        grpo: GRPO loss settings.
+        sft: supervised loss settings.
+        temperature: of the rollout; log-probs are those of the tempered policy, as sampled.
+        allowed: bool [V], tokens the sampler can draw; the others have probability 0 in the trainer as well.
+        chunk: tokens per slice of the output head.
+        cut: how an update is cut into micro-batches.
+        frozen: parts of the model that updates leave as they are, of `freeze.PARTS`.
+        offload: the optimizer's state comes from host memory, and goes back there.
+    """
+
+    graphdef: nnx.GraphDef
+    optimizer: Optimizer
+    grpo: grpo.GRPOConfig
+    sft: supervised.SFTConfig
+    temperature: float
+    allowed: jax.Array | np.ndarray
+    chunk: int
+    cut: Cut
+    frozen: frozenset[str]
+    offload: bool
+
+    @classmethod
+    def from_config(
+        cls,
+        config: ConfigDict,
+        graphdef: nnx.GraphDef,
+        *,
+        sft: supervised.SFTConfig,
+        allowed: jax.Array | np.ndarray,
+    ) -> "Learner":
+        """The learner that settings ask for; `sft` and `allowed` depend on the tokenizer as well."""
+        return cls(
+            graphdef=graphdef,
+            optimizer=make_optimizer(config.optimizer),
+            grpo=GRPOConfig.from_config(config),
+            sft=sft,
+            temperature=config.rollout.temperature,
+            allowed=allowed,
+            chunk=config.model.head_chunk,
+            cut=Cut.from_config(config),
+            frozen=freeze.frozen_parts(config),
+            offload=config.optimizer.offload,
+        )
+
+    def init(self, params: nnx.State) -> TrainState:
+        """The state before the first update."""
+        trained, _ = freeze.split(params, self.frozen)
+        return TrainState(params, self.optimizer.init(trained), jnp.int32(0))
+
+    def restart(self, state: TrainState) -> TrainState:
+        """The same parameters with a new optimizer."""
+        trained, _ = freeze.split(state.params, self.frozen)
+        return TrainState(state.params, self.optimizer.restart(trained, state.opt_state), jnp.int32(0))
+
+    def logprobs(self, params: nnx.State, batch: Experience) -> jax.Array:
+        """Log-probs [B, G, R] of the batch's tokens under `params`, micro-batch by micro-batch."""
+        model = nnx.merge(self.graphdef, params)
+        group, longest = batch.tokens.shape[1:]
+        pieces = microbatches.cut_up(batch.mask, self.cut)
+
+        def score(length: int, micro: Experience) -> jax.Array:
+            micro = microbatches.trim(micro, length)
+            logprobs, _ = response_logprobs(
+                model, micro.prompts, micro.tokens, micro.mask, **self._head_settings()
+            )
+            return jnp.pad(logprobs, [(0, 0), (0, 0), (0, longest - length)])
+
+        branches = [functools.partial(score, length) for length in self.cut.lengths(longest)]
+        scores = jax.lax.map(
+            lambda piece: jax.lax.switch(piece.bucket, branches, microbatches.take(batch, piece)), pieces
+        )
+        return microbatches.put_back(scores, pieces, group)
+
+    def update_grpo(self, state: TrainState, batch: Experience) -> tuple[TrainState, Metrics]:
+        """One GRPO update."""
+        totals = grpo.step_totals(batch.mask)
+        pieces = microbatches.cut_up(batch.mask, self.cut)
+        lengths = self.cut.lengths(batch.mask.shape[-1])
+
+        def loss_of(length: int, params: nnx.State, micro: Experience) -> tuple[jax.Array, Metrics]:
+            model = nnx.merge(self.graphdef, params)
+            micro = microbatches.trim(micro, length)
+            return grpo_loss(model, micro, totals, config=self.grpo, **self._head_settings())
+
+        def gradient(trained: nnx.State, frozen: nnx.State, piece: Pieces) -> tuple[nnx.State, Metrics]:
+            branches = [_gradient(functools.partial(loss_of, length)) for length in lengths]
+            micro = microbatches.take(batch, piece)
+            return jax.lax.switch(piece.bucket, branches, trained, frozen, micro)
+
+        state, metrics = self._update(state, gradient, pieces)
+        padding = 1 - totals.tokens / microbatches.padded_tokens(pieces, lengths)
+        return state, {**metrics, "response_padding": padding}
+
+    def update_sft(self, state: TrainState, batch: supervised.Supervised) -> tuple[TrainState, Metrics]:
+        """One supervised update."""
+        totals = supervised.step_totals(batch.mask, batch.cell_mask)
+
+        def loss_fn(params: nnx.State, micro: supervised.Supervised) -> tuple[jax.Array, Metrics]:
+            model = nnx.merge(self.graphdef, params)
+            return supervised.sft_loss(model, micro, totals, config=self.sft, chunk=self.chunk)
+
+        return self._update(state, _gradient(loss_fn), _split(batch, self.cut.prompts))
+
+    def _head_settings(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, "allowed": self.allowed, "chunk": self.chunk}
+
+    def _update(
+        self, state: TrainState, gradient: GradientFn, micro_batches: Any
+    ) -> tuple[TrainState, Metrics]:
+        trained, frozen = freeze.split(state.params, self.frozen)
+        grads, metrics = accumulate(
+            lambda micro: gradient(trained, frozen, micro), micro_batches, zeros_like=trained
+        )
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
+        step = self.optimizer.step_from_host if self.offload else self.optimizer.step
+        trained, opt_state = step(grads, state.opt_state, trained, finite)
+        skipped = jnp.where(finite, 0, state.skipped + 1)
+        metrics = {**metrics, "grad_norm": norm, "skipped_updates": 1.0 - finite}
+        params = nnx.merge_state(trained, frozen)
+        return TrainState(params, opt_state, skipped), metrics
+
+
+def _gradient(loss_fn: LossFn) -> GradientFn:
+    """Gradient and metrics of a loss by the trained parameters alone: what only frozen ones need for theirs
+    is never computed."""
+
+    def loss(trained: nnx.State, frozen: nnx.State, micro: Any) -> tuple[jax.Array, Metrics]:
+        return loss_fn(nnx.merge_state(trained, frozen), micro)
+
+    return jax.grad(loss, has_aux=True)
+
+
+def accumulate(
+    gradient: Callable[[Any], tuple[nnx.State, Metrics]], micro_batches: Any, zeros_like: nnx.State
+) -> tuple[nnx.State, Metrics]:
+    """Sums gradients, in float32, and metrics over micro-batches: leaves [number of micro-batches, ...].
+
+    Metrics named `*_max` are combined by maximum. One micro-batch is alive at a time.
+    """
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), zeros_like)
+
+    def body(total: nnx.State, micro: Any) -> tuple[nnx.State, Metrics]:
+        grads, metrics = gradient(micro)
+        return jax.tree.map(jnp.add, total, grads), metrics
+
+    if jax.tree.leaves(micro_batches)[0].shape[0] == 1:
+        grads, metrics = gradient(jax.tree.map(lambda x: x[0], micro_batches))
+        return jax.tree.map(lambda x: x.astype(jnp.float32), grads), metrics
+    grads, stacked = jax.lax.scan(body, zeros, micro_batches)
+    return grads, grpo.combine_metrics(stacked)
+
+
+def _split(batch: Any, size: int) -> Any:
+    """Cuts leaves [B, ...] into [B / size, size, ...], strided: every micro-batch lies on every device."""
+    cut = lambda x: x.reshape(size, x.shape[0] // size, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
+    return jax.tree.map(cut, batch)

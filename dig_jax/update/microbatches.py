@@ -1,0 +1,133 @@
+"""How an update is cut into micro-batches, so that short answers do not pay for long ones.
+
+The completions of each prompt are sorted by length and cut into pieces of equally many. A micro-batch has
+pieces of about the same length, padded to the smallest bucket that holds them. The compiled program has a
+branch for each bucket and chooses while it runs: lengths are data, so none of them compiles anything, and all
+devices and processes choose alike. Each piece computes its prompt once more; what pieces smaller than the
+group cost in that they save in padding, and in memory.
+
+Shape letters: B prompts of an update, G completions per prompt, R padded response length; L lanes of B / L
+prompts each, g completions per piece, N = B / L * G / g micro-batches. A micro-batch has one piece of every
+lane; lanes never leave their devices.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.update.policy import Experience
+
+# Below this many tokens of a response, its prompt is most of the work.
+SHORTEST_BUCKET = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """Sizes of micro-batches.
+
+    Attributes:
+        prompts: pieces of a micro-batch, over all devices; divides B.
+        completions: of one prompt in a piece; divides G; 0 for all.
+        buckets: lengths that responses are padded to; R always is one.
+    """
+
+    prompts: int
+    completions: int = 0
+    buckets: tuple[int, ...] = ()
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "Cut":
+        """The sizes that `config.batch` gives; no buckets there are a half and a quarter of R."""
+        longest = config.rollout.max_new_tokens
+        buckets = tuple(config.batch.response_buckets) or (longest // 2, longest // 4)
+        return cls(
+            config.batch.micro_prompts,
+            config.batch.micro_completions,
+            tuple(length for length in buckets if config.batch.response_buckets or length >= SHORTEST_BUCKET),
+        )
+
+    def lengths(self, longest: int) -> tuple[int, ...]:
+        """The buckets for responses of up to `longest` tokens, in order."""
+        return (*sorted(length for length in set(self.buckets) if length < longest), longest)
+
+
+@flax.struct.dataclass
+class Pieces:
+    """The micro-batches of an update, or one of them without the first dimension.
+
+    Attributes:
+        completions: int32 [N, L, g], which completions, counted through a lane: prompt * G + completion.
+        bucket: int32 [N], which of `Cut.lengths` holds them.
+    """
+
+    completions: jax.Array
+    bucket: jax.Array
+
+
+def cut_up(mask: jax.Array, cut: Cut) -> Pieces:
+    """The micro-batches of responses with this mask [B, G, R], the longest first.
+
+    Completions of equal length, and pieces whose longest are equal, stay in their order.
+    """
+    num_prompts, group, longest = mask.shape
+    size = cut.completions or group
+    lengths = jnp.sum(mask > 0, axis=-1).reshape(cut.prompts, -1, group)  # [L, B / L, G]
+    in_group = jnp.argsort(-lengths, axis=-1, stable=True)
+    of_pieces = jnp.take_along_axis(lengths, in_group, axis=-1)[..., ::size].reshape(cut.prompts, -1)
+    in_lane = in_group + group * jnp.arange(num_prompts // cut.prompts)[:, None]
+    pieces = in_lane.reshape(cut.prompts, -1, size)  # [L, N, g]
+    order = jnp.argsort(-of_pieces, axis=-1, stable=True)  # [L, N]
+    pieces = jnp.take_along_axis(pieces, order[..., None], axis=1)
+    of_micro_batches = jnp.max(jnp.take_along_axis(of_pieces, order, axis=1), axis=0)  # [N]
+    bucket = jnp.searchsorted(jnp.array(cut.lengths(longest)), of_micro_batches)
+    return Pieces(pieces.swapaxes(0, 1), bucket)
+
+
+def take(batch: Experience, piece: Pieces) -> Experience:
+    """One micro-batch: prompts [L, ...] and their responses [L, g, R]."""
+    lanes, group = piece.completions.shape[0], batch.mask.shape[1]
+
+    def rows(x: jax.Array, index: jax.Array) -> jax.Array:
+        in_lanes = x.reshape(lanes, x.shape[0] // lanes, *x.shape[1:])  # there may be no patches at all
+        return jax.vmap(lambda lane, i: lane.at[i].get(mode="promise_in_bounds"))(in_lanes, index)
+
+    def responses(x: jax.Array) -> jax.Array:
+        return rows(x.reshape(-1, *x.shape[2:]), piece.completions)
+
+    prompts = jax.tree.map(lambda x: rows(x, piece.completions[:, 0] // group), batch.prompts)
+    return _map_responses(responses, batch, prompts)
+
+
+def trim(batch: Experience, length: int) -> Experience:
+    """Responses cut to [..., length]; none may be longer."""
+    cut = lambda x: x[..., :length] if x.ndim == batch.mask.ndim else x  # noqa: E731
+    return _map_responses(cut, batch, batch.prompts)
+
+
+def put_back(values: jax.Array, pieces: Pieces, group: int) -> jax.Array:
+    """Values [N, L, g, R] of all micro-batches, where they belong: [B, G, R]."""
+    _, lanes, _, length = values.shape
+    numbers = pieces.completions.swapaxes(0, 1).reshape(lanes, -1)
+    in_lanes = values.swapaxes(0, 1).reshape(*numbers.shape, length)
+    where = jnp.argsort(numbers, axis=-1)
+    return jnp.take_along_axis(in_lanes, where[..., None], axis=1).reshape(-1, group, length)
+
+
+def padded_tokens(pieces: Pieces, lengths: tuple[int, ...]) -> jax.Array:
+    """Response tokens computed for these micro-batches, float32: real ones and padding."""
+    _, lanes, size = pieces.completions.shape
+    return jnp.sum(jnp.array(lengths, jnp.float32)[pieces.bucket]) * lanes * size
+
+
+def _map_responses(
+    change: Callable[[jax.Array], jax.Array], batch: Experience, prompts: Prompts
+) -> Experience:
+    """Other prompts, and every array of the responses changed."""
+    names = [field.name for field in dataclasses.fields(batch) if field.name != "prompts"]
+    changed = jax.tree.map(change, {name: getattr(batch, name) for name in names})
+    return Experience(prompts=prompts, **changed)

@@ -1,0 +1,114 @@
+"""The policy's log-probs of given responses, and the GRPO loss on them: where model and losses meet.
+
+Shapes: B prompts, G responses per prompt, P padded prompt length, R padded response length, D width.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dig_jax.models.nn.head import token_logprobs
+from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.update import grpo
+
+
+@flax.struct.dataclass
+class Experience:
+    """What one GRPO update learns from: sampled responses and everything that is fixed about them.
+
+    Attributes:
+      prompts: B prompts.
+      tokens: int32 `[B, G, R]`.
+      mask: float32 `[B, G, R]`, 1 on response tokens.
+      behaviour_logprobs: float32 `[B, G, R]`, from the sampler.
+      advantages: float32 `[B, G]`.
+      ref_logprobs: float32 `[B, G, R]` of the frozen reference; None when there is no KL penalty.
+      old_logprobs: float32 `[B, G, R]` of the trainer before the first update on this rollout; None where the
+        loss does not ask for them.
+    """
+
+    prompts: Prompts
+    tokens: grpo.Array
+    mask: grpo.Array
+    behaviour_logprobs: grpo.Array
+    advantages: grpo.Array
+    ref_logprobs: grpo.Array | None = None
+    old_logprobs: grpo.Array | None = None
+
+
+def forward(model: Qwen3VL, prompts: Prompts, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Runs prompts and their responses, each prompt once for all of its responses.
+
+    Returns:
+      The prompts' hidden states `[B, P, D]`, and for each response token the hidden state that predicts it
+      `[B, G, R, D]`: the prompt's last one for token 0, that of response token i - 1 for token i.
+    """
+    prompt_hidden, response_hidden = model(prompts, tokens)
+    assert response_hidden is not None  # responses were given
+    last = jnp.take_along_axis(prompt_hidden, prompts.length[:, None, None] - 1, axis=1)  # [B, 1, D]
+    first = jnp.broadcast_to(last[:, :, None], (*tokens.shape[:2], 1, last.shape[-1]))
+    return prompt_hidden, jnp.concatenate([first, response_hidden[:, :, :-1]], axis=2)
+
+
+def response_logprobs(
+    model: Qwen3VL,
+    prompts: Prompts,
+    tokens: jax.Array,
+    mask: jax.Array,
+    *,
+    temperature: float,
+    allowed: jax.Array | np.ndarray | None,
+    chunk: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probs of the response tokens and the policy's entropy at each, float32 `[B, G, R]`, 0 on padding.
+
+    Args:
+      model: the policy, or the reference.
+      prompts: B prompts.
+      tokens: int32 `[B, G, R]`.
+      mask: float32 `[B, G, R]`, 1 on response tokens.
+      temperature: the sampler's, so that these are log-probs of the distribution it drew from.
+      allowed: bool `[V]`, the tokens the sampler could draw (`Sampling.allowed`); None for all.
+      chunk: response positions per slice of the output head: B * G * chunk * V logits are alive at a time.
+    """
+    _, hidden = forward(model, prompts, tokens)
+    logprobs, entropy = token_logprobs(
+        model.head_table, hidden, tokens, temperature=temperature, allowed=allowed, chunk=chunk
+    )
+    response = mask > 0
+    return jnp.where(response, logprobs, 0.0), jnp.where(response, entropy, 0.0)
+
+
+def grpo_loss(
+    model: Qwen3VL,
+    experience: Experience,
+    totals: grpo.Totals,
+    *,
+    config: grpo.GRPOConfig,
+    temperature: float,
+    allowed: jax.Array | np.ndarray | None,
+    chunk: int,
+) -> tuple[jax.Array, grpo.Metrics]:
+    """The GRPO loss of one micro-batch and its metrics, for `jax.value_and_grad(..., has_aux=True)`."""
+    logprobs, entropy = response_logprobs(
+        model,
+        experience.prompts,
+        experience.tokens,
+        experience.mask,
+        temperature=temperature,
+        allowed=allowed,
+        chunk=chunk,
+    )
+    return grpo.policy_loss(
+        logprobs,
+        experience.behaviour_logprobs,
+        experience.ref_logprobs,
+        experience.advantages,
+        experience.mask,
+        config,
+        totals,
+        entropy=entropy,
+        old_logprobs=experience.old_logprobs,
+    )

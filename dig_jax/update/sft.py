@@ -1,0 +1,141 @@
+"""Supervised loss on the answer, with an auxiliary loss that makes the model compare the images.
+
+The auxiliary loss asks, at each vision token of the prompt that `cell_mask` marks, whether its cell of the
+image overlaps a true box. Learning from scratch, answer tokens alone leave the model emitting average boxes
+for a long time; with it, comparison between the two images emerges within minutes.
+
+Shapes: B examples, R padded answer length, P padded prompt length, V head rows. As in `grpo`, the loss takes
+the totals of the whole step, so that micro-batches add up exactly.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dig_jax.models.nn.head import token_logprobs
+from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.update import policy
+
+Array = Any  # a JAX array, or a NumPy array that is not on the devices yet
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTConfig:
+    """The supervised loss. Defaults live in `configs/base.py`.
+
+    Attributes:
+      aux_weight: weight of the auxiliary loss; 0 turns it off.
+      token_yes, token_no: the auxiliary answer is read from the output head, as logit(yes) - logit(no).
+    """
+
+    aux_weight: float
+    token_yes: int
+    token_no: int
+
+    def __post_init__(self) -> None:
+        if not self.aux_weight >= 0:
+            raise ValueError(f"sft.aux_weight is {self.aux_weight}; expected 0 (off) or more")
+        if self.aux_weight and self.token_yes == self.token_no:
+            raise ValueError(f"sft.token_yes and sft.token_no are both {self.token_yes}; they must differ")
+
+
+@flax.struct.dataclass
+class Supervised:
+    """One micro-batch of examples.
+
+    Attributes:
+      prompts: B prompts.
+      tokens: int32 `[B, R]`, the answer with its end token.
+      mask: float32 `[B, R]`, 1 on answer tokens.
+      cell_mask: `[B, P]`, 1 at the prompt tokens that carry an auxiliary target.
+      cell_targets: float32 `[B, P]`, 1 where that cell overlaps a true box.
+    """
+
+    prompts: Prompts
+    tokens: Array
+    mask: Array
+    cell_mask: Array
+    cell_targets: Array
+
+
+@flax.struct.dataclass
+class Totals:
+    """Float32 scalars the losses of a step are divided by: its answer tokens and its auxiliary cells."""
+
+    tokens: jax.Array
+    cells: jax.Array
+
+
+def step_totals(mask: jax.Array, cell_mask: jax.Array) -> Totals:
+    """Totals of a whole step from its `[B, R]` answer mask and `[B, P]` cell mask."""
+
+    def count(mask: jax.Array) -> jax.Array:
+        return jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
+
+    return Totals(tokens=count(mask), cells=count(cell_mask))
+
+
+def sft_loss(
+    model: Qwen3VL, batch: Supervised, totals: Totals, *, config: SFTConfig, chunk: int
+) -> tuple[jax.Array, Metrics]:
+    """Mean cross-entropy of the answer tokens plus the weighted auxiliary loss, for one micro-batch.
+
+    Args:
+      model: the policy.
+      batch: the examples.
+      totals: of the whole step.
+      config: the auxiliary loss.
+      chunk: answer positions per slice of the output head: B * chunk * V logits are alive at a time.
+
+    Returns:
+      The loss, and metrics that add up over micro-batches.
+    """
+    prompt_hidden, hidden = policy.forward(model, batch.prompts, batch.tokens[:, None])
+    hidden = hidden[:, 0]  # [B, R, D]
+    logprobs, _ = token_logprobs(model.head_table, hidden, batch.tokens, chunk=chunk)
+    correct = most_probable(model, hidden, chunk=chunk) == batch.tokens
+    loss = answer_loss = -_masked_sum(logprobs, batch.mask) / totals.tokens
+    metrics = {
+        "answer_loss": answer_loss,
+        "token_accuracy": _masked_sum(correct, batch.mask) / totals.tokens,
+    }
+    if config.aux_weight:
+        # Zeros where there is no target: whatever stands there, its gradient is then zero and not NaN.
+        targets = jnp.where(batch.cell_mask > 0, batch.cell_targets, 0.0)
+        losses, hits = cell_losses(model, prompt_hidden, targets, config)
+        aux_loss = metrics["aux_loss"] = _masked_sum(losses, batch.cell_mask) / totals.cells
+        metrics["aux_accuracy"] = _masked_sum(hits, batch.cell_mask) / totals.cells
+        loss = loss + config.aux_weight * aux_loss
+    metrics["loss"] = loss
+    return loss, jax.lax.stop_gradient(metrics)
+
+
+def cell_losses(
+    model: Qwen3VL, prompt_hidden: jax.Array, targets: jax.Array, config: SFTConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Binary cross-entropy `[B, P]` of the auxiliary question, and whether its answer is right.
+
+    The logit is logit(yes) - logit(no); only these two rows of the output head are computed.
+    """
+    pair = model.logits(prompt_hidden, jnp.array([config.token_yes, config.token_no]))
+    logit = pair[..., 0] - pair[..., 1]
+    return jax.nn.softplus(logit) - targets * logit, (logit > 0) == (targets > 0.5)
+
+
+def most_probable(model: Qwen3VL, hidden: jax.Array, *, chunk: int) -> jax.Array:
+    """The most probable token `[B, R]` after each hidden state `[B, R, D]`, `chunk` positions at a time."""
+    hidden = jax.lax.stop_gradient(hidden)
+    length = hidden.shape[1]
+    cuts = range(0, length, chunk)
+    # Unrolled: answers are short, so there are few slices.
+    parts = [jnp.argmax(model.logits(hidden[:, cut : cut + chunk]), axis=-1) for cut in cuts]
+    return jnp.concatenate(parts, axis=1)
+
+
+def _masked_sum(values: jax.Array, mask: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.where(mask > 0, values, 0.0))

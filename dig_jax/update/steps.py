@@ -1,0 +1,270 @@
+"""One training step: GRPO (rollout -> reward -> advantage -> update) or supervised (batch -> update).
+
+A step is a function of the state and the step's number alone. Which prompts an update has does not depend on
+the number of processes: update k of a step has rows k * U to (k + 1) * U - 1 of its batch, U being
+`batch.update_prompts`. Each process has some rows of each.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from dig_jax.data.loader import PairLoader
+from dig_jax.data.tokenizer import Tokenizer
+from dig_jax.machines import agreement, parallel
+from dig_jax.rollout.programs import RolloutPrograms
+from dig_jax.rollout.sampler import Sampler
+from dig_jax.run import keys
+from dig_jax.run.curriculum import Stage, updates_per_step
+from dig_jax.tasks.differences.reward import RewardConfig
+from dig_jax.update import grpo, sft
+from dig_jax.update.experience import Collector
+from dig_jax.update.grpo import GRPOConfig
+from dig_jax.update.learner import Learner, TrainState, learning_rates, with_learning_rate
+from dig_jax.update.policy import Experience
+from dig_jax.update.programs import TrainPrograms, train_programs
+
+Metrics = dict[str, float]
+Step = Callable[[TrainState, int], tuple[TrainState, Metrics, list["SkippedUpdate"]]]
+Rates = Callable[[int], float]  # number of the update, from 0 -> its learning rate
+
+
+# What stages may change without another program: their length and seed, which pairs they read, what the host
+# does with completions and scores, and learning rates, which are arguments. All else is taken to matter.
+NOT_COMPILED = (
+    *("algorithm", "num_steps", "seed", "advance", "data", "reward", "curriculum"),
+    *("grpo.dynamic_sampling", "grpo.reanchor", "grpo.mask_truncated", "grpo.overlong"),
+    *("optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_updates", "optimizer.restart"),
+)
+
+
+def programs_key(config: ConfigDict) -> str:
+    """What tells apart the settings under which other programs are compiled."""
+    flat = keys.flat(json.loads(config.to_json()))
+    return json.dumps({key: value for key, value in flat.items() if not keys.is_in(key, NOT_COMPILED)})
+
+
+class StepMaker:
+    """Makes the training step of each stage; what stages have in common is compiled once.
+
+    Args:
+        graphdef: the policy's structure.
+        params: its parameters, as shapes with shardings.
+        mesh: of training.
+        sampling: programs of its rollouts.
+        tokenizer: its own.
+        vocab_rows: of its output head.
+        check: called before every slice of prompts that is sampled; what it raises abandons the step.
+    """
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        params: nnx.State,
+        mesh: jax.sharding.Mesh,
+        sampling: RolloutPrograms,
+        tokenizer: Tokenizer,
+        vocab_rows: int,
+        check: Callable[[], None],
+    ):
+        self._graphdef = graphdef
+        self._params = params
+        self._mesh = mesh
+        self._sampling = sampling
+        self._tokenizer = tokenizer
+        self._vocab_rows = vocab_rows
+        self._check = check
+        self._made: dict[str, TrainPrograms] = {}
+
+    def step(self, stage: Stage, loader: PairLoader, reference: nnx.State | None) -> Step:
+        """The step of a stage; its argument `index` counts the steps of the stage, from 0."""
+        config = stage.config
+        programs = self.programs(config)
+        schedule = learning_rates(config.optimizer, stage.total_updates)
+
+        def rates(update: int) -> float:
+            return float(schedule(stage.first_update + update))
+
+        if config.algorithm == "sft":
+            return sft_step(config, programs, loader, self._mesh, rates)
+        collector = Collector(config, self.sampler(config), loader, GRPOConfig.from_config(config))
+        return grpo_step(config, programs, collector, reference, self._mesh, rates)
+
+    def programs(self, config: ConfigDict) -> TrainPrograms:
+        """The compiled half of the steps under these settings: stages of the same losses share it."""
+        key = programs_key(config)
+        if key not in self._made:
+            self._made[key] = train_programs(self._learner(config), self._params, self._mesh)
+        return self._made[key]
+
+    def sampler(self, config: ConfigDict) -> Sampler:
+        """Draws and scores completions by the config's reward."""
+        return Sampler(self._sampling, self._tokenizer, RewardConfig.from_config(config), self._check)
+
+    def _learner(self, config: ConfigDict) -> Learner:
+        return Learner.from_config(
+            config,
+            self._graphdef,
+            sft=sft_config(config, self._tokenizer),
+            allowed=self.sampler(config).sampling(1.0).allowed(self._vocab_rows),
+        )
+
+
+def sft_config(config: ConfigDict, tokenizer: Tokenizer) -> sft.SFTConfig:
+    """The supervised loss; its auxiliary question is answered with the tokens "1" (yes) and "0" (no)."""
+    yes, no = (tokenizer.encode(text)[0] for text in "10")
+    return sft.SFTConfig(aux_weight=config.sft.aux_weight, token_yes=yes, token_no=no)
+
+
+def grpo_step(
+    config: ConfigDict,
+    programs: TrainPrograms,
+    collector: Collector,
+    reference: nnx.State | None,
+    mesh: jax.sharding.Mesh,
+    rates: Rates,
+) -> Step:
+    """One GRPO step: experience for `batch.prompts` prompts, then updates on `batch.update_prompts` each.
+
+    With `batch.update_epochs` above 1 the updates are made again, on the same experience in the same order.
+    """
+    num_updates, epochs = updates_per_step(config), config.batch.update_epochs
+    size = config.batch.update_prompts
+    needs_old = GRPOConfig.from_config(config).needs_old_logprobs(num_updates)
+
+    def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
+        began = time.perf_counter()
+        collected = collector.collect(state.params, index)
+        start = time.perf_counter()
+        cut = (collected.rows, size, config.batch.prompts)
+        slices = parallel.cut_rows(collected.experience, *cut)
+        logprobs = [_logprobs(state, *part) for part in slices]
+        scored = time.perf_counter()
+        parts = []
+        order = epochs * list(zip(slices, logprobs, strict=True))
+        for number, ((part, rows), known) in enumerate(order, start=index * num_updates):
+            state = with_learning_rate(state, rates(number))
+            # As above: patches of many images are large.
+            experience = dataclasses.replace(parallel.put_batch(part, mesh, rows, size), **known)
+            state, measured = programs.update_grpo(state, experience)
+            parts.append(jax.device_get(measured))
+        end = time.perf_counter()
+        seconds = collected.seconds | {"score": scored - start, "update": end - scored}
+        sampling_seconds = max(seconds["rollout"], 1e-9)
+        figures = _mean(parts)
+        if not needs_old:  # only the first update is made on the policy that sampled
+            figures |= {name: float(parts[0][name]) for name in grpo.GAPS if name in figures}
+        metrics = {
+            **collected.metrics,
+            **{f"grpo/{name}": value for name, value in figures.items()},
+            "learning_rate": rates((index + 1) * num_updates - 1),
+            **{f"time/{name}": value for name, value in seconds.items()},
+            "tokens_per_second/rollout": collected.response_tokens / sampling_seconds,
+            "tokens_per_second/step": collected.response_tokens / (end - began),
+        }
+        return state, metrics, _skipped(parts, epochs * parallel.cut_rows(collected.ids, *cut), mesh, size)
+
+    def _logprobs(state: TrainState, part: Experience, rows: np.ndarray) -> dict[str, jax.Array]:
+        """The fields of `Experience` that are log-probs of other parameters than the update's.
+
+        The devices hold the prompts of one part at a time, and of none where no log-probs are wanted.
+        """
+        known: dict[str, jax.Array] = {}
+        if reference is None and not needs_old:
+            return known
+        experience = parallel.put_batch(part, mesh, rows, size)
+        if reference is not None:
+            known["ref_logprobs"] = programs.reference_logprobs(reference, state.params, experience)
+        if needs_old:
+            known["old_logprobs"] = programs.logprobs(state.params, experience)
+        return jax.block_until_ready(known)
+
+    return step
+
+
+def sft_step(
+    config: ConfigDict, programs: TrainPrograms, loader: PairLoader, mesh: jax.sharding.Mesh, rates: Rates
+) -> Step:
+    """One supervised step on `batch.prompts` pairs, an update per `batch.update_prompts` of them."""
+    num_updates, size = updates_per_step(config), config.batch.update_prompts
+
+    def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
+        start = time.perf_counter()
+        batch = loader.batch(index)
+        agreement.agree_on_rows(batch.ids, batch.rows, config.batch.prompts)
+        loaded = time.perf_counter()
+        examples = sft.Supervised(
+            batch.prompts, batch.answers, batch.answer_mask, batch.cell_mask, batch.cell_targets
+        )
+        cut = (batch.rows, size, config.batch.prompts)
+        parts = []
+        for number, (part, rows) in enumerate(parallel.cut_rows(examples, *cut), start=index * num_updates):
+            state = with_learning_rate(state, rates(number))
+            state, figures = programs.update_sft(state, parallel.put_batch(part, mesh, rows, size))
+            parts.append(jax.device_get(figures))
+        seconds = {"data": loaded - start, "update": time.perf_counter() - loaded}
+        metrics = {
+            **{f"sft/{name}": value for name, value in _mean(parts).items()},
+            "learning_rate": rates((index + 1) * num_updates - 1),
+            **loader.figures(index),
+            **{f"time/{name}": value for name, value in seconds.items()},
+        }
+        return state, metrics, _skipped(parts, parallel.cut_rows(np.array(batch.ids), *cut), mesh, size)
+
+    return step
+
+
+@dataclasses.dataclass(frozen=True)
+class SkippedUpdate:
+    """An update that was not made, because its loss or gradient was not finite.
+
+    Attributes:
+        number: within its step, from 0.
+        ids: the pairs it was computed on, of all processes.
+        figures: its loss and gradient norm.
+    """
+
+    number: int
+    ids: list[str]
+    figures: Metrics
+
+
+def _skipped(
+    parts: list[dict[str, np.ndarray]],
+    ids: list[tuple[np.ndarray, np.ndarray]],
+    mesh: jax.sharding.Mesh,
+    size: int,
+) -> list[SkippedUpdate]:
+    """The skipped ones of a step's updates.
+
+    Args:
+        parts: metrics of the updates, on every process the same.
+        ids: of each update the pairs that this process has, and which of its rows they are.
+        mesh: of the updates.
+        size: rows of an update.
+    """
+    owners = parallel.row_layout(mesh, size).owners
+    return [
+        SkippedUpdate(
+            number,
+            parallel.gather_texts(own.tolist(), rows, owners),
+            {key: float(part[key]) for key in ("loss", "grad_norm")},
+        )
+        for number, (part, (own, rows)) in enumerate(zip(parts, ids, strict=True))
+        if part["skipped_updates"]
+    ]
+
+
+def _mean(parts: list[dict[str, np.ndarray]]) -> Metrics:
+    """Metrics of a step from those of its updates: the maximum of `*_max`, the mean of the others."""
+    columns = {name: [part[name] for part in parts] for name in parts[0]}
+    return {
+        name: float(max(values) if name.endswith("_max") else np.mean(values))
+        for name, values in columns.items()
+    }

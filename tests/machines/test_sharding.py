@@ -1,0 +1,119 @@
+"""Where the arrays of a run really lie on eight simulated devices, which compute what one device does."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from jax.sharding import PartitionSpec
+
+from dig_jax.machines import parallel
+from dig_jax.scratch import ScratchConfig, make_scratch_folder
+from tests.helpers.paths import HELPERS, ROOT
+
+STEP = HELPERS / "sharding_step.py"
+LAYERS, WIDTH, INNER, HEADS, HEAD_DIM = 3, 128, 64, 4, 32
+PROMPTS, ROWS, GROUP, SLOTS, PROMPT, LENGTH = 16, 8, 2, 1, 32, 8
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sharding") / "model"
+    vision = {"vision_depth": 3, "vision_inner": 64, "vision_heads": 4, "vision_width": 128}
+    text = {"text_depth": LAYERS, "text_inner": INNER, "text_heads": HEADS, "text_kv_heads": HEADS}
+    make_scratch_folder(folder, ScratchConfig(**vision, **text, text_width=WIDTH, image_size=64))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        pytest.param((1, 2, 4), id="2x4"),
+        pytest.param((1, 8, 1), id="8x1"),
+        pytest.param((2, 2, 2), id="4x2"),
+    ],
+)
+@pytest.mark.slow  # test_parallel.py has a mesh with all axes
+def test_shards_are_what_the_table_says_and_results_those_of_one_device(model, mesh):
+    step = run_step(model, mesh)
+    data, fsdp, tensor = mesh
+    for kind in ("params", "mu", "nu", "reference"):  # moments and reference lie as the parameters do
+        assert step["gate_proj"][kind] == [LAYERS, WIDTH // fsdp, INNER // tensor], kind
+        assert step["k_proj"][kind] == [LAYERS, WIDTH // fsdp, HEADS // tensor, HEAD_DIM], kind
+        assert step["embedding"][kind] == [step["vocab"] // tensor, WIDTH // fsdp], kind
+    # Sampling has a layout of its own: whole over fsdp, split over tensor.
+    assert step["gate_proj"]["weights"] == [LAYERS, WIDTH, INNER // tensor]
+    assert step["embedding"]["weights"] == [step["vocab"] // tensor, WIDTH]
+    assert step["moved_bytes"] > 0
+    shards = 8 // tensor  # of a batch, in training (data * fsdp) and in sampling (data)
+    assert shards == data * fsdp
+    assert step["hidden"] == [PROMPTS // shards, GROUP, LENGTH, WIDTH]
+    assert step["prompt_cache"] == [LAYERS, ROWS // shards, HEADS // tensor, PROMPT, HEAD_DIM]
+    assert step["response_cache"] == [LAYERS, ROWS // shards, SLOTS, HEADS // tensor, LENGTH, HEAD_DIM]
+    assert step["slots"] == [1, ROWS // shards, SLOTS]
+
+    assert_same_as_one_device(step)
+
+
+@pytest.mark.slow
+def test_adapters_are_split_as_their_layers_and_compute_what_one_device_does(model):
+    rank, tensor = 4, 4
+    step = run_step(model, (1, 2, tensor), rank)
+    for kind in ("params", "mu", "nu", "reference", "weights"):
+        assert step["gate_proj"][kind] == [LAYERS, rank, INNER // tensor], kind
+        assert step["k_proj"][kind] == [LAYERS, rank, HEADS // tensor, HEAD_DIM], kind
+    assert_same_as_one_device(step)
+
+
+def run_step(model: pathlib.Path, mesh: tuple[int, int, int], rank: int = 0) -> dict[str, Any]:
+    """What sharding_step.py says of a rollout and an update on this mesh, with adapters of this rank."""
+    run = subprocess.run(
+        [sys.executable, str(STEP), str(model), ",".join(map(str, mesh)), str(rank)],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def assert_same_as_one_device(step: dict[str, Any]) -> None:
+    assert step["same_tokens"]
+    assert step["logprob_distance"] < 1e-5
+    assert step["loss"][0] == pytest.approx(step["loss"][1], rel=1e-5)
+    assert step["gradient_distance"] < 1e-5
+
+
+class Sizes:
+    """A mesh of many devices, as far as sizes go."""
+
+    shape = {"data": 2, "fsdp": 4, "tensor": 16}
+
+
+def test_a_dimension_that_does_not_divide_is_an_error_that_names_it():
+    with pytest.raises(ValueError, match=r"k_proj: dimension 1 \('kv_heads', size 8\).*mesh.tensor=16"):
+        parallel.mesh_axes(("embed", "kv_heads", "head_dim"), (4096, 8, 128), Sizes, "k_proj")
+    with pytest.raises(ValueError, match=r"size 12\).*mesh.data=2 \* mesh.fsdp=4"):
+        parallel.mesh_axes(("activation_batch",), (12,), Sizes, "tokens")
+
+
+def test_two_dimensions_on_one_mesh_axis_are_an_error():
+    with pytest.raises(ValueError, match="more than one dimension to mesh axis 'tensor'"):
+        parallel.mesh_axes(("heads", "mlp"), (32, 64), Sizes, "wrong")
+    with pytest.raises(ValueError, match="more than one dimension to mesh axis 'fsdp'"):
+        parallel.mesh_axes(("activation_batch", "embed"), (8, 64), Sizes, "wrong")
+
+
+def test_an_unknown_name_is_an_error():
+    with pytest.raises(ValueError, match=r"wrong: logical axes \['sideways'\] are not in parallel.RULES"):
+        parallel.mesh_axes(("sideways",), (8,), Sizes, "wrong")
+
+
+def test_names_become_mesh_axes():
+    spec = parallel.mesh_axes(("layers", "embed", "mlp", None), (3, 8, 32, 5), Sizes, "kernel")
+    assert spec == PartitionSpec(None, "fsdp", "tensor", None)
+    assert parallel.mesh_axes(("activation_batch",), (16,), Sizes, "x") == PartitionSpec(("data", "fsdp"))
