@@ -60,6 +60,11 @@ $(TRAIN)/.stamp-base: pyproject.toml
 	@$(PY) $(PIP_INSTALL) --editable .
 	@rm $(TRAIN)/.installing && touch $@
 
+# What the study draws with, beside what is there.
+$(TRAIN)/.stamp-study: $(TRAIN)/.stamp-base
+	@$(PY) $(PIP_INSTALL) --editable '.[study]'
+	@touch $@
+
 # torch goes first: where pip can find a CPU build of it, that is the one that stays.
 $(TRAIN)/.stamp-dev: pyproject.toml
 	@$(call make_venv,$(TRAIN),3.11 3.12 3.13)
@@ -150,7 +155,7 @@ warmup: setup setup-render  ## remake the checkpoint the quickstart starts from,
 
 # One warm-up per seed, a dozen arms of GRPO: hours on four cores. STUDY_ARGS="--arms=full,control --seeds=0" is less.
 .PHONY: study
-study: setup setup-render  ## rerun the learning study: tables and plots in runs/study (docs/learning.md)
+study: setup setup-render $(TRAIN)/.stamp-study  ## rerun the learning study: tables and plots in runs/study (docs/learning.md)
 	$(PY) -m study --out=runs/study $(STUDY_ARGS)
 
 .PHONY: test test-slow lint format types bench bench-generator
