@@ -14,9 +14,7 @@ from dig_jax.data.encode import PairEncoder
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
 from dig_jax.data.records import Pair
-from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.machines import parallel
-from dig_jax.models.qwen3_vl.hf import load_config
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.run import curriculum, loading
 from dig_jax.update.steps import StepMaker
@@ -41,8 +39,8 @@ class DigJaxSide:
 
     def __init__(self, config: ConfigDict, folder: Path, pairs: list[Pair], question: str):
         mesh = parallel.make_mesh(config.mesh)
-        tokenizer = load_tokenizer(folder)
-        model_config = load_config(folder)
+        opened = loading.open_model(epath.Path(folder))
+        tokenizer, model_config = opened.tokenizer, opened.architecture
         encoder = PairEncoder(
             tokenizer,
             ImageConfig.from_folder(folder),
@@ -62,7 +60,7 @@ class DigJaxSide:
             group_sizes=False,
             augment=Augment(**config.data.augment.to_dict()),
         )
-        graphdef, params = loading.load_params(config, epath.Path(folder), epath.Path(folder), mesh)
+        graphdef, params = loading.load_params(config, opened.folder, opened.folder, mesh)
         sampling = rollout_programs(graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh))
         maker = StepMaker(
             graphdef, params, mesh, sampling, tokenizer, model_config.text.vocab_size, check=lambda: None

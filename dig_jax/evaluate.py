@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from dig_jax import settings
 from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.data.records import Pair
-from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
+from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import agreement, parallel
 from dig_jax.machines.folder import writable_file, write_result
 from dig_jax.models.hf.published_sampling import model_sampling
@@ -282,7 +282,7 @@ def _evaluate_and_print(args: argparse.Namespace, model: epath.Path, config: Con
         # Before the time that all else takes.
         out = writable_file(args.out, "--out") if args.out and writes else None
         mesh = parallel.make_mesh(config.mesh)
-        tokenizer = load_tokenizer(model_folder.hf_files(model))
+        tokenizer = loading.open_model(model).tokenizer
         draws = _draws(args, config, model, tokenizer)
         sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
         loader = loading.eval_loader(config, args.data, model, tokenizer, sampling_mesh, args.mismatched)

@@ -36,10 +36,9 @@ from ml_collections import ConfigDict
 from dig_jax.data.buckets import round_up_coarsely
 from dig_jax.data.images import ImageConfig, load_image, preprocess
 from dig_jax.data.prompts import QUESTION, prompt_ids
-from dig_jax.data.tokenizer import TextStream, Tokenizer, load_tokenizer
+from dig_jax.data.tokenizer import TextStream, Tokenizer
 from dig_jax.machines import parallel
 from dig_jax.models.hf.published_sampling import model_sampling
-from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -299,10 +298,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _answer_and_print(args: argparse.Namespace, folder: epath.Path, config: ConfigDict) -> None:
-    files = model_folder.hf_files(folder)
     with cli.user_errors():
-        architecture = hf.load_config(files)
-        tokenizer = load_tokenizer(files)
+        opened = loading.open_model(folder)
+        files, architecture, tokenizer = opened.files, opened.architecture, opened.tokenizer
         sampling = _sampling(args, files, tokenizer)
         image_config = loading.image_config(config, files)
         images = _read_images(args.image, image_config)

@@ -19,14 +19,12 @@ from ml_collections import ConfigDict
 
 from dig_jax import settings
 from dig_jax.data.loader import PairLoader
-from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.evaluate import Draws, Evaluation, evaluate
 from dig_jax.machines import compile_cache, parallel, profiling
 from dig_jax.machines.distributed import texts_of_all
 from dig_jax.machines.folder import write_json
 from dig_jax.machines.stopping import Stop, Stopped
 from dig_jax.models.nn import freeze
-from dig_jax.models.qwen3_vl import hf
 from dig_jax.report.runlog import RunLog
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.rollout.sampler import Sampler
@@ -34,7 +32,7 @@ from dig_jax.run import curriculum, loading, lock
 from dig_jax.run.checkpoint import Checkpoints, describe_sizes
 from dig_jax.run.curriculum import Progress, Stage
 from dig_jax.run.fingerprint import fingerprint
-from dig_jax.run.model_folder import copy_model_files, find_model, find_workdir, hf_files
+from dig_jax.run.model_folder import copy_model_files, find_model, find_workdir
 from dig_jax.update.steps import Step, StepMaker
 
 logger = logging.getLogger("dig_jax")
@@ -74,7 +72,8 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
         settings.check_batches(stage.config, parallel.data_shards(mesh), parallel.data_shards(sampling_mesh))
 
     # Data.
-    tokenizer = load_tokenizer(hf_files(model_folder))
+    opened = loading.open_model(model_folder)
+    tokenizer = opened.tokenizer
     Draws.from_config(config).check(tokenizer)
     train_data = []
     for stage in stages:
@@ -87,8 +86,7 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
     }
 
     # Model: parameters land on the mesh as `parallel.RULES` say. The start is read where it is needed.
-    architecture = hf.load_config(hf_files(model_folder))
-    plain = loading.abstract_model(config, architecture, mesh)
+    plain = loading.abstract_model(config, opened.architecture, mesh)
     graphdef, shapes = loading.with_adapters(config, *plain, mesh)
 
     def start_params() -> nnx.State:
@@ -96,7 +94,7 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
         return loading.with_adapters(config, *plain, mesh)[1]
 
     sampling = rollout_programs(graphdef, shapes, sampling_mesh)
-    rows = architecture.text.vocab_size
+    rows = opened.architecture.text.vocab_size
     maker = StepMaker(graphdef, shapes, mesh, sampling, tokenizer, rows, stop.check)
     programs, evaluator = maker.programs(stages[0].config), maker.sampler(config)
     logger.info("%s", freeze.describe(shapes, freeze.frozen_parts(config)))
@@ -116,7 +114,7 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
         for change in changes:
             logger.info("with another setting: %s", change)
     if jax.process_index() == 0:
-        copy_model_files(hf_files(model_folder), workdir / "model")
+        copy_model_files(opened.files, workdir / "model")
         write_json(workdir / settings.DATA_FILE, data)
         write_json(workdir / "config.json", json.loads(config.to_json()))
     log = RunLog(workdir, config.log, first_step=progress.step, evaluated=progress.evaluated)

@@ -1,4 +1,4 @@
-"""From a config to what a run works with: parameters on the mesh, and loaders of pairs."""
+"""From a folder and a config to what a run works with: parameters on the mesh, and loaders of pairs."""
 
 import dataclasses
 import logging
@@ -18,7 +18,7 @@ from dig_jax.data.loader import PairDataset, PairLoader
 from dig_jax.data.mismatch import MismatchedPairs
 from dig_jax.data.noise import CountNoise
 from dig_jax.data.prompts import QUESTION
-from dig_jax.data.tokenizer import Tokenizer
+from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
 from dig_jax.machines import parallel
 from dig_jax.models.nn import freeze, kernels, lora
 from dig_jax.models.qwen3_vl import hf
@@ -31,6 +31,34 @@ logger = logging.getLogger("dig_jax")
 
 MAX_LOST = 0.1  # share of what adapters change that rounding may take without a warning
 CACHE_BYTES = 4 << 30  # decoded pairs kept in memory, per loader: 4 GiB hold 40,000 pairs of 128x128 pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A model, all but its weights: what can be refused before those are read.
+
+    Attributes:
+        folder: Hugging Face folder or workdir.
+        files: where its settings and its tokenizer are.
+        architecture: of the model.
+        tokenizer: its own.
+    """
+
+    folder: epath.Path
+    files: epath.Path
+    architecture: Qwen3VLConfig
+    tokenizer: Tokenizer
+
+
+def open_model(folder: epath.Path) -> Opened:
+    """Reads the settings and the tokenizer of a Hugging Face folder or workdir.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: one is damaged, or asks for something that is not implemented.
+    """
+    files = model_folder.hf_files(folder)
+    return Opened(folder, files, hf.load_config(files), load_tokenizer(files))
 
 
 def abstract_model(
@@ -148,11 +176,6 @@ def restore_params(workdir: epath.Path, like: nnx.State, step: int | None) -> nn
         return checkpoints.restore_params(steps[-1] if step is None else step, like)
     finally:
         checkpoints.close()
-
-
-def vocab_rows(model: epath.Path) -> int:
-    """Rows of the output head: the tokenizer's vocabulary and its padding."""
-    return hf.load_config(model_folder.hf_files(model)).text.vocab_size
 
 
 def train_rows(config: ConfigDict, mesh: Mesh, sampling_mesh: Mesh) -> np.ndarray:

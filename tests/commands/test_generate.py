@@ -16,6 +16,7 @@ from PIL import Image
 
 from dig_jax import generate
 from dig_jax.data.tokenizer import load_tokenizer
+from dig_jax.run import loading
 from tests.helpers.paths import ROOT
 from tests.models.conftest import load_reference
 
@@ -136,7 +137,7 @@ def test_the_end_token_is_counted_and_ends_the_answer(
     free = ask(capsys, tiny_qwen3vl, images[:2])["tokens"]
     end = free[4]
     ending = dataclasses.replace(load_tokenizer(tiny_qwen3vl), eos_ids=(end,))
-    monkeypatch.setattr(generate, "load_tokenizer", lambda folder: ending)
+    monkeypatch.setattr(loading, "load_tokenizer", lambda folder: ending)
     printed = ask(capsys, tiny_qwen3vl, images[:2])
     assert printed["tokens"] == free[: free.index(end) + 1]
     assert len(printed["logprobs"]) == len(printed["tokens"])

@@ -21,7 +21,6 @@ from etils import epath  # noqa: E402
 
 from configs import base  # noqa: E402
 from dig_jax import settings  # noqa: E402
-from dig_jax.data.tokenizer import load_tokenizer  # noqa: E402
 from dig_jax.machines import parallel  # noqa: E402
 from dig_jax.rollout.programs import rollout_programs  # noqa: E402
 from dig_jax.rollout.sampler import Sampler  # noqa: E402
@@ -53,7 +52,8 @@ def step(sizes: list[int], tensor: int, order: list[int], changes: dict[str, Any
     config.rollout.mesh.tensor = tensor
     sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
     settings.check_batches(config, parallel.data_shards(mesh), parallel.data_shards(sampling_mesh))
-    tokenizer = load_tokenizer(model)
+    opened = loading.open_model(model)
+    tokenizer = opened.tokenizer
     graphdef, params = loading.load_params(config, model, model, mesh)
     sampling_programs = rollout_programs(graphdef, params, sampling_mesh)
     sampler = Sampler(sampling_programs, tokenizer, RewardConfig.from_config(config))
@@ -63,7 +63,7 @@ def step(sizes: list[int], tensor: int, order: list[int], changes: dict[str, Any
         config,
         graphdef,
         sft=steps.sft_config(config, tokenizer),
-        allowed=sampler.sampling(1.0).allowed(loading.vocab_rows(model)),
+        allowed=sampler.sampling(1.0).allowed(opened.architecture.text.vocab_size),
     )
     collected = collector.collect(params, 0)
     fixed = made_up(collected)
