@@ -79,7 +79,7 @@ def _our_update(job: Job, model: Any, prompt: Prompt) -> Callable[[], None]:
     from flax import nnx
 
     from bench.learning import make_learner
-    from dig_jax.models.qwen3_vl.inputs import make_prompts as pad_prompts
+    from dig_jax.models.inputs import make_prompts as pad_prompts
     from dig_jax.update.microbatches import Cut
     from dig_jax.update.policy import Experience
 

@@ -7,10 +7,10 @@ of all tokens so far. The time that takes at the memory's peak is the least a st
 import jax
 
 from bench.peaks import PEAKS
-from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.nn.multimodal import VisionLanguageModel
 
 
-def weight_bytes(model: Qwen3VL) -> int:
+def weight_bytes(model: VisionLanguageModel) -> int:
     """Bytes of the weights that every decoding step reads: decoder layers, final norm and output head.
 
     The vision tower has done its work, and of an embedding table that is not the head a step reads only the
@@ -21,7 +21,7 @@ def weight_bytes(model: Qwen3VL) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def cache_bytes(model: Qwen3VL, prompt_length: int, group: int, step: int) -> int:
+def cache_bytes(model: VisionLanguageModel, prompt_length: int, group: int, step: int) -> int:
     """Bytes of keys and values that step number `step` has to read: one prompt, shared, and G responses.
 
     Args:
@@ -35,7 +35,7 @@ def cache_bytes(model: Qwen3VL, prompt_length: int, group: int, step: int) -> in
     return per_token * (prompt_length + group * step) * jax.numpy.dtype(model.dtype).itemsize
 
 
-def mean_step_bytes(model: Qwen3VL, prompt_length: int, group: int, new_tokens: int) -> float:
+def mean_step_bytes(model: VisionLanguageModel, prompt_length: int, group: int, new_tokens: int) -> float:
     """Bytes per step, on the average of the steps that draw tokens 1 to `new_tokens` - 1."""
     steps = range(new_tokens - 1)
     caches = sum(cache_bytes(model, prompt_length, group, step) for step in steps) / len(steps)

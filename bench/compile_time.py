@@ -26,8 +26,8 @@ import numpy as np
 from flax import nnx
 
 from bench.learning import make_learner
+from dig_jax.models.inputs import Prompts
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.published import architecture
 from dig_jax.rollout import pool

@@ -18,9 +18,9 @@ import numpy as np
 
 from bench.inference_sizes import Prompt, Size
 from bench.timing import Seconds
-from dig_jax.models.qwen3_vl.inputs import Prompts
-from dig_jax.models.qwen3_vl.inputs import make_prompts as pad_prompts
-from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.inputs import Prompts
+from dig_jax.models.inputs import make_prompts as pad_prompts
+from dig_jax.models.nn.multimodal import VisionLanguageModel
 from dig_jax.rollout.engine import Decoding, advance, sample_keys, start
 from dig_jax.rollout.sampling import Sampling
 
@@ -48,7 +48,7 @@ class DigJax:
       model: as given.
     """
 
-    def __init__(self, model: Qwen3VL, size: Size, prompts: list[Prompt], group: int):
+    def __init__(self, model: VisionLanguageModel, size: Size, prompts: list[Prompt], group: int):
         self.model = model
         self._new_tokens = size.new_tokens
         self._batch = jax.device_put(self._pad(size, prompts))
@@ -105,7 +105,7 @@ class DigJax:
         return Seconds.now().since(begin), decoding
 
 
-def _prefill(model: Qwen3VL, prompts: Prompts) -> tuple[jax.Array, Any]:
+def _prefill(model: VisionLanguageModel, prompts: Prompts) -> tuple[jax.Array, Any]:
     """Logits [B,V] after the prompts, and the cache to go on from."""
     hidden, cache = model.prefill(prompts)
     last = jnp.take_along_axis(hidden, prompts.length[:, None, None] - 1, axis=1)

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.hf import checkpoint
+from dig_jax.models.inputs import Image
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.inputs import Image
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.published import architecture
 
@@ -108,7 +108,7 @@ def write_model(folder: Path, size: Size) -> None:
     # Compiling the random number generators takes longer optimised than running them once otherwise.
     quick = {"xla_backend_optimization_level": 0}
     make = jax.jit(lambda: Qwen3VL(size.config, rngs=nnx.Rngs(0)), compiler_options=quick)
-    hf.save_model(folder, make())
+    checkpoint.save_model(folder, make())
 
 
 def make_prompts(size: Size) -> list[Prompt]:

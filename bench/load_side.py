@@ -43,14 +43,15 @@ def _dig_jax(folder: Path, devices: int) -> Side:
     from bench.random_model import param_shapes
     from configs import base
     from dig_jax.machines import parallel
-    from dig_jax.models.qwen3_vl import hf
+    from dig_jax.models import families
+    from dig_jax.models.hf import checkpoint
     from dig_jax.run.fingerprint import fingerprint
 
-    config = hf.load_config(folder)
+    config = families.load_config(folder)
     sizes = base.get_config().mesh
     sizes.fsdp, sizes.tensor = (4, 2) if devices == 8 else (devices, 1)
     shardings = parallel.shardings(param_shapes(config), parallel.make_mesh(sizes))
-    load = functools.partial(hf.load_params, folder, config, shardings=shardings)
+    load = functools.partial(checkpoint.load_params, folder, config, shardings=shardings)
     jax.block_until_ready(jax.numpy.zeros(8) + 1)  # the backend is up
     return load, _own_bytes, fingerprint
 
@@ -60,11 +61,11 @@ def _save(folder: Path, devices: int) -> Side:
 
     from flax import nnx
 
-    from bench.random_model import abstract_model
-    from dig_jax.models.qwen3_vl import hf
+    from dig_jax.models import families
+    from dig_jax.models.hf import checkpoint
 
     load, _, _ = _dig_jax(folder, devices)
-    graphdef, _ = nnx.split(abstract_model(hf.load_config(folder)))
+    graphdef, _ = nnx.split(families.abstract_model(families.load_config(folder)))
     model = nnx.merge(graphdef, load())
     out = folder.with_name("saved")
 
@@ -72,7 +73,7 @@ def _save(folder: Path, devices: int) -> Side:
         shutil.rmtree(out)
         return ""
 
-    return lambda: hf.save_model(out, model), lambda _: 0, remove
+    return lambda: checkpoint.save_model(out, model), lambda _: 0, remove
 
 
 def _load_file(folder: Path, devices: int) -> Side:
@@ -84,11 +85,11 @@ def _load_file(folder: Path, devices: int) -> Side:
     from safetensors.numpy import load_file
 
     from bench.random_model import param_shapes
-    from dig_jax.models.qwen3_vl import hf
-    from dig_jax.models.qwen3_vl.weights import layouts
+    from dig_jax.models import families
+    from dig_jax.models.families import layouts
     from dig_jax.run.fingerprint import fingerprint
 
-    config = hf.load_config(folder)
+    config = families.load_config(folder)
     shapes = param_shapes(config)
     plan = layouts(shapes, config)
 

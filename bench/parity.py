@@ -22,16 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.random_model import config_of, scaled, write_random_model
-from dig_jax.models.qwen3_vl import hf
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.inputs import Image, make_prompts
+from dig_jax.models.architecture import Architecture
+from dig_jax.models.hf import checkpoint
+from dig_jax.models.inputs import Image, make_prompts
 from dig_jax.models.qwen3_vl.published import SIZES
 
 PROMPTS = [([(28, 28), (16, 24)], 128), ([(20, 14)], 106)]  # grids of the images, and words after them
 Prompt = tuple[np.ndarray, list[Image]]  # token ids and images
 
 
-def draw_prompts(config: Qwen3VLConfig) -> list[Prompt]:
+def draw_prompts(config: Architecture) -> list[Prompt]:
     """Random patches, then random words."""
     rng = np.random.default_rng(1)
     prompts = []
@@ -69,7 +69,7 @@ def their_logits(folder: Path, prompts: Sequence[Prompt], dtype: str) -> list[np
 
 def our_logits(folder: Path, prompts: Sequence[Prompt], dtype: str) -> list[np.ndarray]:
     """The same, run as one padded batch."""
-    model = hf.load_model(folder, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype))
+    model = checkpoint.load_model(folder, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype))
     ids, images = zip(*prompts, strict=True)
     batch = make_prompts(
         ids,

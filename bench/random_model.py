@@ -9,18 +9,17 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
+from dig_jax.models.architecture import Architecture
+from dig_jax.models.families import abstract_model, layouts
 from dig_jax.models.hf.safetensors_io import DTYPES, Spec, write_checkpoint
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.published import architecture
-from dig_jax.models.qwen3_vl.weights import layouts
 
 Draw = Callable[[Sequence[Spec]], Iterator[np.ndarray]]  # makes the tensors of a checkpoint, one by one
 
 _DRAWN = 1 << 22  # numbers at a time
 
 
-def config_of(size: str) -> Qwen3VLConfig:
+def config_of(size: str) -> Architecture:
     """The configuration of a published size, or of "215M": the 2B model with everything smaller."""
     if size != "215M":
         return architecture(size)
@@ -42,17 +41,12 @@ def config_of(size: str) -> Qwen3VLConfig:
     )
 
 
-def abstract_model(config: Qwen3VLConfig) -> Qwen3VL:
-    """A model with shapes for parameters."""
-    return nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0)))
-
-
-def param_shapes(config: Qwen3VLConfig) -> nnx.State:
+def param_shapes(config: Architecture) -> nnx.State:
     """The parameters of a model as shapes."""
     return nnx.state(abstract_model(config), nnx.Param)
 
 
-def _checkpoint_specs(config: Qwen3VLConfig) -> list[Spec]:
+def _checkpoint_specs(config: Architecture) -> list[Spec]:
     """The tensors of a checkpoint in bfloat16."""
     plan = layouts(param_shapes(config), config)
     return [
@@ -84,7 +78,7 @@ def scaled(specs: Sequence[Spec]) -> Iterator[np.ndarray]:
 
 
 def write_random_model(
-    folder: Path, config: Qwen3VLConfig, draw: Draw = uniform, max_shard_bytes: int = 10**9
+    folder: Path, config: Architecture, draw: Draw = uniform, max_shard_bytes: int = 10**9
 ) -> list[Spec]:
     """Writes config.json and bfloat16 safetensors, one tensor in memory at a time. Returns the tensors."""
     folder.mkdir(parents=True)

@@ -22,7 +22,7 @@ from flax import nnx
 
 from bench import results, timing
 from bench.results import Result
-from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
+from dig_jax.models.inputs import Prompts, make_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.published import architecture
 from dig_jax.rollout import engine, pool

@@ -16,8 +16,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dig_jax.data.records import Pair
+from dig_jax.models.hf.checkpoint import save_model
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.hf import save_model
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 
 IMAGE_SIDE = 128

@@ -21,7 +21,7 @@ from bench import results, timing
 from bench.learning import make_learner
 from bench.results import Result
 from bench.rollout import GROUP, LONGEST, PROMPT, lengths, small_model
-from dig_jax.models.qwen3_vl.inputs import make_prompts
+from dig_jax.models.inputs import make_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.update.learner import Learner

@@ -38,8 +38,8 @@ from dig_jax.aot.chips import CHIPS, Chip
 from dig_jax.aot.inputs import Workload, pair_bucket
 from dig_jax.aot.phases import make_plan, phases
 from dig_jax.aot.roofline import measure, summary
-from dig_jax.models.qwen3_vl import hf, published
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
+from dig_jax.models import families
+from dig_jax.models.architecture import Architecture
 from dig_jax.run import cli, curriculum, model_folder
 
 IMAGES = 2  # of a pair
@@ -132,30 +132,25 @@ def _tpus(name: str, shape: str, num_slices: int) -> list[jax.Device]:
     return list(found.devices)
 
 
-def architecture_of(model: str, config: ConfigDict) -> Qwen3VLConfig:
+def architecture_of(model: str, config: ConfigDict) -> Architecture:
     """The architecture called `model`, or of the model the config names if that is empty."""
     if model:
-        return published.architecture(model)
-    sizes = [size for size in published.SIZES if f"-{size}-" in config.model_path.rpartition("/")[2]]
-    if sizes and not os.path.isdir(config.model_path):
-        return published.architecture(sizes[0])
-    return hf.load_config(model_folder.hf_files(model_folder.find_model(config.model_path)))
+        return families.published(model)
+    hub_name = f"{config.model_path.rpartition('/')[2]}-"
+    names = [name for name in families.published_names() if hub_name.startswith(f"{name}-")]
+    if names and not os.path.isdir(config.model_path):
+        return families.published(names[0])
+    return families.load_config(model_folder.hf_files(model_folder.find_model(config.model_path)))
 
 
-def with_layers(architecture: Qwen3VLConfig, layers: int) -> Qwen3VLConfig:
+def with_layers(architecture: Architecture, layers: int) -> Architecture:
     """The architecture at full width with fewer layers in decoder and vision tower; 0 keeps all."""
     if not layers:
         return architecture
-    taps = len(architecture.vision.deepstack_visual_indexes)
-    if layers < taps:
-        raise ValueError(f"--layers={layers}: expected at least {taps}, one per DeepStack feature")
-    return dataclasses.replace(
-        architecture,
-        text=dataclasses.replace(architecture.text, num_hidden_layers=layers),
-        vision=dataclasses.replace(
-            architecture.vision, depth=layers, deepstack_visual_indexes=tuple(range(taps))
-        ),
-    )
+    try:
+        return architecture.with_layers(layers)
+    except ValueError as error:
+        raise ValueError(f"--layers={layers}: {error}") from error
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -190,7 +185,8 @@ def run() -> None:
     flags.DEFINE_string(
         "model",
         "",
-        f"Published architecture ({', '.join(published.SIZES)}); default that of config.model_path.",
+        f"Published architecture ({', '.join(families.published_names())}); default that of"
+        " config.model_path.",
     )
     flags.DEFINE_string("stage", "", "Stage of the curriculum, where --config has one; default the first.")
     flags.DEFINE_integer("layers", 0, "Keep this many layers of the decoder and the tower; 0 = all.", 0)

@@ -25,7 +25,8 @@ from ml_collections import ConfigDict
 
 from dig_jax.machines import parallel, textfile
 from dig_jax.machines.folder import check_free, to_path, writable_folder, write_json
-from dig_jax.models.qwen3_vl import hf, peft
+from dig_jax.models import families
+from dig_jax.models.hf import checkpoint, peft
 from dig_jax.run import cli, loading, model_folder
 
 
@@ -36,7 +37,7 @@ def export(
     *,
     step: int | None = None,
     dtype: str | None = None,
-    max_shard_bytes: int = hf.MAX_SHARD_BYTES,
+    max_shard_bytes: int = checkpoint.MAX_SHARD_BYTES,
 ) -> None:
     """Writes the parameters of a checkpoint as a Hugging Face folder; `out` appears when it is complete.
 
@@ -59,9 +60,9 @@ def export(
     settings = textfile.read_json(source / "config.json")
     dtype = dtype or _dtype_of(settings)
     _, params = loading.load_params(config, workdir, workdir, mesh, step, merged_dtype=dtype)
-    with hf.writer(out) as folder:
-        written_dtype = hf.write_weights(
-            folder, params, hf.load_config(source), jnp.dtype(dtype) if dtype else None, max_shard_bytes
+    with checkpoint.writer(out) as folder:
+        written_dtype = checkpoint.write_weights(
+            folder, params, families.load_config(source), jnp.dtype(dtype) if dtype else None, max_shard_bytes
         )
         if folder is not None:
             model_folder.copy_model_files(source, folder)
@@ -111,10 +112,10 @@ def export_adapters(
         )
     base = base or start
     _, params = loading.load_policy(config, workdir, workdir, mesh, step)
-    architecture = hf.load_config(model_folder.hf_files(workdir))
+    architecture = families.load_config(model_folder.hf_files(workdir))
     if to_path(base).is_dir():
         peft.check_base(to_path(base), params, architecture)
-    with hf.writer(out) as folder:
+    with checkpoint.writer(out) as folder:
         peft.write_adapters(
             folder,
             params,
@@ -170,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--max_shard_bytes",
         type=int,
-        default=hf.MAX_SHARD_BYTES,
+        default=checkpoint.MAX_SHARD_BYTES,
         help="weights above this size are split into several files (default: %(default)s)",
     )
     parser.add_argument(

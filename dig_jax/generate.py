@@ -38,10 +38,10 @@ from dig_jax.data.images import ImageConfig, load_image, preprocess
 from dig_jax.data.prompts import QUESTION, prompt_ids
 from dig_jax.data.tokenizer import TextStream, Tokenizer
 from dig_jax.machines import parallel
+from dig_jax.models.api import Model
+from dig_jax.models.architecture import Architecture
 from dig_jax.models.hf.published_sampling import model_sampling
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
-from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.inputs import Prompts, make_prompts
 from dig_jax.rollout.engine import advance, sample_keys, start
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import Budget, make_budget
@@ -72,11 +72,11 @@ class Answer:
 def _programs(mesh: Mesh) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`start` and `advance` of the rollout engine, compiled on `mesh`."""
 
-    def begin(model: Qwen3VL, prompts: Prompts, keys: jax.Array, sampling: Sampling, length: int) -> Any:
+    def begin(model: Model, prompts: Prompts, keys: jax.Array, sampling: Sampling, length: int) -> Any:
         return start(model, prompts, keys, sampling=sampling, max_new_tokens=length)
 
     def go_on(
-        model: Qwen3VL,
+        model: Model,
         decoding: Any,
         keys: jax.Array,
         until: Any,
@@ -92,7 +92,7 @@ def _programs(mesh: Mesh) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def answer(
-    model: Qwen3VL,
+    model: Model,
     prompts: Prompts,
     mesh: Mesh,
     *,
@@ -137,7 +137,7 @@ def answer(
 
 
 def build_prompt(
-    config: Qwen3VLConfig,
+    config: Architecture,
     tokenizer: Tokenizer,
     images: Sequence[np.ndarray],
     text: str,
@@ -224,7 +224,7 @@ def _settings(model: epath.Path, dtype: str | None) -> ConfigDict:
     return config
 
 
-def _mesh(wanted: int | None, config: Qwen3VLConfig) -> Mesh:
+def _mesh(wanted: int | None, config: Architecture) -> Mesh:
     """The devices to spread the model over: in one process so many of its own, in several all there are.
 
     `tensor` takes as many as can share the key/value heads, and `fsdp` the rest.
@@ -240,7 +240,7 @@ def _mesh(wanted: int | None, config: Qwen3VLConfig) -> Mesh:
     return parallel.make_mesh(ConfigDict(sizes), jax.devices()[:devices])
 
 
-def _max_new_tokens(args: argparse.Namespace, prompts: Prompts, config: Qwen3VLConfig) -> int:
+def _max_new_tokens(args: argparse.Namespace, prompts: Prompts, config: Architecture) -> int:
     """The most tokens of the answer: what is asked for, else the default as far as the context reaches."""
     room = config.text.max_position_embeddings - int(prompts.length[0])
     if args.max_new_tokens is None:

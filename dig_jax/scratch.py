@@ -20,8 +20,9 @@ from flax import nnx
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.prompts import COORDINATE_MAX
 from dig_jax.machines.folder import check_free, to_path, whole_folder, writable_folder
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, TextConfig, VisionConfig
-from dig_jax.models.qwen3_vl.hf import save_model
+from dig_jax.models.architecture import TextConfig
+from dig_jax.models.hf.checkpoint import save_model
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, VisionConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 
 # Special tokens of Qwen3-VL, in the order of their ids there.

@@ -10,22 +10,16 @@ Shape letters: P prompt tokens, N patches of one prompt, G completions per promp
 from collections.abc import Set
 
 from dig_jax.aot.inputs import Workload
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
+from dig_jax.models import families
+from dig_jax.models.architecture import Architecture
 
 
-def vision_forward(architecture: Qwen3VLConfig, patches: int, images: int) -> float:
+def vision_forward(architecture: Architecture, patches: int, images: int) -> float:
     """Of the vision tower, for one prompt whose N patches belong to equal images."""
-    vision = architecture.vision
-    width, joined = vision.hidden_size, vision.hidden_size * vision.merge_unit
-    block = 4 * width * width + 2 * width * vision.intermediate_size
-    merger = joined * joined + joined * vision.out_hidden_size
-    products: float = patches * (vision.patch_dim * width + vision.depth * block)
-    products += patches / vision.merge_unit * (1 + len(vision.deepstack_visual_indexes)) * merger
-    attention = vision.depth * 2 * width * patches * (patches / images)
-    return 2 * (products + attention)
+    return 2 * families.of(architecture).vision_products(architecture.vision, patches, images)
 
 
-def layer_products(architecture: Qwen3VLConfig) -> float:
+def layer_products(architecture: Architecture) -> float:
     """Multiply-adds of a token with all weights of the decoder's layers."""
     text = architecture.text
     heads = 2 * text.num_attention_heads + 2 * text.num_key_value_heads
@@ -33,18 +27,18 @@ def layer_products(architecture: Qwen3VLConfig) -> float:
     return text.num_hidden_layers * (attention + 3 * text.hidden_size * text.intermediate_size)
 
 
-def head_products(architecture: Qwen3VLConfig) -> float:
+def head_products(architecture: Architecture) -> float:
     """Multiply-adds of a token with the output head."""
     return architecture.text.hidden_size * architecture.text.vocab_size
 
 
-def seen(architecture: Qwen3VLConfig, pairs: float) -> float:
+def seen(architecture: Architecture, pairs: float) -> float:
     """Multiply-adds of attention for so many (query token, visible key token) pairs, in all layers."""
     text = architecture.text
     return text.num_hidden_layers * 2 * text.num_attention_heads * text.head_dim * pairs
 
 
-def prefill(architecture: Qwen3VLConfig, work: Workload) -> float:
+def prefill(architecture: Architecture, work: Workload) -> float:
     """Of reading one prompt: vision tower, decoder, and the head on its last token."""
     length = work.bucket.prompt_length
     products = length * layer_products(architecture) + seen(architecture, length * (length + 1) / 2)
@@ -52,19 +46,19 @@ def prefill(architecture: Qwen3VLConfig, work: Workload) -> float:
     return images + 2 * (products + head_products(architecture))
 
 
-def decode(architecture: Qwen3VLConfig, context: float) -> float:
+def decode(architecture: Architecture, context: float) -> float:
     """Of one more token of one completion, which sees `context` tokens."""
     products = layer_products(architecture) + head_products(architecture) + seen(architecture, context)
     return 2 * products
 
 
-def forward(architecture: Qwen3VLConfig, work: Workload) -> float:
+def forward(architecture: Architecture, work: Workload) -> float:
     """Of one prompt and its G responses of R tokens, with the log-probs of those."""
     images = vision_forward(architecture, work.bucket.num_patches, work.images)
     return images + 2 * (_weight_products(architecture, work) + _attention_products(architecture, work))
 
 
-def update(architecture: Qwen3VLConfig, work: Workload, trained: Set[str], adapters: bool) -> float:
+def update(architecture: Architecture, work: Workload, trained: Set[str], adapters: bool) -> float:
     """Of `forward` and its backward pass.
 
     That has two products for each one of the forward pass, the gradients of both factors, but for weights
@@ -84,14 +78,14 @@ def update(architecture: Qwen3VLConfig, work: Workload, trained: Set[str], adapt
     return tower * images + 2 * products
 
 
-def _weight_products(architecture: Qwen3VLConfig, work: Workload) -> float:
+def _weight_products(architecture: Architecture, work: Workload) -> float:
     """Multiply-adds of the decoder and its head with weights, for a prompt and its responses."""
     responses = work.group * work.response
     tokens = work.bucket.prompt_length + responses
     return tokens * layer_products(architecture) + responses * head_products(architecture)
 
 
-def _attention_products(architecture: Qwen3VLConfig, work: Workload) -> float:
+def _attention_products(architecture: Architecture, work: Workload) -> float:
     """Multiply-adds of the decoder's attention, for a prompt and its responses."""
     length, group, tokens = work.bucket.prompt_length, work.group, work.response
     visible = length * (length + 1) / 2 + group * (tokens * length + tokens * (tokens + 1) / 2)

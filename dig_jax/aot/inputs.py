@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from dig_jax.data.buckets import Bucket
 from dig_jax.machines import parallel
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.models.architecture import Architecture
+from dig_jax.models.inputs import Prompts
 from dig_jax.update.policy import Experience
 
 
@@ -34,7 +34,7 @@ class Workload:
     response: int
 
 
-def pair_bucket(architecture: Qwen3VLConfig, height: int, width: int, text_tokens: int) -> Bucket:
+def pair_bucket(architecture: Architecture, height: int, width: int, text_tokens: int) -> Bucket:
     """What the prompts of pairs of images are padded to.
 
     Args:
@@ -54,7 +54,7 @@ def pair_bucket(architecture: Qwen3VLConfig, height: int, width: int, text_token
     return Bucket(text_tokens + 2 * (patches // vision.merge_unit + 2), 2 * patches).rounded()
 
 
-def prompts(architecture: Qwen3VLConfig, bucket: Bucket, batch: int, mesh: Mesh) -> Prompts:
+def prompts(architecture: Architecture, bucket: Bucket, batch: int, mesh: Mesh) -> Prompts:
     """B prompts of the bucket's size, split over the data axes."""
     length, patches = bucket.prompt_length, bucket.num_patches
 

@@ -18,8 +18,8 @@ from dig_jax import settings
 from dig_jax.aot import flops, inputs
 from dig_jax.aot.inputs import Workload
 from dig_jax.machines import parallel
+from dig_jax.models.architecture import Architecture
 from dig_jax.models.nn import freeze
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.rollout.programs import Limits, pool_shardings, rollout_programs
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.run import loading
@@ -64,14 +64,14 @@ class Plan:
     """What is going to run: settings, architecture, shapes and devices."""
 
     config: ConfigDict
-    architecture: Qwen3VLConfig
+    architecture: Architecture
     work: Workload
     mesh: Mesh
     rollout_mesh: Mesh
 
 
 def make_plan(
-    config: ConfigDict, architecture: Qwen3VLConfig, work: Workload, devices: list[jax.Device]
+    config: ConfigDict, architecture: Architecture, work: Workload, devices: list[jax.Device]
 ) -> Plan:
     """Checks that the settings suit the devices.
 

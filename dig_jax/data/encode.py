@@ -17,8 +17,8 @@ from dig_jax.data.noise import Answer
 from dig_jax.data.prompts import answer_ids, box_tokens, prompt_ids
 from dig_jax.data.records import Pair
 from dig_jax.data.tokenizer import Tokenizer
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
+from dig_jax.models.architecture import Architecture
+from dig_jax.models.inputs import Prompts, make_prompts
 
 # A cell counts as changed from this share of its area inside a box. Below it, it mostly shows background.
 _CELL_OVERLAP = 0.25
@@ -73,7 +73,7 @@ class PairEncoder:
         self,
         tokenizer: Tokenizer,
         image_config: ImageConfig,
-        config: Qwen3VLConfig,
+        config: Architecture,
         *,
         question: str,
         max_boxes: int,

@@ -11,8 +11,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dig_jax.models.qwen3_vl.inputs import Prompts
-from dig_jax.models.qwen3_vl.model import PromptCache, Qwen3VL, ResponseCache
+from dig_jax.models.api import Model, PromptCache, ResponseCache
+from dig_jax.models.inputs import Prompts
 from dig_jax.rollout.sampling import Sampling, sample
 from dig_jax.rollout.thinking import Budget
 
@@ -70,7 +70,7 @@ def sample_keys(
 
 
 def rollout(
-    model: Qwen3VL,
+    model: Model,
     prompts: Prompts,
     keys: jax.Array,
     *,
@@ -96,7 +96,7 @@ def rollout(
 
 
 def start(
-    model: Qwen3VL,
+    model: Model,
     prompts: Prompts,
     keys: jax.Array,
     *,
@@ -117,7 +117,7 @@ def start(
 
 
 def advance(
-    model: Qwen3VL,
+    model: Model,
     decoding: Decoding,
     keys: jax.Array,
     until: jax.Array | int,

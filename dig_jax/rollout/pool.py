@@ -23,8 +23,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dig_jax.models.qwen3_vl.inputs import Prompts
-from dig_jax.models.qwen3_vl.model import PromptCache, Qwen3VL, ResponseCache
+from dig_jax.models.api import Model, PromptCache, ResponseCache
+from dig_jax.models.inputs import Prompts
 from dig_jax.rollout.engine import Rollout, is_end
 from dig_jax.rollout.sampling import Sampling, sample
 from dig_jax.rollout.thinking import Budget
@@ -75,7 +75,7 @@ class Pool:
 
 
 def fill(
-    model: Qwen3VL,
+    model: Model,
     prompts: Prompts,
     keys: jax.Array,
     *,
@@ -144,7 +144,7 @@ def fill(
     )
 
 
-def _prefill(model: Qwen3VL, prompts: Prompts, rows: int, shards: int) -> tuple[jax.Array, PromptCache]:
+def _prefill(model: Model, prompts: Prompts, rows: int, shards: int) -> tuple[jax.Array, PromptCache]:
     """Reads as many prompts at a time as there are rows: last hidden states [D*B,1,width], and caches."""
     num_parts = prompts.length.shape[0] // rows
 
@@ -171,12 +171,12 @@ def _prefill(model: Qwen3VL, prompts: Prompts, rows: int, shards: int) -> tuple[
     return join(last, 0), jax.tree.map(join, cache, _BATCH_AXIS)
 
 
-def drain(model: Qwen3VL, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Rollout:
+def drain(model: Model, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Rollout:
     """Decodes all completions to their ends: `run`, and `to_rollout` of what it gives."""
     return to_rollout(run(model, pool, keys, sampling=sampling), keys.shape[1])
 
 
-def run(model: Qwen3VL, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Pool:
+def run(model: Model, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Pool:
     """Decodes until all completions have ended. Traceable; a donated `pool` is updated in place.
 
     Args:
@@ -221,7 +221,7 @@ def to_rollout(pool: Pool, group: int) -> Rollout:
     return jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[2:]) if x.ndim else x, pool.drawn)
 
 
-def _step(model: Qwen3VL, keys: jax.Array, sampling: Sampling, window: int, pool: Pool) -> Pool:
+def _step(model: Model, keys: jax.Array, sampling: Sampling, window: int, pool: Pool) -> Pool:
     """One more token in every slot."""
     slots, drawn = pool.slots, pool.drawn
     shards, completions, longest = drawn.tokens.shape

@@ -16,8 +16,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from dig_jax.machines import parallel
 from dig_jax.machines.parallel import MeshJit
-from dig_jax.models.qwen3_vl.inputs import Prompts
-from dig_jax.models.qwen3_vl.text import PROMPT_CACHE, RESPONSE_CACHE, PromptCache, ResponseCache
+from dig_jax.models.inputs import Prompts
+from dig_jax.models.nn.decoder import PROMPT_CACHE, RESPONSE_CACHE, PromptCache, ResponseCache
 from dig_jax.rollout import pool
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.pool import Pool

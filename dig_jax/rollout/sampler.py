@@ -21,7 +21,7 @@ from flax import nnx
 from dig_jax.data.loader import Batch
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import parallel
-from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.models.inputs import Prompts
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.programs import Limits, RolloutPrograms
 from dig_jax.rollout.sampling import Sampling

@@ -20,10 +20,10 @@ from dig_jax.data.noise import CountNoise
 from dig_jax.data.prompts import QUESTION
 from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
 from dig_jax.machines import parallel
+from dig_jax.models import families
+from dig_jax.models.architecture import Architecture
+from dig_jax.models.hf import checkpoint
 from dig_jax.models.nn import freeze, kernels, lora
-from dig_jax.models.qwen3_vl import hf
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.run import cli, model_folder
 from dig_jax.run.checkpoint import Checkpoints
 
@@ -46,7 +46,7 @@ class Opened:
 
     folder: epath.Path
     files: epath.Path
-    architecture: Qwen3VLConfig
+    architecture: Architecture
     tokenizer: Tokenizer
 
 
@@ -58,11 +58,11 @@ def open_model(folder: epath.Path) -> Opened:
         ValueError: one is damaged, or asks for something that is not implemented.
     """
     files = model_folder.hf_files(folder)
-    return Opened(folder, files, hf.load_config(files), load_tokenizer(files))
+    return Opened(folder, files, families.load_config(files), load_tokenizer(files))
 
 
 def abstract_model(
-    config: ConfigDict, architecture: Qwen3VLConfig, mesh: Mesh
+    config: ConfigDict, architecture: Architecture, mesh: Mesh
 ) -> tuple[nnx.GraphDef, nnx.State]:
     """The policy's structure, and its parameters as shapes with shardings: nothing is made.
 
@@ -75,15 +75,8 @@ def abstract_model(
     dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
     head_dims = [architecture.vision.head_dim, architecture.text.head_dim]
     kernel = kernels.choose(settings.attention, mesh.devices.flat[0], dtype, head_dims)
-    model = nnx.eval_shape(
-        lambda: Qwen3VL(
-            architecture,
-            rngs=nnx.Rngs(0),
-            dtype=dtype,
-            param_dtype=param_dtype,
-            remat=settings.remat,
-            attention=kernel,
-        )
+    model = families.abstract_model(
+        architecture, dtype=dtype, param_dtype=param_dtype, remat=settings.remat, attention=kernel
     )
     graphdef, shapes = nnx.split(model, nnx.Param)
     return graphdef, parallel.abstract(shapes, mesh)
@@ -120,14 +113,14 @@ def load_policy(
         mesh: where the parameters go, as `parallel.RULES` say.
         step: which checkpoint of a workdir; None takes the newest.
     """
-    architecture = hf.load_config(model_folder.hf_files(model))
+    architecture = families.load_config(model_folder.hf_files(model))
     graphdef, like = abstract_model(config, architecture, mesh)
     if model_folder.is_workdir(init):
         graphdef, like = with_adapters(cli.config_of(init), graphdef, like, mesh)
         return graphdef, restore_params(init, like, step)
     shardings = jax.tree.map(lambda x: x.sharding, like)
     param_dtype = jnp.dtype(config.model.param_dtype)
-    return graphdef, hf.load_params(init, architecture, param_dtype=param_dtype, shardings=shardings)
+    return graphdef, checkpoint.load_params(init, architecture, param_dtype=param_dtype, shardings=shardings)
 
 
 def load_params(
@@ -263,7 +256,7 @@ def _encoder(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, superv
     return PairEncoder(
         tokenizer,
         image_config(config, files),
-        hf.load_config(files),
+        families.load_config(files),
         question=config.data.question or QUESTION,
         max_boxes=config.reward.max_boxes,
         answer_step=config.sft.answer_step,

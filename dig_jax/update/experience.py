@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.machines import agreement
-from dig_jax.models.qwen3_vl.inputs import Prompts, widen
+from dig_jax.models.inputs import Prompts, widen
 from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.rollout.sampler import Completions, Limits, Sampler
 from dig_jax.tasks.differences.reward import mean_metrics

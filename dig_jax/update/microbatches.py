@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.models.inputs import Prompts
 from dig_jax.update.policy import Experience
 
 # Below this many tokens of a response, its prompt is most of the work.

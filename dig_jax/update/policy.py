@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dig_jax.models.api import Model
+from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.head import token_logprobs
-from dig_jax.models.qwen3_vl.inputs import Prompts
-from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.update import grpo
 
 
@@ -38,7 +38,7 @@ class Experience:
     old_logprobs: grpo.Array | None = None
 
 
-def forward(model: Qwen3VL, prompts: Prompts, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+def forward(model: Model, prompts: Prompts, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Runs prompts and their responses, each prompt once for all of its responses.
 
     Returns:
@@ -53,7 +53,7 @@ def forward(model: Qwen3VL, prompts: Prompts, tokens: jax.Array) -> tuple[jax.Ar
 
 
 def response_logprobs(
-    model: Qwen3VL,
+    model: Model,
     prompts: Prompts,
     tokens: jax.Array,
     mask: jax.Array,
@@ -82,7 +82,7 @@ def response_logprobs(
 
 
 def grpo_loss(
-    model: Qwen3VL,
+    model: Model,
     experience: Experience,
     totals: grpo.Totals,
     *,

@@ -15,9 +15,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from dig_jax.models.api import Model
+from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.head import token_logprobs
-from dig_jax.models.qwen3_vl.inputs import Prompts
-from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.update import policy
 
 Array = Any  # a JAX array, or a NumPy array that is not on the devices yet
@@ -81,7 +81,7 @@ def step_totals(mask: jax.Array, cell_mask: jax.Array) -> Totals:
 
 
 def sft_loss(
-    model: Qwen3VL, batch: Supervised, totals: Totals, *, config: SFTConfig, chunk: int
+    model: Model, batch: Supervised, totals: Totals, *, config: SFTConfig, chunk: int
 ) -> tuple[jax.Array, Metrics]:
     """Mean cross-entropy of the answer tokens plus the weighted auxiliary loss, for one micro-batch.
 
@@ -116,7 +116,7 @@ def sft_loss(
 
 
 def cell_losses(
-    model: Qwen3VL, prompt_hidden: jax.Array, targets: jax.Array, config: SFTConfig
+    model: Model, prompt_hidden: jax.Array, targets: jax.Array, config: SFTConfig
 ) -> tuple[jax.Array, jax.Array]:
     """Binary cross-entropy `[B, P]` of the auxiliary question, and whether its answer is right.
 
@@ -127,7 +127,7 @@ def cell_losses(
     return jax.nn.softplus(logit) - targets * logit, (logit > 0) == (targets > 0.5)
 
 
-def most_probable(model: Qwen3VL, hidden: jax.Array, *, chunk: int) -> jax.Array:
+def most_probable(model: Model, hidden: jax.Array, *, chunk: int) -> jax.Array:
     """The most probable token `[B, R]` after each hidden state `[B, R, D]`, `chunk` positions at a time."""
     hidden = jax.lax.stop_gradient(hidden)
     length = hidden.shape[1]

@@ -19,7 +19,8 @@ from configs import base
 from dig_jax import export
 from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.machines.folder import write_json
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models import families
+from dig_jax.models.hf.checkpoint import load_model, load_params
 from dig_jax.run import checkpoint, model_folder
 from tests.helpers.folder_logits import assert_same_logits
 from tests.helpers.paths import ROOT
@@ -39,7 +40,7 @@ def make_workdir(model: Path, workdir: Path, steps: tuple[int, ...] = (3,)) -> P
     model_folder.copy_model_files(epath.Path(model), folder / "model")
     config = base.get_config()
     write_json(folder / "config.json", config.to_dict())
-    params = hf.load_params(model, hf.load_config(model))
+    params = load_params(model, families.load_config(model))
     checkpoints = checkpoint.Checkpoints(folder, keep=len(steps))
     for step in steps:
         scaled = jax.tree.map(lambda x: 2 * x, params) if step == 1 else params
@@ -184,8 +185,8 @@ def test_an_export_to_a_bucket_is_a_model_that_loads(workdir, tiny_qwen3vl, buck
     assert_same_bits(tensors(tmp_path / "bucket" / "models" / "out"), tensors(tiny_qwen3vl))
     found = model_folder.find_model(f"{bucket}/models/out")
     assert load_tokenizer(found).decode(load_tokenizer(tiny_qwen3vl).encode("two images")) == "two images"
-    ours = hf.load_model(found)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(hf.load_model(tiny_qwen3vl)), strict=True):
+    ours = load_model(found)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(load_model(tiny_qwen3vl)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

@@ -14,7 +14,8 @@ from transformers import AutoConfig, GenerationConfig
 
 from dig_jax.data.prompts import answer_ids, prompt_ids
 from dig_jax.data.tokenizer import load_tokenizer
-from dig_jax.models.qwen3_vl.hf import load_config, load_model
+from dig_jax.models.families import load_config
+from dig_jax.models.hf.checkpoint import load_model
 from dig_jax.scratch import ScratchConfig, main, make_scratch_folder
 
 SMALL = ScratchConfig(vision_depth=1, text_depth=1, vision_inner=64, text_inner=64)

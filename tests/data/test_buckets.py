@@ -15,7 +15,7 @@ from dig_jax.data.encode import PairEncoder
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
 from dig_jax.data.tokenizer import Tokenizer
-from dig_jax.models.qwen3_vl.hf import load_config
+from dig_jax.models.families import load_config
 from tests.helpers.drawn_pairs import draw_pair, write_pairs
 
 SIZES = [(64, 64), (64, 96), (128, 128), (96, 64), (256, 192)]  # 8, 12, 32, 12 and 96 image tokens per pair

@@ -11,7 +11,7 @@ from dig_jax.data.encode import PairEncoder
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
 from dig_jax.data.records import BadRecord
-from dig_jax.models.qwen3_vl.hf import load_config
+from dig_jax.models.families import load_config
 from tests.helpers.drawn_pairs import draw_pair, write_pairs
 
 PAIRS = 12

@@ -14,7 +14,7 @@ from dig_jax.data.images import ImageConfig
 from dig_jax.data.loader import PairDataset, PairLoader
 from dig_jax.data.mismatch import MismatchedPairs
 from dig_jax.data.noise import Answer, CountNoise
-from dig_jax.models.qwen3_vl.hf import load_config
+from dig_jax.models.families import load_config
 from tests.data.conftest import NUM_TRAIN
 from tests.helpers.drawn_pairs import draw_pair, write_pairs
 

@@ -10,7 +10,7 @@ from dig_jax.data.images import ImageConfig
 from dig_jax.data.prompts import prompt_ids
 from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.generate import model_sampling
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models import families
 
 PREPROCESSOR, GENERATION = "preprocessor_config.json", "generation_config.json"
 
@@ -34,7 +34,7 @@ def read(folder, file):
         return ImageConfig.from_folder(folder)
     if file == GENERATION:
         return model_sampling(folder, opens_thinking=False)
-    return hf.load_config(folder)
+    return families.load_config(folder)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_number_of_the_model_is_a_finite_number(folder, value):
     text = json.loads((folder / "config.json").read_text())["text_config"]
     change(folder / "config.json", text_config=text | {"rms_norm_eps": value})
     with pytest.raises(ValueError, match="config.json: (.|\n)*rms_norm_eps is .*, expected a number"):
-        hf.load_config(folder)
+        families.load_config(folder)
 
 
 @pytest.mark.parametrize("values", [{"temperature": 0}, {"top_p": 0}, {"top_p": 1.5}, {"top_k": -1}])
@@ -108,7 +108,7 @@ def test_what_a_null_leaves_to_the_rest_is_no_error(folder):
     change(folder / GENERATION, do_sample=True, temperature=None, top_k=None, top_p=None)
     assert ImageConfig.from_folder(folder) == before
     assert model_sampling(folder, opens_thinking=False) == {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    hf.load_config(folder)
+    families.load_config(folder)
 
 
 def test_an_empty_processor_config_is_named(folder):

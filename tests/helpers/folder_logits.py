@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 
 from dig_jax.data.images import ImageConfig, preprocess
-from dig_jax.models.qwen3_vl import hf
-from dig_jax.models.qwen3_vl.inputs import Image, make_prompts
+from dig_jax.models.hf import checkpoint
+from dig_jax.models.inputs import Image, make_prompts
 
 
 def assert_same_logits(folder: Path, height: int, width: int, atol: float) -> None:
@@ -43,7 +43,7 @@ def their_logits(folder: Path, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def our_logits(folder: Path, ids: np.ndarray, images: list[Image]) -> np.ndarray:
     """Logits [T,V] of one prompt."""
-    model = hf.load_model(folder)
+    model = checkpoint.load_model(folder)
     patches = sum(len(patches) for patches, _ in images)
     prompts = make_prompts([ids], [images], model.config, prompt_length=len(ids), num_patches=patches)
 

@@ -17,8 +17,9 @@ from flax import nnx
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
-from dig_jax.models.qwen3_vl import hf
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, TextConfig, VisionConfig
+from dig_jax.models.architecture import TextConfig
+from dig_jax.models.hf import checkpoint
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, VisionConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 
 # In the order of the real tokenizer, where they start at 151643.
@@ -161,7 +162,7 @@ def make_tiny(folder: Path, *, thinking: bool = False, tied: bool = False) -> No
     quick = {"xla_backend_optimization_level": 0}
     model = jax.jit(lambda: Qwen3VL(config, rngs=nnx.Rngs(0)), compiler_options=quick)()
     perturb_norms_and_biases(model, seed=1)
-    hf.save_model(folder, model, max_shard_bytes=200_000)
+    checkpoint.save_model(folder, model, max_shard_bytes=200_000)
     tokenizer.save_pretrained(folder)
     _write_json(folder / "processor_config.json", _processor_config())
     eos = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]

@@ -14,9 +14,9 @@ from bench.learning import make_learner
 from configs import base
 from dig_jax.data.buckets import Bucket
 from dig_jax.machines import parallel
+from dig_jax.models import families
+from dig_jax.models.inputs import Prompts, make_prompts
 from dig_jax.models.nn import freeze
-from dig_jax.models.qwen3_vl import hf
-from dig_jax.models.qwen3_vl.inputs import Prompts, make_prompts
 from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.rollout.pool import Pool
 from dig_jax.rollout.programs import Limits, rollout_programs
@@ -41,7 +41,7 @@ class Side:
         config.mesh.data, config.mesh.fsdp, config.mesh.tensor = sizes
         config.rollout.mesh.tensor = sizes[2]
         self.mesh = parallel.make_mesh(config.mesh, devices)
-        self.model_config = hf.load_config(folder)
+        self.model_config = families.load_config(folder)
         config.model.lora.rank, config.model.lora.alpha = rank, float(rank)
         plain = loading.load_params(config, folder, folder, self.mesh)
         self.graphdef, params = loading.with_adapters(config, *plain, self.mesh)

@@ -7,7 +7,7 @@ from dig_jax.data.images import ImageConfig
 from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.generate import model_sampling
 from dig_jax.machines import textfile
-from dig_jax.models.qwen3_vl.hf import load_config
+from dig_jax.models.families import load_config
 from dig_jax.run import model_folder
 from tests.helpers.paths import ASSETS
 

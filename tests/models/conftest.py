@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.hf import checkpoint
+from dig_jax.models.inputs import Image, Prompts, make_prompts
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.inputs import Image, Prompts, make_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 
 # One bucket for (nearly) all tests, so that programs are compiled once.
@@ -115,7 +115,7 @@ def load_reference(folder: Path) -> Reference:
 
 @pytest.fixture(scope="session")
 def model(tiny_qwen3vl: Path) -> Qwen3VL:
-    return hf.load_model(tiny_qwen3vl)
+    return checkpoint.load_model(tiny_qwen3vl)
 
 
 @pytest.fixture(scope="session")

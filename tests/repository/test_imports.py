@@ -139,6 +139,18 @@ def test_the_trainer_and_the_generator_do_not_know_each_other(package, foreign):
     assert importers(foreign, sources(package)) == set()
 
 
+def test_a_model_family_is_named_by_the_registry_alone():
+    """Its room may use itself; all else asks `models.families`, but `scratch`, which makes small ones."""
+    for folder in sorted((ROOT / "dig_jax" / "models").iterdir()):
+        if not (folder / "family.py").exists():
+            continue
+        inside = set(map(str, (file.relative_to(ROOT) for file in folder.rglob("*.py"))))
+        outside = (
+            importers({f"dig_jax.models.{folder.name}"}, sources("dig_jax", "configs", "study")) - inside
+        )
+        assert outside - {"dig_jax/scratch.py"} == {"dig_jax/models/families.py"}
+
+
 def test_only_the_render_worker_imports_blender():
     inside = importers(BLENDER | {"data_gen.render.blender"}, sources("data_gen"))
     blender = {file for file in inside if file.startswith("data_gen/render/blender/")}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.hf import checkpoint
 from dig_jax.rollout.engine import advance, rollout, sample_keys, start
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import Budget
@@ -23,7 +23,7 @@ jitted_rollout = jax.jit(rollout, static_argnames=("sampling", "max_new_tokens")
 
 @pytest.fixture(scope="module")
 def model(tiny_qwen3vl):
-    return hf.load_model(tiny_qwen3vl)
+    return checkpoint.load_model(tiny_qwen3vl)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_greedy_completions_equal_transformers_generate(tiny_qwen3vl, model, exa
 def test_rows_of_no_image_to_three_are_completed_as_by_transformers(kind, sampling, request):
     """Sixty-four tokens of each, in one batch; the second model has a tied head."""
     folder = request.getfixturevalue(kind)
-    model, reference = hf.load_model(folder), load_reference(folder)
+    model, reference = checkpoint.load_model(folder), load_reference(folder)
     make = PromptMaker(model.config)
     grids = [[], [(2, 8)], TWO_IMAGES, [(2, 2), (6, 4), (4, 2)]]
     rows = [make.example(row, text=3 + 2 * seed, seed=seed) for seed, row in enumerate(grids)]

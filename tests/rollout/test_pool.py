@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.hf import checkpoint
 from dig_jax.rollout import pool
 from dig_jax.rollout.engine import rollout, sample_keys
 from dig_jax.rollout.sampling import Sampling
@@ -20,7 +20,7 @@ GRIDS = [[(4, 6), (6, 2)], [(2, 8)], [], [(2, 2)]]  # images of each prompt, in 
 
 @pytest.fixture(scope="module")
 def model(tiny_qwen3vl):
-    return hf.load_model(tiny_qwen3vl)
+    return checkpoint.load_model(tiny_qwen3vl)
 
 
 @pytest.fixture(scope="module")

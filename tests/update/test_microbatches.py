@@ -11,7 +11,7 @@ from flax import nnx
 
 from bench.learning import make_learner
 from configs import base
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.hf import checkpoint
 from dig_jax.update import grpo, microbatches
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.microbatches import Cut, Pieces
@@ -64,7 +64,7 @@ def test_without_buckets_of_their_own_responses_have_a_half_and_a_quarter_of_the
 
 @pytest.fixture(scope="module")
 def model(tiny_qwen3vl):
-    return hf.load_model(tiny_qwen3vl)
+    return checkpoint.load_model(tiny_qwen3vl)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.hf import checkpoint
 from dig_jax.update import grpo, policy
 from tests.models.conftest import PromptMaker
 
@@ -31,7 +31,7 @@ jitted_logprobs = jax.jit(policy.response_logprobs, static_argnames=("temperatur
 
 @pytest.fixture(scope="module")
 def model(tiny_qwen3vl):
-    return hf.load_model(tiny_qwen3vl)
+    return checkpoint.load_model(tiny_qwen3vl)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from flax import nnx
 from configs import base
 from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.machines import parallel
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models import families
+from dig_jax.models.hf import checkpoint
 from dig_jax.run import loading
 from dig_jax.run.fingerprint import fingerprint
 from dig_jax.update import optimizer as optimizers
@@ -94,7 +95,7 @@ def test_gradients_are_summed_in_float32():
 def update_of(inputs):  # noqa: F811
     """The function settings -> a state, and the compiled supervised update on one batch of four pairs."""
     model = epath.Path(inputs / "model")
-    architecture, tokenizer = hf.load_config(model), load_tokenizer(model)
+    architecture, tokenizer = families.load_config(model), load_tokenizer(model)
 
     def make(**changes: object) -> tuple:
         config = small_config(inputs, "sft", **changes)
@@ -109,7 +110,7 @@ def update_of(inputs):  # noqa: F811
             allowed=np.ones(architecture.text.vocab_size, bool),
         )
         programs = train_programs(learner, shapes, mesh)
-        half = hf.load_params(model, architecture, param_dtype=jnp.bfloat16)
+        half = checkpoint.load_params(model, architecture, param_dtype=jnp.bfloat16)
         start = jax.tree.map(lambda x: x.astype(config.model.param_dtype), half)
         _, start = loading.with_adapters(config, plain[0], start, mesh)
         loader = loading.train_loader(config, model, tokenizer)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models.hf import checkpoint
 from dig_jax.update import sft
 from dig_jax.update.policy import response_logprobs
 from tests.models.conftest import PROMPT_LENGTH, PromptMaker
@@ -19,7 +19,7 @@ LENGTH = 5
 
 @pytest.fixture(scope="module")
 def model(tiny_qwen3vl):
-    return hf.load_model(tiny_qwen3vl)
+    return checkpoint.load_model(tiny_qwen3vl)
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,9 @@ from configs import base
 from dig_jax import train
 from dig_jax.data.buckets import Bucket
 from dig_jax.data.tokenizer import load_tokenizer
-from dig_jax.models.qwen3_vl import hf
-from dig_jax.models.qwen3_vl.inputs import Prompts, widen
+from dig_jax.models import families
+from dig_jax.models.hf import checkpoint
+from dig_jax.models.inputs import Prompts, widen
 from dig_jax.rollout import pool
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.sampler import Completions
@@ -60,7 +61,7 @@ def test_an_update_is_traced_once_for_any_images_and_lengths(
 ) -> None:
     """Ten batches of no image to four, of many sizes, and text of 3 to 20 tokens: one trace, one program."""
     traces = count_traces(monkeypatch, learner, "grpo_loss")
-    model = hf.load_model(tiny_qwen3vl)
+    model = checkpoint.load_model(tiny_qwen3vl)
     make = PromptMaker(model.config)
     graphdef, params = nnx.split(model, nnx.Param)
     trainer = make_learner(graphdef, model.config.text.vocab_size, chunk=4, cut=Cut(1))
@@ -168,7 +169,7 @@ def test_pixel_limits_that_contradict_the_models_name_the_settings(inputs: pathl
 
 
 def test_wider_prompts_only_have_more_padding(tiny_qwen3vl: pathlib.Path) -> None:
-    make = PromptMaker(hf.load_config(tiny_qwen3vl))
+    make = PromptMaker(families.load_config(tiny_qwen3vl))
     example = make.example([(4, 6), (2, 2)])
     narrow = make.pad(example)
     wide = widen(narrow, prompt_length=64, num_patches=128)

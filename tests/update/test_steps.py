@@ -12,7 +12,7 @@ from flax import nnx
 
 from configs import base
 from dig_jax.machines import parallel
-from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.models.inputs import Prompts
 from dig_jax.run import keys
 from dig_jax.update import sft
 from dig_jax.update.experience import Collected, Collector

@@ -1,15 +1,11 @@
-"""How a model is sampled by those who made it: generation_config.json, else the Qwen3-VL README."""
+"""How a model is sampled by those who made it: generation_config.json, else what its family publishes."""
 
 from collections.abc import Callable
 
 from etils import epath
 
 from dig_jax.machines import textfile
-
-# Sampling that the Qwen3-VL README gives for its evaluations. Its presence penalty (1.5 for Instruct models)
-# is not implemented.
-INSTRUCT_SAMPLING = {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
-THINKING_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
+from dig_jax.models import families
 
 # Settings of generation_config.json that would change what is drawn, with the values that do not.
 _NEUTRAL = {
@@ -34,13 +30,14 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 def model_sampling(files: epath.Path, opens_thinking: bool) -> dict[str, float]:
     """Temperature, top_p and top_k that a model was published with.
 
-    Those of the folder's generation_config.json if it samples, else those that the Qwen3-VL README gives for
-    its kind, Instruct or Thinking.
+    Those of the folder's generation_config.json if it samples, else those that its family publishes for its
+    kind, Instruct or Thinking.
 
     Raises:
       ValueError: generation_config.json is damaged or asks for something that is not implemented.
     """
-    published = THINKING_SAMPLING if opens_thinking else INSTRUCT_SAMPLING
+    family = families.of_folder(files)
+    published = dict(family.thinking_sampling if opens_thinking else family.sampling)
     path = files / "generation_config.json"
     if not path.exists():
         return published

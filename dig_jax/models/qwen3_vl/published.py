@@ -4,7 +4,8 @@ Instruct and Thinking models of a size are alike. A checkpoint's own config.json
 is one.
 """
 
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, TextConfig, VisionConfig
+from dig_jax.models.architecture import TextConfig
+from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, VisionConfig
 
 # Text: width, MLP width, layers, query heads, tied head. Vision: width, MLP width, depth, DeepStack blocks.
 _SIZES: dict[str, tuple[tuple[int, int, int, int, bool], tuple[int, int, int, tuple[int, ...]]]] = {

@@ -6,13 +6,11 @@ The images of a prompt lie packed in one row. Which image a patch belongs to and
 arrays, so images of any size and number run through one compiled program.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dig_jax.models.nn.attention import QKV, Attention
+from dig_jax.models.nn.attention import Attention
 from dig_jax.models.nn.layers import (
     LayerNorm,
     Linear,
@@ -20,46 +18,12 @@ from dig_jax.models.nn.layers import (
     constrain,
     make_param,
     remat,
-    rope_frequencies,
     stack_layers,
 )
+from dig_jax.models.nn.patches import Mix, VisionAttention, rope
 from dig_jax.models.qwen3_vl.config import VisionConfig
 
-# From the queries, keys and values of all patches to what each has read, [B,N,heads,head_dim].
-Mix = Callable[[QKV], jax.Array]
-
 NORM_EPS = 1e-6
-ROPE_THETA = 10_000.0
-
-
-class VisionAttention(nnx.Module):
-    """Full attention among the patches of the same image."""
-
-    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
-        width, heads, head_dim = config.hidden_size, config.num_heads, config.head_dim
-        std = config.initializer_range
-        self.qkv = Linear(
-            (width,),
-            (3, heads, head_dim),
-            ("vision_embed", None, "vision_heads", "head_dim"),
-            std=std,
-            bias=True,
-            rngs=rngs,
-            dtype=dtype,
-        )
-        self.proj = Linear(
-            (heads, head_dim),
-            (width,),
-            ("vision_heads", "head_dim", "vision_embed"),
-            std=std,
-            bias=True,
-            rngs=rngs,
-            dtype=dtype,
-        )
-
-    def __call__(self, x: jax.Array, rotation: Rotation, mix: Mix) -> jax.Array:
-        q, k, v = jnp.moveaxis(self.qkv(x), -3, 0)  # [B,N,heads,head_dim] each
-        return self.proj(mix(QKV(rotation(q), rotation(k), v)))
 
 
 class VisionMLP(nnx.Module):
@@ -177,15 +141,7 @@ class VisionTower(nnx.Module):
     def __call__(
         self, patches: jax.Array, patch_image: jax.Array, coords: jax.Array, grid: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Features of every image token.
-
-        Args:
-          patches: [B,N,C*T*p*p] in the compute dtype.
-          patch_image, coords, grid: int32 [B,N], [B,N,2], [B,N,2]; see `inputs.Prompts`.
-
-        Returns:
-          features [B,M,D] and DeepStack features [number of taps,B,M,D].
-        """
+        """See `multimodal.Tower`."""
         x = self.patch_embed(patches)
         x = x + self.position_embedding(coords, grid).astype(x.dtype)
         x, taps = self._run_blocks(x, rope(coords, self.config.head_dim), patch_image)
@@ -236,10 +192,3 @@ class VisionTower(nnx.Module):
         taps = jnp.zeros((len(indexes), *x.shape), x.dtype)
         (x, taps), _ = jax.lax.scan(step, (x, taps), (self.blocks, tap_now))
         return x, taps
-
-
-def rope(coords: jax.Array, head_dim: int) -> Rotation:
-    """2-D rotary embedding, [B,N,head_dim/2]: half the angles turn with the row, half with the column."""
-    frequencies = rope_frequencies(ROPE_THETA, head_dim // 2)
-    angles = coords.astype(jnp.float32)[..., None] * frequencies  # [B,N,2,head_dim/4]
-    return Rotation.from_angles(angles.reshape(*coords.shape[:2], -1))

@@ -16,8 +16,8 @@ from bench import learning
 from configs import base
 from dig_jax import export, settings
 from dig_jax.machines import parallel
+from dig_jax.models.hf import checkpoint
 from dig_jax.models.nn import freeze
-from dig_jax.models.qwen3_vl import hf
 from dig_jax.run.fingerprint import fingerprint
 from dig_jax.update import sft
 from dig_jax.update.learner import Learner, TrainState
@@ -36,7 +36,7 @@ ONE_TRAINED = [ALL - {part} for part in freeze.PARTS]
 
 @pytest.fixture(scope="module")
 def model(tiny_qwen3vl):
-    return hf.load_model(tiny_qwen3vl)
+    return checkpoint.load_model(tiny_qwen3vl)
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from safetensors.numpy import load_file
 from configs import base
 from dig_jax import export, generate
 from dig_jax.machines import parallel
+from dig_jax.models.hf import checkpoint, peft
 from dig_jax.models.nn import freeze, lora
 from dig_jax.models.nn.layers import Linear
 from dig_jax.models.nn.lora import LoRAConfig
-from dig_jax.models.qwen3_vl import hf, peft
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.run import loading
 from dig_jax.run.fingerprint import fingerprint
@@ -40,7 +40,7 @@ def mesh():
 @pytest.fixture(scope="module")
 def plain(tiny_qwen3vl):
     """Structure and parameters of a model without adapters."""
-    return nnx.split(hf.load_model(tiny_qwen3vl), nnx.Param)
+    return nnx.split(checkpoint.load_model(tiny_qwen3vl), nnx.Param)
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from flax import nnx
 
 from configs import base
 from dig_jax.machines import parallel
+from dig_jax.models import families
+from dig_jax.models.inputs import make_prompts
 from dig_jax.models.nn import freeze, lora
 from dig_jax.models.nn.lora import LoRAConfig
-from dig_jax.models.qwen3_vl import hf
-from dig_jax.models.qwen3_vl.inputs import make_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.update.policy import response_logprobs
@@ -29,7 +29,7 @@ class Setting:
 
     def __init__(self, folder):
         self.mesh = parallel.make_mesh(base.get_config().mesh)
-        tiny = hf.load_config(folder)
+        tiny = families.load_config(folder)
         # New adapters are drawn within 1 / sqrt(width), three times as wide as for a width of 2304; so the
         # weights are three times Qwen's 0.02, too.
         sizes = {"vocab_size": VOCAB, "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH}

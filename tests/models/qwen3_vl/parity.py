@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from dig_jax.models.families import layouts
+from dig_jax.models.inputs import Prompts
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.inputs import Prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.models.qwen3_vl.published import architecture
-from dig_jax.models.qwen3_vl.weights import layouts
 from tests.models.conftest import Example, PromptMaker, Reference
 
 LOGITS_TOLERANCE = 1e-5  # absolute

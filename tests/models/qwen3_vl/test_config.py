@@ -335,13 +335,13 @@ def test_keys_of_both_layouts_that_agree_are_no_contradiction():
 def test_a_mixture_of_experts_is_refused_by_its_name_and_by_its_keys():
     config = hub_config("4B")
     config["model_type"] = "qwen3_vl_moe"
-    with pytest.raises(ValueError, match="model_type is 'qwen3_vl_moe', but only 'qwen3_vl' .* dense"):
+    with pytest.raises(ValueError, match="model_type is 'qwen3_vl_moe', but only 'qwen3_vl' is supported"):
         Qwen3VLConfig.from_dict(config)
     config["model_type"] = "qwen3_vl"
     config["text_config"] |= {"num_experts": 128, "moe_intermediate_size": 768}
     with pytest.raises(ValueError, match="moe_intermediate_size belongs to a mixture of experts") as error:
         Qwen3VLConfig.from_dict(config)
-    assert "num_experts belongs to a mixture of experts (model_type 'qwen3_vl_moe')" in str(error.value)
+    assert "num_experts belongs to a mixture of experts, which is not supported" in str(error.value)
 
 
 def test_all_problems_of_a_file_are_told_at_once():

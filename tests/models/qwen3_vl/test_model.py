@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from dig_jax.models.qwen3_vl import hf
-from dig_jax.models.qwen3_vl.inputs import make_prompts
+from dig_jax.models.hf import checkpoint
+from dig_jax.models.inputs import make_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 
 GRIDS = [(4, 6), (2, 8)]
@@ -33,7 +33,7 @@ def sequences(examples, responses):
 
 def test_grouped_responses_equal_separate_sequences(tiny_qwen3vl, model, make, prompts_and_responses):
     """In values, and in the gradient of every parameter; with rematerialisation on the grouped side."""
-    frugal = hf.load_model(tiny_qwen3vl, remat="full")
+    frugal = checkpoint.load_model(tiny_qwen3vl, remat="full")
     examples, responses = prompts_and_responses
     prompts, separate = make.pad(*examples), make.pad(*sequences(examples, responses))
     weights = np.random.default_rng(3).standard_normal((2, GROUP, LENGTH, 64)).astype(np.float32)
@@ -148,7 +148,7 @@ def test_new_images_and_texts_within_a_bucket_are_never_traced_again(model, make
 def test_bfloat16_compute_stays_close_to_float32(tiny_qwen3vl, model, make, prompts_and_responses):
     examples, responses = prompts_and_responses
     prompts = make.pad(*examples)
-    half = hf.load_model(tiny_qwen3vl, dtype=jnp.bfloat16)
+    half = checkpoint.load_model(tiny_qwen3vl, dtype=jnp.bfloat16)
     hidden = jax.jit(Qwen3VL.__call__)(half, prompts, responses)[1]
     assert hidden.dtype == jnp.bfloat16
     ours = half.logits(hidden)

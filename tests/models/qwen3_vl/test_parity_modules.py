@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.attention import PLAIN
 from dig_jax.models.nn.layers import rope_frequencies
-from dig_jax.models.qwen3_vl.inputs import Prompts
+from dig_jax.models.nn.patches import rope
 from dig_jax.models.qwen3_vl.model import Qwen3VL
-from dig_jax.models.qwen3_vl.text import mrope
-from dig_jax.models.qwen3_vl.vision import rope
 from tests.models.conftest import PromptMaker
 from tests.models.qwen3_vl.parity import CONFIGS, MID_CONFIG, case, random_model, reference_of, small_config
 
@@ -44,7 +43,7 @@ class Recording:
 
     @property
     def text_rotation(self) -> Any:
-        return mrope(np.moveaxis(self.prompts.positions, 1, -1), self.model.config.text)
+        return self.model.text.rotation(np.moveaxis(self.prompts.positions, 1, -1))
 
     def check(self, name: str, ours: Any) -> None:
         """Compares with the output of their part, or the first of its outputs."""
@@ -186,10 +185,11 @@ def test_rotary_angles_of_a_real_model_up_to_its_longest_context():
     from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRotaryEmbedding
 
     config = MID_CONFIG.text
+    text = nnx.eval_shape(lambda: Qwen3VL(MID_CONFIG, rngs=nnx.Rngs(0))).text
     positions = np.random.default_rng(0).integers(0, config.max_position_embeddings, (1, 1000, 3))
     theirs = Qwen3VLTextRotaryEmbedding(Qwen3VLTextConfig(**MID_CONFIG.to_dict()["text_config"]))
     cos, _ = theirs(torch.zeros(1), torch.tensor(positions).permute(2, 0, 1))
-    ours = jax.jit(lambda positions: mrope(positions, config))(positions)
+    ours = jax.jit(text.rotation)(positions)
     error = np.abs(np.asarray(ours.cos) - cos[..., :64].numpy()).max(axis=(0, 1))  # of each frequency
     # Their power function is not correctly rounded: by the processor, one to seven of the 64 were seen to
     # differ in the last bit.

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from dig_jax.models.inputs import patch_coords
+from dig_jax.models.nn import decoder
 from dig_jax.models.nn.attention import PlainAttention
 from dig_jax.models.nn.layers import Rotation, rope_frequencies
-from dig_jax.models.qwen3_vl import text, vision
-from dig_jax.models.qwen3_vl.inputs import patch_coords
+from dig_jax.models.qwen3_vl import vision
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from tests.models.qwen3_vl.parity import case, check_logits
 
@@ -65,24 +66,24 @@ def flip_both_gelus(monkeypatch):
 
 
 def drop_deepstack(monkeypatch):
-    monkeypatch.setattr(text, "add_deepstack", lambda x, layer, deepstack: x)
+    monkeypatch.setattr(decoder, "add_deepstack", lambda x, layer, deepstack: x)
 
 
 def deepstack_one_layer_late(monkeypatch):
-    add = text.add_deepstack
+    add = decoder.add_deepstack
     late = lambda x, layer, deepstack: jnp.where(layer > 0, add(x, layer - 1, deepstack), x)  # noqa: E731
-    monkeypatch.setattr(text, "add_deepstack", late)
+    monkeypatch.setattr(decoder, "add_deepstack", late)
 
 
 def sections_in_blocks(monkeypatch):
     """M-RoPE as in Qwen2-VL: all frequencies for time first, then rows, then columns."""
 
-    def blocks(positions, config):
-        axis = np.repeat(np.arange(3), config.mrope_section)
-        frequencies = rope_frequencies(config.rope_theta, config.head_dim)
+    def blocks(self, positions):
+        axis = np.repeat(np.arange(3), self.config.mrope_section)
+        frequencies = rope_frequencies(self.config.rope_theta, self.config.head_dim)
         return Rotation.from_angles(positions.astype(jnp.float32)[..., axis] * frequencies)
 
-    monkeypatch.setattr(text, "mrope", blocks)
+    monkeypatch.setattr(decoder.TextDecoder, "rotation", blocks)
 
 
 def see_other_images(monkeypatch):

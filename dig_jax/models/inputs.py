@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import flax.struct
 import numpy as np
 
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
+from dig_jax.models.architecture import Architecture
 
 # The patches of one image [n, C*T*p*p] in merge-block order, and its grid (h, w) in patches.
 Image = tuple[np.ndarray, tuple[int, int]]
@@ -36,7 +36,7 @@ class Prompts:
 def make_prompts(
     token_ids: Sequence[np.ndarray],
     images: Sequence[Sequence[Image]],
-    config: Qwen3VLConfig,
+    config: Architecture,
     *,
     prompt_length: int,
     num_patches: int,
@@ -113,7 +113,7 @@ def widen(prompts: Prompts, *, prompt_length: int, num_patches: int) -> Prompts:
 def rope_positions(
     is_image: np.ndarray, grids: Sequence[tuple[int, int]], merge_size: int
 ) -> tuple[np.ndarray, int]:
-    """Interleaved M-RoPE positions of one prompt.
+    """Positions of one prompt for multimodal rotary embedding (M-RoPE).
 
     Text tokens count up by one on all three axes. The tokens of an image share one time; their rows and
     columns start from it, and the text goes on after the larger side of the image.

@@ -12,12 +12,12 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import load_file, save_file
 
-from dig_jax.models.hf import safetensors_io
+from dig_jax.models import families
+from dig_jax.models.families import layouts
+from dig_jax.models.hf import checkpoint, safetensors_io
 from dig_jax.models.hf.safetensors_io import INDEX_FILE
-from dig_jax.models.qwen3_vl import hf
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
-from dig_jax.models.qwen3_vl.weights import layouts
 
 
 def tensors(folder):
@@ -44,24 +44,24 @@ def rewrite(folder, copy, change):
 
 @pytest.mark.parametrize("shard_bytes", [10**9, 50_000])
 def test_load_and_save_keep_every_bit(tiny_qwen3vl, tmp_path, shard_bytes):
-    hf.save_model(tmp_path / "copy", hf.load_model(tiny_qwen3vl), max_shard_bytes=shard_bytes)
+    checkpoint.save_model(tmp_path / "copy", checkpoint.load_model(tiny_qwen3vl), max_shard_bytes=shard_bytes)
     assert_same_bits(tensors(tmp_path / "copy"), tensors(tiny_qwen3vl))
     assert (tmp_path / "copy" / "model.safetensors").exists() == (shard_bytes == 10**9)
-    assert hf.load_config(tmp_path / "copy") == hf.load_config(tiny_qwen3vl)
+    assert families.load_config(tmp_path / "copy") == families.load_config(tiny_qwen3vl)
 
 
 def test_bfloat16_is_kept(tiny_qwen3vl, tmp_path):
     half = lambda ts: {name: t.astype(jnp.bfloat16) for name, t in ts.items()}  # noqa: E731
     folder = rewrite(tiny_qwen3vl, tmp_path / "half", half)
-    hf.save_model(tmp_path / "copy", hf.load_model(folder))
+    checkpoint.save_model(tmp_path / "copy", checkpoint.load_model(folder))
     assert_same_bits(tensors(tmp_path / "copy"), tensors(folder))
     assert json.loads((tmp_path / "copy" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_dtypes_convert_when_asked(tiny_qwen3vl, tmp_path):
-    model = hf.load_model(tiny_qwen3vl, param_dtype=jnp.bfloat16)
+    model = checkpoint.load_model(tiny_qwen3vl, param_dtype=jnp.bfloat16)
     assert {p.dtype for p in jax.tree.leaves(nnx.state(model, nnx.Param))} == {jnp.dtype(jnp.bfloat16)}
-    hf.save_model(tmp_path / "wide", model, dtype=jnp.float32)
+    checkpoint.save_model(tmp_path / "wide", model, dtype=jnp.float32)
     assert {t.dtype.name for t in tensors(tmp_path / "wide").values()} == {"float32"}
 
 
@@ -82,8 +82,8 @@ def test_transformers_loads_our_folder_to_the_same_bits(tiny_qwen3vl, reference)
 @pytest.mark.parametrize("shard_size", ["10GB", "150KB"])
 def test_we_load_what_transformers_saves(tiny_qwen3vl, reference, tmp_path, shard_size):
     reference.model.save_pretrained(tmp_path, max_shard_size=shard_size)
-    ours = nnx.to_flat_state(nnx.state(hf.load_model(tmp_path), nnx.Param))
-    expected = nnx.to_flat_state(nnx.state(hf.load_model(tiny_qwen3vl), nnx.Param))
+    ours = nnx.to_flat_state(nnx.state(checkpoint.load_model(tmp_path), nnx.Param))
+    expected = nnx.to_flat_state(nnx.state(checkpoint.load_model(tiny_qwen3vl), nnx.Param))
     for (path, a), (_, b) in zip(ours, expected, strict=True):
         np.testing.assert_array_equal(a.get_value(), b.get_value(), err_msg=str(path))
 
@@ -98,7 +98,7 @@ def test_all_problems_are_listed_in_one_error(tiny_qwen3vl, tmp_path):
 
     folder = rewrite(tiny_qwen3vl, tmp_path / "spoiled", spoil)
     with pytest.raises(ValueError) as error:
-        hf.load_model(folder)
+        checkpoint.load_model(folder)
     assert str(error.value).splitlines() == [
         f"{folder}: the weights do not fit config.json (problems: 5)",
         "  missing: lm_head.weight [384, 64]",
@@ -114,8 +114,8 @@ def test_layers_of_different_dtypes_need_a_param_dtype(tiny_qwen3vl, tmp_path):
     mix = lambda ts: {**ts, name: ts[name].astype(np.float16)}  # noqa: E731
     folder = rewrite(tiny_qwen3vl, tmp_path / "mixed", mix)
     with pytest.raises(ValueError, match=f"{name} is F16, .* F32: give param_dtype"):
-        hf.load_model(folder)
-    hf.load_model(folder, param_dtype=jnp.float32)
+        checkpoint.load_model(folder)
+    checkpoint.load_model(folder, param_dtype=jnp.float32)
 
 
 @pytest.mark.parametrize(
@@ -124,12 +124,12 @@ def test_layers_of_different_dtypes_need_a_param_dtype(tiny_qwen3vl, tmp_path):
 def test_a_config_that_cannot_be_read_names_its_file(tmp_path, text, reason):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=f"(?s)^{tmp_path}/config.json(:| is) .*{reason}"):
-        hf.load_config(tmp_path)
+        families.load_config(tmp_path)
 
 
 def test_a_spare_copy_of_a_tied_head_is_ignored(tiny_qwen3vl_thinking, tmp_path):
     add = lambda ts: {**ts, "lm_head.weight": np.zeros((384, 64), np.float32)}  # noqa: E731
-    model = hf.load_model(rewrite(tiny_qwen3vl_thinking, tmp_path / "spare", add))
+    model = checkpoint.load_model(rewrite(tiny_qwen3vl_thinking, tmp_path / "spare", add))
     assert model.head is None
 
 
@@ -137,19 +137,19 @@ def test_absent_files_are_named(tiny_qwen3vl, tmp_path):
     with pytest.raises(
         FileNotFoundError, match="config.json does not exist; expected the Hugging Face folder"
     ):
-        hf.load_model(tmp_path)
+        checkpoint.load_model(tmp_path)
     shutil.copy(tiny_qwen3vl / "config.json", tmp_path)
     with pytest.raises(FileNotFoundError, match="has neither model.safetensors nor"):
-        hf.load_model(tmp_path)
+        checkpoint.load_model(tmp_path)
     shutil.copy(tiny_qwen3vl / INDEX_FILE, tmp_path)
     with pytest.raises(FileNotFoundError, match="names files that are not there: model-00001-of"):
-        hf.load_model(tmp_path)
+        checkpoint.load_model(tmp_path)
 
 
 def test_saving_does_not_touch_a_folder_with_something_in_it(tiny_qwen3vl, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="exists and is not empty"):
-        hf.save_model(tmp_path, hf.load_model(tiny_qwen3vl))
+        checkpoint.save_model(tmp_path, checkpoint.load_model(tiny_qwen3vl))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -159,56 +159,58 @@ def test_a_save_that_fails_leaves_nothing_behind(tiny_qwen3vl, tmp_path, monkeyp
 
     monkeypatch.setattr(safetensors_io, "write_file", fail)
     with pytest.raises(OSError, match="disk full"):
-        hf.save_model(tmp_path / "out", hf.load_model(tiny_qwen3vl))
+        checkpoint.save_model(tmp_path / "out", checkpoint.load_model(tiny_qwen3vl))
     assert not list(tmp_path.iterdir())
 
 
 def test_parameters_are_placed_as_they_are_read(tiny_qwen3vl):
-    config = hf.load_config(tiny_qwen3vl)
+    config = families.load_config(tiny_qwen3vl)
     sharding = NamedSharding(Mesh(np.array(jax.devices()[:1]), "x"), PartitionSpec())
     state = nnx.state(nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0))), nnx.Param)
     shardings = jax.tree.map(lambda _: sharding, state)
-    placed = jax.tree.leaves(hf.load_params(tiny_qwen3vl, config, shardings=shardings))
+    placed = jax.tree.leaves(checkpoint.load_params(tiny_qwen3vl, config, shardings=shardings))
     assert all(array.sharding == sharding for array in placed)
-    for a, b in zip(placed, jax.tree.leaves(hf.load_params(tiny_qwen3vl, config)), strict=True):
+    for a, b in zip(placed, jax.tree.leaves(checkpoint.load_params(tiny_qwen3vl, config)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("read_bytes", [1, 1000, 20_000])
 def test_the_size_of_pieces_changes_nothing(tiny_qwen3vl, monkeypatch, read_bytes):
-    config = hf.load_config(tiny_qwen3vl)
-    expected = jax.tree.leaves(hf.load_params(tiny_qwen3vl, config))
-    monkeypatch.setattr(hf, "_READ_BYTES", read_bytes)
-    for a, b in zip(jax.tree.leaves(hf.load_params(tiny_qwen3vl, config)), expected, strict=True):
+    config = families.load_config(tiny_qwen3vl)
+    expected = jax.tree.leaves(checkpoint.load_params(tiny_qwen3vl, config))
+    monkeypatch.setattr(checkpoint, "_READ_BYTES", read_bytes)
+    for a, b in zip(jax.tree.leaves(checkpoint.load_params(tiny_qwen3vl, config)), expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_a_process_reads_only_rows_that_its_shards_hold(tiny_qwen3vl, monkeypatch):
     """Of the embedding [384, 64] whose rows are split in two, the half that the shard holds."""
-    config = hf.load_config(tiny_qwen3vl)
+    config = families.load_config(tiny_qwen3vl)
     state = nnx.state(nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0))), nnx.Param)
     layout = layouts(state, config)["text", "embedding"]
     entries = safetensors_io.find_tensors(epath.Path(tiny_qwen3vl))
     shards = {((0, 1), (192, 384), (0, 64)): None}
-    assert sorted(hf._pieces(layout, shards)) == [(0, 192, 384)]
+    assert sorted(checkpoint._pieces(layout, shards)) == [(0, 192, 384)]
     name = "model.language_model.embed_tokens.weight"
-    shard = hf._Shard(((0, 1), (192, 384), (16, 32)), np.zeros((1, 192, 16), np.uint32))
-    hf._read_rows(layout, entries, np.dtype(np.float32), [shard], 0, 192, 384)
+    shard = checkpoint._Shard(((0, 1), (192, 384), (16, 32)), np.zeros((1, 192, 16), np.uint32))
+    checkpoint._read_rows(layout, entries, np.dtype(np.float32), [shard], 0, 192, 384)
     np.testing.assert_array_equal(shard.bits[0].view(np.float32), tensors(tiny_qwen3vl)[name][192:, 16:32])
 
 
 def test_a_folder_in_a_bucket_is_read_and_written_alike(tiny_qwen3vl, bucket, tmp_path):
-    hf.save_model(f"{bucket}/copy", hf.load_model(tiny_qwen3vl), max_shard_bytes=50_000)
+    checkpoint.save_model(f"{bucket}/copy", checkpoint.load_model(tiny_qwen3vl), max_shard_bytes=50_000)
     assert_same_bits(tensors(tmp_path / "bucket" / "copy"), tensors(tiny_qwen3vl))
-    model = hf.load_model(f"{bucket}/copy")
-    for a, b in zip(jax.tree.leaves(model), jax.tree.leaves(hf.load_model(tiny_qwen3vl)), strict=True):
+    model = checkpoint.load_model(f"{bucket}/copy")
+    for a, b in zip(
+        jax.tree.leaves(model), jax.tree.leaves(checkpoint.load_model(tiny_qwen3vl)), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
 
 
 def test_what_was_loaded_can_be_given_away(tiny_qwen3vl):
     """Donated to a jitted step, as training does; the memory under it is NumPy's on a CPU."""
-    config = hf.load_config(tiny_qwen3vl)
-    params = hf.load_params(tiny_qwen3vl, config)
+    config = families.load_config(tiny_qwen3vl)
+    params = checkpoint.load_params(tiny_qwen3vl, config)
     before = [np.array(leaf) for leaf in jax.tree.leaves(params)]
     double = jax.jit(lambda tree: jax.tree.map(lambda x: 2 * x, tree), donate_argnums=0)
     for a, b in zip(jax.tree.leaves(double(double(params))), before, strict=True):
@@ -224,8 +226,8 @@ def test_the_smallest_model_goes_round(tiny_qwen3vl, tmp_path, taps):
     config = Qwen3VLConfig.from_dict(settings)
     quick = {"xla_backend_optimization_level": 0}
     model = jax.jit(lambda: Qwen3VL(config, rngs=nnx.Rngs(0)), compiler_options=quick)()
-    hf.save_model(tmp_path / "small", model)
-    before, after = jax.tree.leaves(model), jax.tree.leaves(hf.load_model(tmp_path / "small"))
+    checkpoint.save_model(tmp_path / "small", model)
+    before, after = jax.tree.leaves(model), jax.tree.leaves(checkpoint.load_model(tmp_path / "small"))
     assert len(before) == len(after)
     for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from bench.learning import make_learner
-from dig_jax.models.qwen3_vl import hf
+from dig_jax.models import families
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from dig_jax.update import sft
 from dig_jax.update.microbatches import Cut
@@ -23,7 +23,7 @@ BATCH, GROUP, LENGTH = 2, 3, 64
 
 @pytest.fixture(scope="module")
 def config(tiny_qwen3vl):
-    config = hf.load_config(tiny_qwen3vl)
+    config = families.load_config(tiny_qwen3vl)
     return dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=VOCAB))
 
 

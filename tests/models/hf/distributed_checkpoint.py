@@ -17,8 +17,9 @@ from flax import nnx  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from dig_jax.machines import parallel  # noqa: E402
+from dig_jax.models import families  # noqa: E402
+from dig_jax.models.hf import checkpoint  # noqa: E402
 from dig_jax.models.hf.safetensors_io import Entry, find_tensors  # noqa: E402
-from dig_jax.models.qwen3_vl import hf  # noqa: E402
 from dig_jax.models.qwen3_vl.model import Qwen3VL  # noqa: E402
 
 
@@ -32,12 +33,12 @@ def main() -> None:
         return read(entry, first, count)
 
     Entry.read = counting  # type: ignore[method-assign,assignment]
-    config = hf.load_config(folder)
+    config = families.load_config(folder)
     graphdef, shapes = nnx.split(nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0))), nnx.Param)
     data, fsdp, tensor = map(int, mesh_sizes.split(","))
     mesh = parallel.make_mesh(ConfigDict({"data": data, "fsdp": fsdp, "tensor": tensor}))
-    params = hf.load_params(folder, config, shardings=parallel.shardings(shapes, mesh))
-    hf.save_model(out, nnx.merge(graphdef, params), max_shard_bytes=100_000)
+    params = checkpoint.load_params(folder, config, shardings=parallel.shardings(shapes, mesh))
+    checkpoint.save_model(out, nnx.merge(graphdef, params), max_shard_bytes=100_000)
     assert epath.Path(out, "config.json").exists()  # for every process, when the call returns
     gate = params["text"]["layers"]["mlp"]["gate_proj"]["kernel"].get_value()
     print(json.dumps({"read": elements_read, "gate_proj": gate.addressable_shards[0].data.shape}))

@@ -17,9 +17,10 @@ from dig_jax import export
 from dig_jax.data.images import ImageConfig, preprocess
 from dig_jax.machines import parallel
 from dig_jax.machines.folder import write_json
+from dig_jax.models.families import load_config
+from dig_jax.models.inputs import make_prompts
 from dig_jax.models.nn import freeze
-from dig_jax.models.qwen3_vl.inputs import make_prompts
-from dig_jax.models.qwen3_vl.weights import WEIGHTS
+from dig_jax.models.qwen3_vl.weights import weights
 from dig_jax.run import loading, model_folder
 from dig_jax.run.checkpoint import Checkpoints
 from tests.commands.test_export import State
@@ -56,10 +57,10 @@ def make_run(model: Path, workdir: epath.Path, targets: str) -> tuple[nnx.GraphD
     return graphdef, params
 
 
-def modules_under(params: nnx.State) -> list[str]:
+def modules_under(params: nnx.State, model: str) -> list[str]:
     """Names that transformers gives the modules with adapters."""
     paths = {path[:-2]: variable for path, variable in nnx.to_flat_state(params) if path[-1] == "a"}
-    names = {weight.path: weight.name.removesuffix(".weight") for weight in WEIGHTS}
+    names = {weight.path: weight.name.removesuffix(".weight") for weight in weights(load_config(model))}
     found = []
     for path, variable in paths.items():
         name = names[".".join([*path, "kernel"])]
@@ -88,7 +89,7 @@ def test_peft_puts_exported_adapters_where_they_were_trained_and_computes_the_sa
 
     given, out = tmp_path / "in.npz", tmp_path / "out.npy"
     inputs = {"ids": ids, "pixel_values": patches, "image_grid_thw": np.array([[1, *grid]])}
-    np.savez(given, **inputs, modules=np.array(modules_under(params)))
+    np.savez(given, **inputs, modules=np.array(modules_under(params, model)))
     python = PEFT_PYTHON if PEFT_PYTHON.exists() else sys.executable
     command = [python, HELPERS / "peft_logits.py", tiny_qwen3vl, tmp_path / "adapters", given, out]
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dig_jax.models.qwen3_vl.inputs import make_prompts, patch_coords, rope_positions
+from dig_jax.models.inputs import make_prompts, patch_coords, rope_positions
 
 
 def test_positions_count_text_and_spread_over_an_image():

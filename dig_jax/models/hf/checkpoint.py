@@ -1,4 +1,4 @@
-"""Reading and writing Hugging Face checkpoints of Qwen3-VL, piece by piece and bit for bit.
+"""Reading and writing Hugging Face checkpoints of any family, piece by piece and bit for bit.
 
 Reading: every process reads the rows of each tensor that its own devices hold a part of, a few megabytes at a
 time, and puts them where they belong in its shards of one parameter, which go to the devices when they are
@@ -25,12 +25,12 @@ from etils import epath
 from flax import nnx
 from jax.experimental import multihost_utils
 
-from dig_jax.machines import textfile
 from dig_jax.machines.folder import whole_folder
+from dig_jax.models.architecture import Architecture
+from dig_jax.models.families import abstract_model, layouts, load_config
+from dig_jax.models.hf.layout import Layout
 from dig_jax.models.hf.safetensors_io import DTYPES, Entry, Spec, find_tensors, write_checkpoint
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.model import Qwen3VL
-from dig_jax.models.qwen3_vl.weights import Layout, layouts
+from dig_jax.models.nn.multimodal import VisionLanguageModel
 
 MAX_SHARD_BYTES = 5 * 10**9
 
@@ -39,47 +39,33 @@ _READERS = 8
 _READ_BYTES = 8 << 20
 
 
-def load_config(folder: epath.PathLike) -> Qwen3VLConfig:
-    """The configuration in `folder`/config.json. FileNotFoundError or ValueError say what is wrong."""
-    path = epath.Path(folder) / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist; expected the Hugging Face folder of a Qwen3-VL model"
-        )
-    settings = textfile.read_json(path)
-    try:
-        return Qwen3VLConfig.from_dict(settings)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 def load_model(
     folder: epath.PathLike,
     *,
     dtype: Any = jnp.float32,
     param_dtype: Any | None = None,
     remat: str = "none",
-) -> Qwen3VL:
+) -> VisionLanguageModel:
     """The model in a Hugging Face folder.
 
     Args:
       folder: with config.json and safetensors, in one file or several; local or in a bucket.
       dtype: of activations.
       param_dtype: of parameters; None keeps that of the checkpoint.
-      remat: see `Qwen3VL`.
+      remat: see `VisionLanguageModel`.
 
     Raises:
       FileNotFoundError: when a file is missing.
       ValueError: when a file is damaged, or listing every tensor that is missing, unexpected or wrong.
     """
     config = load_config(folder)
-    graphdef, _ = nnx.split(_abstract_model(config, dtype=dtype, remat=remat))
+    graphdef, _ = nnx.split(abstract_model(config, dtype=dtype, remat=remat))
     return nnx.merge(graphdef, load_params(folder, config, param_dtype=param_dtype))
 
 
 def load_params(
     folder: epath.PathLike,
-    config: Qwen3VLConfig,
+    config: Architecture,
     *,
     param_dtype: Any | None = None,
     shardings: nnx.State | None = None,
@@ -88,14 +74,14 @@ def load_params(
 
     Args:
       folder, param_dtype: see `load_model`.
-      config: from `load_config(folder)`.
+      config: from `families.load_config(folder)`.
       shardings: a state of the same structure that holds a `jax.sharding.Sharding` per parameter; None puts
         all on the default device. Its devices may be those of several processes: each reads for its own.
 
     Raises:
       as `load_model`.
     """
-    shapes = nnx.state(_abstract_model(config), nnx.Param)
+    shapes = nnx.state(abstract_model(config), nnx.Param)
     plan = layouts(shapes, config)
     entries = find_tensors(epath.Path(folder))
     _check(folder, entries, plan, param_dtype, tied=config.tie_word_embeddings)
@@ -108,11 +94,6 @@ def load_params(
             array = _load_param(plan[path], entries, param_dtype, sharding, readers)
             loaded.append((path, variable.replace(array)))
     return nnx.from_flat_state(loaded)
-
-
-def _abstract_model(config: Qwen3VLConfig, **options: Any) -> Qwen3VL:
-    """The model with shapes for parameters."""
-    return nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0), **options))
 
 
 def _check(
@@ -250,7 +231,7 @@ def _copy_overlap(shard: _Shard, part: np.ndarray, layer: int, axis: int, first:
 
 def save_model(
     folder: epath.PathLike,
-    model: Qwen3VL,
+    model: VisionLanguageModel,
     *,
     dtype: Any | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
@@ -288,7 +269,7 @@ def writer(folder: epath.Path) -> Iterator[epath.Path | None]:
 def write_weights(
     folder: epath.Path | None,
     params: nnx.State,
-    config: Qwen3VLConfig,
+    config: Architecture,
     dtype: Any | None,
     max_shard_bytes: int,
 ) -> str:
@@ -316,7 +297,7 @@ def write_weights(
 
 
 def checkpoint_tensors(
-    params: nnx.State, config: Qwen3VLConfig, dtype: Any | None
+    params: nnx.State, config: Architecture, dtype: Any | None
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Every tensor of a checkpoint by name, one on the host at a time.
 
@@ -340,9 +321,7 @@ def to_host(array: jax.Array, layer: int | None, dtype: Any | None) -> np.ndarra
     return np.asarray(array).astype(dtype or array.dtype, copy=False)
 
 
-def _wide_first(
-    params: nnx.State, config: Qwen3VLConfig, dtype: Any | None
-) -> list[tuple[Layout, jax.Array]]:
+def _wide_first(params: nnx.State, config: Architecture, dtype: Any | None) -> list[tuple[Layout, jax.Array]]:
     """Parameters with their layouts, wide dtypes first.
 
     Readers that map a file want every tensor at a multiple of its element's size.

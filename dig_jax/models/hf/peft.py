@@ -1,7 +1,7 @@
 """Adapters as PEFT keeps them: adapter_config.json and adapter_model.safetensors.
 
 They go onto the model beside which they were trained: `PeftModel.from_pretrained(model, folder)`. Checked
-against `peft` in tests/models/qwen3_vl/test_peft.py.
+against `peft` in tests/models/hf/test_peft.py.
 """
 
 import collections
@@ -14,10 +14,11 @@ from etils import epath
 from flax import nnx
 
 from dig_jax.machines.folder import write_json
+from dig_jax.models.architecture import Architecture
+from dig_jax.models.families import layouts
+from dig_jax.models.hf.checkpoint import to_host
+from dig_jax.models.hf.layout import Layout
 from dig_jax.models.hf.safetensors_io import Spec, find_tensors, write_file
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.hf import to_host
-from dig_jax.models.qwen3_vl.weights import Layout, layouts
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -26,7 +27,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 def write_adapters(
     folder: epath.Path | None,
     params: nnx.State,
-    config: Qwen3VLConfig,
+    config: Architecture,
     *,
     rank: int,
     alpha: float,
@@ -72,7 +73,7 @@ def write_adapters(
     write_json(folder / CONFIG_FILE, settings)
 
 
-def check_base(folder: epath.Path, params: nnx.State, config: Qwen3VLConfig) -> None:
+def check_base(folder: epath.Path, params: nnx.State, config: Architecture) -> None:
     """Compares what adapters of `params` were trained beside with a folder: the first layer of each kernel.
 
     Raises:
@@ -107,7 +108,7 @@ def suffixes(targets: Set[str], modules: Set[str]) -> list[str]:
     return sorted(found)
 
 
-def _pairs(params: nnx.State, config: Qwen3VLConfig) -> Iterator[tuple[Layout, Any, Any]]:
+def _pairs(params: nnx.State, config: Architecture) -> Iterator[tuple[Layout, Any, Any]]:
     """The layout of each kernel with an adapter, and the adapter's a [*in, rank] and b [rank, *out]."""
     values = dict(nnx.to_flat_state(params))
     for path, layout in layouts(_without_adapters(params), config).items():
@@ -137,7 +138,7 @@ def _arrays(pairs: list[tuple[Layout, Any, Any]], dtype: Any) -> Iterator[np.nda
             yield np.ascontiguousarray(to_host(b, number, dtype).reshape(rank, -1).T).reshape(of_b)
 
 
-def _modules(params: nnx.State, config: Qwen3VLConfig) -> set[str]:
+def _modules(params: nnx.State, config: Architecture) -> set[str]:
     plan = layouts(_without_adapters(params), config)
     return {_module(name) for layout in plan.values() for name in layout.names}
 

@@ -1,0 +1,105 @@
+"""The contract of a model family, and of its models: what the rest of the program calls.
+
+Shape letters: B prompts, G responses per prompt, P prompt length, R response length, D width, V vocabulary.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self
+
+import jax
+import jax.numpy as jnp
+
+from dig_jax.models.architecture import Architecture
+from dig_jax.models.hf.layout import Weight
+from dig_jax.models.inputs import Prompts
+from dig_jax.models.nn.decoder import PromptCache, ResponseCache
+
+__all__ = ["Architecture", "Family", "Model", "PromptCache", "Prompts", "ResponseCache"]
+
+
+class Model(Protocol):
+    """What rollout, losses and commands call. `VisionLanguageModel` says more of each member."""
+
+    dtype: jnp.dtype  # of activations and caches
+
+    @property
+    def config(self) -> Architecture:
+        """The architecture."""
+        ...
+
+    def __call__(
+        self, prompts: Prompts, responses: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Final hidden states of prompts, [B,P,D], and of responses int32 [B,G,R], [B,G,R,D]."""
+        ...
+
+    def prefill(self, prompts: Prompts) -> tuple[jax.Array, PromptCache]:
+        """Hidden states [B,P,D] of the prompts, and what responses need to go on from them."""
+        ...
+
+    def init_response_cache(self, batch: int, group: int, length: int) -> ResponseCache:
+        """An empty cache for `group` responses of up to `length` tokens to each of `batch` prompts."""
+        ...
+
+    def decode(
+        self,
+        tokens: jax.Array,
+        step: jax.Array | int,
+        prompt_cache: PromptCache,
+        cache: ResponseCache,
+        window: int | None = None,
+    ) -> tuple[jax.Array, ResponseCache]:
+        """Hidden states [B,G,D] after token number `step` of every response, and the cache with it."""
+        ...
+
+    def logits(self, hidden: jax.Array, tokens: jax.Array | None = None) -> jax.Array:
+        """float32 logits [...,V] of hidden states [...,D], or only those of the given `tokens`."""
+        ...
+
+    @property
+    def head_table(self) -> jax.Array:
+        """The output head [V,D]."""
+        ...
+
+    def in_compute_dtype(self) -> Self:
+        """The same function with kernels and embeddings in `dtype`, for sampling."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A model family: all that is particular to it and asked for by name.
+
+    What comes with a checkpoint is read from its folder: sizes (`config`), tokenizer and chat template, image
+    sizes and normalisation, pixel limits.
+
+    Attributes:
+      model_type: of config.json.
+      title: what people call it.
+      config: its architecture, which reads and writes config.json.
+      model: makes a `Model` from a configuration, with the keywords of `VisionLanguageModel`.
+      weights: the table of weights of a configuration: parameters here and tensors of its checkpoints.
+      sizes: the published ones.
+      published: the architecture of one of those sizes.
+      vision_products: multiply-adds of the tower for a prompt, from (its configuration, patches, images); the
+        images have one size.
+      processor: name of its processor in transformers, which loads a folder by it.
+      box_convention: how its makers write the coordinates of a box: "thousandths" of width and height,
+        "pixels" of the image as resized for the model, or "unit", 0 to 1.
+      sampling, thinking_sampling: temperature, top_p and top_k that its makers publish, for models that do
+        not think and those that do; what a folder's generation_config.json says comes first.
+    """
+
+    model_type: str
+    title: str
+    config: type[Architecture]
+    model: Callable[..., Model]
+    weights: Callable[[Any], tuple[Weight, ...]]
+    sizes: tuple[str, ...]
+    published: Callable[[str], Architecture]
+    vision_products: Callable[[Any, int, int], float]
+    processor: str
+    box_convention: str
+    sampling: Mapping[str, float]
+    thinking_sampling: Mapping[str, float]

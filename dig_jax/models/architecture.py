@@ -1,0 +1,176 @@
+"""What the configurations of all families have in common: the decoder, a tower of patches, and their tokens.
+
+A family derives its configuration from `Architecture` and its tower's from `VisionConfig`. Field names are
+those of Hugging Face; a configuration is checked once, when it is made.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """A vision tower over square patches, `spatial_merge_size` squared of which become an image token."""
+
+    depth: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    in_channels: int
+    patch_size: int
+    temporal_patch_size: int
+    spatial_merge_size: int
+    out_hidden_size: int
+    initializer_range: float
+
+    def __post_init__(self) -> None:
+        require_positive(self, "vision_config")
+        require(
+            self.hidden_size % self.num_heads == 0 and self.head_dim % 4 == 0,
+            "vision_config.hidden_size",
+            self.hidden_size,
+            f"num_heads ({self.num_heads}) times a multiple of 4",
+        )
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def patch_dim(self) -> int:
+        """Values in one flattened patch: channels x frames x height x width."""
+        return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+    @property
+    def merge_unit(self) -> int:
+        """Patches per image token."""
+        return self.spatial_merge_size**2
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """The decoder. `mrope_section` counts the rotary frequencies for time, height and width."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+    mrope_section: tuple[int, int, int]
+    max_position_embeddings: int
+    initializer_range: float
+
+    def __post_init__(self) -> None:
+        require_positive(self, "text_config")
+        require(
+            self.num_attention_heads % self.num_key_value_heads == 0,
+            "text_config.num_attention_heads",
+            self.num_attention_heads,
+            f"a multiple of num_key_value_heads ({self.num_key_value_heads})",
+        )
+        require(
+            len(self.mrope_section) == 3 and 2 * sum(self.mrope_section) == self.head_dim,
+            "mrope_section",
+            self.mrope_section,
+            f"three numbers that sum to head_dim / 2 ({self.head_dim / 2:g})",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A model of text and images."""
+
+    text: TextConfig
+    vision: VisionConfig
+    image_token_id: int
+    video_token_id: int
+    vision_start_token_id: int
+    vision_end_token_id: int
+    tie_word_embeddings: bool
+
+    def __post_init__(self) -> None:
+        require(
+            self.vision.out_hidden_size == self.text.hidden_size,
+            "vision_config.out_hidden_size",
+            self.vision.out_hidden_size,
+            f"text_config.hidden_size ({self.text.hidden_size})",
+        )
+        tokens = (
+            self.image_token_id,
+            self.video_token_id,
+            self.vision_start_token_id,
+            self.vision_end_token_id,
+        )
+        require(
+            len(set(tokens)) == 4 and all(0 <= token < self.text.vocab_size for token in tokens),
+            "image_token_id, video_token_id, vision_start_token_id, vision_end_token_id",
+            tokens,
+            f"four different words below text_config.vocab_size ({self.text.vocab_size})",
+        )
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        """Reads the content of a config.json.
+
+        Raises:
+          ValueError: naming every key that is missing, unknown, contradicts another or asks for something
+            that this model does not do.
+        """
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a config.json that transformers 5 loads, and `from_dict` reads back."""
+        raise NotImplementedError
+
+    def with_layers(self, layers: int) -> Self:
+        """The same widths with so many layers in decoder and vision tower.
+
+        Raises:
+          ValueError: the model can not have so few.
+        """
+        raise NotImplementedError
+
+    def resized(
+        self, *, text: Mapping[str, Any], vision: Mapping[str, Any], tied: bool | None = None
+    ) -> Self:
+        """The same model in another size.
+
+        Args:
+          text, vision: the fields that change. Image features follow the width of the decoder; with another
+            vocabulary, its last four words stand for images.
+          tied: whether the head is the embedding; None leaves that.
+
+        Raises:
+          ValueError: the fields contradict each other.
+        """
+        decoder = dataclasses.replace(self.text, **text)
+        tower = dataclasses.replace(self.vision, **{"out_hidden_size": decoder.hidden_size, **vision})
+        changes: dict[str, Any] = {"text": decoder, "vision": tower}
+        if decoder.vocab_size != self.text.vocab_size:
+            names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+            changes |= zip(names, range(decoder.vocab_size - 4, decoder.vocab_size), strict=True)
+        if tied is not None:
+            changes["tie_word_embeddings"] = tied
+        return dataclasses.replace(self, **changes)
+
+
+def require_positive(config: Any, where: str) -> None:
+    """All plain numbers of a part are sizes, counts or scales.
+
+    Raises:
+      ValueError: naming the one that is not.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        require(field.type not in (int, float) or value > 0, f"{where}.{field.name}", value, "more than 0")
+
+
+def require(ok: bool, key: str, value: Any, expected: str) -> None:
+    """Raises a ValueError about `key` unless `ok`."""
+    if not ok:
+        raise ValueError(f"{key} is {value!r}, expected {expected}")

@@ -1,0 +1,344 @@
+"""The decoder of text, run over a prompt and the G responses that share it.
+
+Shape letters: B prompts, G responses per prompt, P prompt length, R response length, L layers, D width,
+H query heads, K key/value heads, E head_dim.
+
+A prompt is computed once. Its responses are a second stream through the same layers: in every layer they
+attend to the keys and values of the prompt, of which there is one copy, and to their own. Prefill is the
+first stream alone, training both at once, and decoding the second with the keys and values kept in caches.
+
+A family gives the layers' self-attention and says which rotary frequency turns with which axis.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from dig_jax.models.architecture import TextConfig
+from dig_jax.models.nn.attention import QKV, Attention, KeyValues, attend, length_mask
+from dig_jax.models.nn.layers import (
+    Linear,
+    RMSNorm,
+    Rotation,
+    constrain,
+    look_up,
+    make_param,
+    map_shards,
+    remat,
+    rope_frequencies,
+    stack_layers,
+)
+
+# From the queries, keys and values of each stream to what its tokens have read, [...,T,H,E] each.
+Mix = Callable[..., Sequence[jax.Array]]
+
+# The axis of the positions, 0 time, 1 row or 2 column, that each of the E/2 rotary frequencies turns with.
+AxesOf = Callable[[TextConfig], np.ndarray]
+
+Caches = tuple[jax.Array, jax.Array]  # keys and values
+
+# Logical axes of `PromptCache` and `ResponseCache`.
+PROMPT_CACHE = (None, "activation_batch", "activation_kv_heads", None, None)
+RESPONSE_CACHE = (None, "activation_batch", None, "activation_kv_heads", None, None)
+
+
+@flax.struct.dataclass
+class PromptCache:
+    """Keys and values of the prompts, shared by all responses to them."""
+
+    k: jax.Array  # [L,B,K,P,E]
+    v: jax.Array  # [L,B,K,P,E]
+    length: jax.Array  # int32 [B]
+    next_position: jax.Array  # int32 [B]: M-RoPE position of the first response token
+
+
+@flax.struct.dataclass
+class ResponseCache:
+    """Keys and values of the response tokens fed so far."""
+
+    k: jax.Array  # [L,B,G,K,R,E]
+    v: jax.Array  # [L,B,G,K,R,E]
+
+
+class SelfAttention(Protocol):
+    """What a layer needs of its attention: what is mixed, and the way back to the layer's width."""
+
+    o_proj: Linear
+
+    def project(self, x: jax.Array, rotation: Rotation) -> QKV:
+        """Queries, keys and values of x [...,T,D], rotated."""
+        ...
+
+
+# Called with the configuration, `rngs` and `dtype`.
+MakeAttention = Callable[..., SelfAttention]
+
+
+class TextMLP(nnx.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
+        width, inner, std = config.hidden_size, config.intermediate_size, config.initializer_range
+        self.gate_proj = Linear((width,), (inner,), ("embed", "mlp"), std=std, rngs=rngs, dtype=dtype)
+        self.up_proj = Linear((width,), (inner,), ("embed", "mlp"), std=std, rngs=rngs, dtype=dtype)
+        self.down_proj = Linear((inner,), (width,), ("mlp", "embed"), std=std, rngs=rngs, dtype=dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class TextLayer(nnx.Module):
+    """Pre-norm decoder layer."""
+
+    def __init__(
+        self, config: TextConfig, attention: MakeAttention, *, rngs: nnx.Rngs, dtype: jnp.dtype
+    ) -> None:
+        eps = config.rms_norm_eps
+        self.input_norm = RMSNorm(config.hidden_size, "embed", eps=eps, dtype=dtype)
+        self.attn = attention(config, rngs=rngs, dtype=dtype)
+        self.post_norm = RMSNorm(config.hidden_size, "embed", eps=eps, dtype=dtype)
+        self.mlp = TextMLP(config, rngs=rngs, dtype=dtype)
+
+    def __call__(
+        self, streams: Sequence[jax.Array], rotations: Sequence[Rotation], mix: Mix
+    ) -> tuple[list[jax.Array], list[QKV]]:
+        """Streams [...,T,D] that meet in attention only, as `mix` says.
+
+        Returns:
+          The streams, and the queries, keys and values made of each on the way.
+        """
+        qkv = [
+            self.attn.project(self.input_norm(x), rotation)
+            for x, rotation in zip(streams, rotations, strict=True)
+        ]
+        return [self._add(x, mixed) for x, mixed in zip(streams, mix(*qkv), strict=True)], qkv
+
+    def _add(self, x: jax.Array, mixed: jax.Array) -> jax.Array:
+        x = x + self.attn.o_proj(mixed)
+        x = x + self.mlp(self.post_norm(x))
+        return constrain(x, "activation_batch", *[None] * (x.ndim - 2), "activation_embed")
+
+
+class TextDecoder(nnx.Module):
+    """Token embedding, stacked layers and final norm. The output head is `VisionLanguageModel.logits`.
+
+    Args:
+      config: the sizes.
+      make_attention: makes a layer's self-attention.
+      axes_of: which axis turns each rotary frequency.
+      rngs, dtype, remat, attention: see `VisionLanguageModel`; dtype is that of parameters.
+    """
+
+    def __init__(
+        self,
+        config: TextConfig,
+        make_attention: MakeAttention,
+        axes_of: AxesOf,
+        *,
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype,
+        remat: str,
+        attention: Attention,
+    ) -> None:
+        self.config = config
+        self.axes_of = axes_of
+        self.attention = attention
+        self.remat = remat
+        self.embedding = make_param(
+            rngs,
+            (config.vocab_size, config.hidden_size),
+            ("vocab", "embed"),
+            std=config.initializer_range,
+            dtype=dtype,
+        )
+        self.layers = stack_layers(
+            lambda r: TextLayer(config, make_attention, rngs=r, dtype=dtype),
+            config.num_hidden_layers,
+            rngs,
+        )
+        self.norm = RMSNorm(config.hidden_size, "embed", eps=config.rms_norm_eps, dtype=dtype)
+
+    def embed(self, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """int [...] to [...,D]."""
+        # Gathering whole rows lets the result be split like the tokens, whatever axis splits D.
+        table = constrain(self.embedding[...].astype(dtype), "activation_vocab", None)
+        rows = ("activation_batch", *[None] * (tokens.ndim - 1))
+        x = map_shards(look_up, [(None, None), rows], (*rows, None), others_auto=True)(table, tokens)
+        return constrain(x, *rows, "activation_embed")
+
+    def __call__(
+        self, prompt: jax.Array, positions: jax.Array, deepstack: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """The prompts alone.
+
+        Args:
+          prompt: [B,P,D] embeddings with the image features in place.
+          positions: int32 [B,P,3].
+          deepstack: [taps,B,P,D], zero off the image tokens; entry j is added after layer j.
+
+        Returns:
+          Final-normed hidden states [B,P,D], and their keys and values [L,B,K,P,E].
+        """
+        rotation = self.rotation(positions)
+
+        def run(layer: TextLayer, x: jax.Array) -> tuple[jax.Array, QKV]:
+            (x,), (own,) = layer([x], [rotation], lambda prompt: [self.attention.causal(prompt)])
+            return x, own
+
+        run = remat(run, self.remat)
+
+        def step(x: jax.Array, xs: tuple[jax.Array, TextLayer]) -> tuple[jax.Array, tuple]:
+            index, layer = xs
+            x, own = run(layer, x)
+            kept = KeyValues.of(own, None)
+            return add_deepstack(x, index, deepstack), (kept.k, kept.v)
+
+        x, (k, v) = jax.lax.scan(step, prompt, (self._layer_numbers(), self.layers))
+        return self.norm(x), (constrain(k, *PROMPT_CACHE), constrain(v, *PROMPT_CACHE))
+
+    def with_responses(
+        self,
+        prompt: jax.Array,
+        positions: jax.Array,
+        deepstack: jax.Array,
+        length: jax.Array,
+        responses: jax.Array,
+        response_positions: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The prompts and their responses, layer by layer together.
+
+        Args:
+          prompt, positions, deepstack: as above.
+          length: int32 [B], tokens of each prompt that responses see.
+          responses: [B,G,R,D] embeddings.
+          response_positions: int32 [B,R,3].
+
+        Returns:
+          Final-normed hidden states [B,P,D] and [B,G,R,D].
+        """
+        rotations = self.rotation(positions), self.rotation(response_positions[:, None])
+
+        def run(layer: TextLayer, x: jax.Array, y: jax.Array) -> list[jax.Array]:
+            mix = lambda prompt, own: self.attention.tree(prompt, own, length)  # noqa: E731
+            return layer([x, y], rotations, mix)[0]
+
+        run = remat(run, self.remat)
+
+        def step(
+            streams: tuple[jax.Array, jax.Array], xs: tuple[jax.Array, TextLayer]
+        ) -> tuple[tuple[jax.Array, jax.Array], None]:
+            index, layer = xs
+            x, y = run(layer, *streams)
+            return (add_deepstack(x, index, deepstack), y), None
+
+        (x, y), _ = jax.lax.scan(step, (prompt, responses), (self._layer_numbers(), self.layers))
+        return self.norm(x), self.norm(y)
+
+    def decode(
+        self,
+        x: jax.Array,
+        step: jax.Array,
+        prompt_cache: PromptCache,
+        cache: ResponseCache,
+        window: int | None = None,
+    ) -> tuple[jax.Array, ResponseCache]:
+        """One more token per response.
+
+        Args:
+          x: [B,G,D] embeddings of token number `step` of each response.
+          step: int32 scalar, or [B,G] when responses have got to different lengths.
+          window: how many slots of `cache` to read, where none from there on is filled; None: all.
+
+        Returns:
+          Final-normed hidden states [B,G,D] and the cache with slot `step` filled.
+        """
+        batch, group, _ = x.shape
+        position = prompt_cache.next_position[:, None] + jnp.broadcast_to(step, (batch, group))
+        rotation = self.rotation(jnp.broadcast_to(position[:, :, None, None], (batch, group, 1, 3)))
+        visible = length_mask(prompt_cache.length, prompt_cache.k.shape[3])
+        window = cache.k.shape[4] if window is None else window
+        slots = jnp.arange(window)
+        filled = (slots < jnp.broadcast_to(step, (batch, group))[..., None])[:, :, None]  # [B,G,1,window]
+
+        def read(stacked: jax.Array, index: jax.Array) -> jax.Array:
+            """The window of one layer, [B,G,K,window,E], cut out at once."""
+            size = (1, *stacked.shape[1:4], window, stacked.shape[5])
+            return jax.lax.dynamic_slice(stacked, (index, 0, 0, 0, 0, 0), size)[0]
+
+        # The new token attends to the cache as it was and to itself, and the cache is written once after
+        # the scan: written inside, it would be copied in every layer.
+        def run(x: jax.Array, xs: tuple) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            index, layer, prompt_k, prompt_v = xs
+            before = [
+                KeyValues(prompt_k, prompt_v, visible),
+                KeyValues(read(cache.k, index), read(cache.v, index), filled),
+            ]
+            mix = lambda new: [attend(new.q, [*before, KeyValues.of(new, None)])]  # noqa: E731
+            (x,), (new,) = layer([x], [rotation], mix)
+            kept = KeyValues.of(new, None)
+            return x, (kept.k, kept.v)
+
+        per_layer = (self._layer_numbers(), self.layers, prompt_cache.k, prompt_cache.v)
+        x, (k, v) = jax.lax.scan(run, x[:, :, None], per_layer)
+        return self.norm(x[:, :, 0]), _write_slots(cache, k, v, step)
+
+    def rotation(self, positions: jax.Array) -> Rotation:
+        """Multimodal rotary embedding of int positions [...,T,3] (time, row, column): angles [...,T,E/2]."""
+        frequencies = rope_frequencies(self.config.rope_theta, self.config.head_dim)
+        axes = self.axes_of(self.config)
+        return Rotation.from_angles(positions.astype(jnp.float32)[..., axes] * frequencies)
+
+    def _layer_numbers(self) -> jax.Array:
+        return jnp.arange(self.config.num_hidden_layers)
+
+
+def add_deepstack(x: jax.Array, layer: jax.Array, deepstack: jax.Array) -> jax.Array:
+    """Adds DeepStack features to the prompt stream [B,P,D] after layer number `layer`.
+
+    A choice by number inside one scan over all layers; a scan of its own for the first layers would cut
+    the stacked weights in two and copy them.
+    """
+    taps = deepstack.shape[0]
+    if taps == 0:
+        return x
+    features = jax.lax.dynamic_index_in_dim(deepstack, jnp.minimum(layer, taps - 1), keepdims=False)
+    return x + jnp.where(layer < taps, features, 0)
+
+
+def _write_slots(cache: ResponseCache, k: jax.Array, v: jax.Array, step: jax.Array) -> ResponseCache:
+    """Puts keys and values [L,B,G,K,1,E] into slot `step`, int32 scalar or [B,G], of the cache."""
+    if jnp.ndim(step) == 0:
+        caches = [
+            jax.lax.dynamic_update_slice_in_dim(old, new, step, axis=4)
+            for old, new in ((cache.k, k), (cache.v, v))
+        ]
+        return ResponseCache(*(constrain(x, *RESPONSE_CACHE) for x in caches))
+
+    # One update per response, where its slots are, in a loop, so that a program is as long for 512 responses
+    # as for one. A scatter of all of them wants the cache in another order in memory than attention does, and
+    # a TPU would copy the whole cache there and back for every token.
+    def write_all(caches: Caches, new: Caches, step: jax.Array) -> Caches:
+        def write_one(number: jax.Array, caches: Caches) -> Caches:
+            row, column = number // step.shape[1], number % step.shape[1]
+            where = (0, row, column, 0, step[row, column], 0)
+            k, v = (
+                jax.lax.dynamic_update_slice(cache, _one_response(x, row, column), where)
+                for cache, x in zip(caches, new, strict=True)
+            )
+            return k, v
+
+        return jax.lax.fori_loop(0, step.size, write_one, caches)
+
+    names, steps = RESPONSE_CACHE, ("activation_batch", None)
+    write = map_shards(write_all, [names, names, steps], [names, names])
+    return ResponseCache(*write((cache.k, cache.v), (k, v), step))
+
+
+def _one_response(x: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+    """The response in a row and column of x [L,B,G,K,1,E]: [L,1,1,K,1,E]."""
+    return jax.lax.dynamic_slice(x, (0, row, column, 0, 0, 0), (x.shape[0], 1, 1, *x.shape[3:]))

@@ -1,0 +1,216 @@
+"""The model of all families: images and text in, hidden states and logits out.
+
+Shape letters: B prompts, G responses per prompt, P prompt length, R response length, N patches per prompt,
+M image tokens per prompt (N / merge_unit), L layers, D width, K key/value heads, E head_dim, V vocabulary.
+
+Checked against the transformers implementation in tests/models.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol, Self
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dig_jax.models.architecture import Architecture
+from dig_jax.models.inputs import Prompts
+from dig_jax.models.nn import head
+from dig_jax.models.nn.attention import PLAIN, Attention
+from dig_jax.models.nn.decoder import (
+    RESPONSE_CACHE,
+    AxesOf,
+    MakeAttention,
+    PromptCache,
+    ResponseCache,
+    TextDecoder,
+)
+from dig_jax.models.nn.layers import REMAT, constrain, make_param
+
+
+class Tower(Protocol):
+    """A vision tower."""
+
+    def __call__(
+        self, patches: jax.Array, patch_image: jax.Array, coords: jax.Array, grid: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Features [B,M,D] of the image tokens in order, and DeepStack features [taps,B,M,D] (taps may be 0).
+
+        Args:
+          patches: [B,N,C*T*p*p] in the compute dtype.
+          patch_image, coords, grid: int32 [B,N], [B,N,2], [B,N,2]; see `inputs.Prompts`.
+        """
+        ...
+
+
+class VisionLanguageModel(nnx.Module):
+    """The model. Parameters are initialised as transformers does: normal kernels, zero biases, unit norms.
+
+    A family is this class with its own tower, attention and rotary axes given. Its parts have one name in all
+    families, which freezing, adapters and the table of weights go by: `vision` with its `merger` (and
+    `deepstack_mergers`), `text`, `head`.
+
+    Args:
+      config: the architecture.
+      make_tower: makes the vision tower from its configuration, with the keywords of `TextDecoder`.
+      make_attention, axes_of: see `TextDecoder`.
+      rngs: with a "params" or default stream.
+      dtype: of activations and caches.
+      param_dtype: of parameters.
+      remat: which activations the backward pass computes again; see `layers.remat`.
+      attention: of prefill and training; see `kernels.choose`.
+
+    Raises:
+      ValueError: an unknown `remat`.
+    """
+
+    def __init__(
+        self,
+        config: Architecture,
+        make_tower: Callable[..., Tower],
+        make_attention: MakeAttention,
+        axes_of: AxesOf,
+        *,
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype = jnp.float32,
+        param_dtype: jnp.dtype = jnp.float32,
+        remat: str = "none",
+        attention: Attention = PLAIN,
+    ) -> None:
+        if remat not in REMAT:
+            raise ValueError(f"remat={remat!r}: expected one of {', '.join(REMAT)}")
+        self.config = config
+        self.dtype = dtype
+        options: Any = {"rngs": rngs, "dtype": param_dtype, "remat": remat, "attention": attention}
+        self.vision = make_tower(config.vision, **options)
+        self.text = TextDecoder(config.text, make_attention, axes_of, **options)
+        self.head = (
+            None
+            if config.tie_word_embeddings
+            else make_param(
+                rngs,
+                (config.text.vocab_size, config.text.hidden_size),
+                ("vocab", "embed"),
+                std=config.text.initializer_range,
+                dtype=param_dtype,
+            )
+        )
+
+    def encode_images(self, prompts: Prompts) -> tuple[jax.Array, jax.Array]:
+        """Features [B,M,D] of the image tokens in order, and DeepStack features [taps,B,M,D]."""
+        return self.vision(
+            jnp.asarray(prompts.patches, self.dtype),
+            jnp.asarray(prompts.patch_image),
+            jnp.asarray(prompts.patch_coords),
+            jnp.asarray(prompts.patch_grid),
+        )
+
+    def __call__(
+        self, prompts: Prompts, responses: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Final-normed hidden states of prompts and responses; each prompt is computed once.
+
+        The result for a response is that of running [prompt, response] as one sequence. Responses are
+        padded on the right; the states at padding are finite but mean nothing.
+
+        Args:
+          prompts: see `inputs.Prompts`.
+          responses: int32 [B,G,R] or None.
+
+        Returns:
+          [B,P,D] and [B,G,R,D] (None without responses).
+        """
+        tokens = jnp.asarray(prompts.tokens)
+        if responses is None:
+            hidden, _ = self.text(*self._with_images(prompts, self.text.embed(tokens, self.dtype)))
+            return hidden, None
+        batch, group, length = responses.shape
+        # One look-up for both: on a mesh the gradient of the table is summed over the devices for each.
+        x = self.text.embed(jnp.concatenate([tokens, responses.reshape(batch, -1)], axis=1), self.dtype)
+        x, y = jnp.split(x, [tokens.shape[1]], axis=1)
+        offsets = jnp.asarray(prompts.next_position)[:, None] + jnp.arange(length)  # [B,R]
+        return self.text.with_responses(
+            *self._with_images(prompts, x),
+            jnp.asarray(prompts.length),
+            y.reshape(batch, group, length, -1),
+            jnp.broadcast_to(offsets[..., None], (batch, length, 3)),
+        )
+
+    def prefill(self, prompts: Prompts) -> tuple[jax.Array, PromptCache]:
+        """Hidden states [B,P,D] of the prompts, and what responses need to go on from them."""
+        x = self.text.embed(jnp.asarray(prompts.tokens), self.dtype)
+        hidden, (k, v) = self.text(*self._with_images(prompts, x))
+        return hidden, PromptCache(k, v, jnp.asarray(prompts.length), jnp.asarray(prompts.next_position))
+
+    def init_response_cache(self, batch: int, group: int, length: int) -> ResponseCache:
+        """An empty cache for `group` responses of up to `length` tokens to each of `batch` prompts."""
+        text = self.config.text
+        shape = (text.num_hidden_layers, batch, group, text.num_key_value_heads, length, text.head_dim)
+        empty = constrain(jnp.zeros(shape, self.dtype), *RESPONSE_CACHE)
+        return ResponseCache(empty, empty)
+
+    def decode(
+        self,
+        tokens: jax.Array,
+        step: jax.Array | int,
+        prompt_cache: PromptCache,
+        cache: ResponseCache,
+        window: int | None = None,
+    ) -> tuple[jax.Array, ResponseCache]:
+        """Feeds token number `step` of every response.
+
+        Args:
+          tokens: int32 [B,G].
+          step: int32 scalar, or [B,G]. Slots from `step` on are neither read nor assumed empty, so a slot
+            may be reused for a new response by starting it again at 0.
+          window: how many slots of `cache` to read, at least the largest `step`; None reads all.
+
+        Returns:
+          Hidden states [B,G,D] (their logits are for token `step` + 1) and the cache with slot `step` filled.
+        """
+        x = self.text.embed(tokens, self.dtype)
+        return self.text.decode(x, jnp.asarray(step), prompt_cache, cache, window)
+
+    def logits(self, hidden: jax.Array, tokens: jax.Array | None = None) -> jax.Array:
+        """float32 logits [...,V] of hidden states [...,D], or [...,n] of only the n given `tokens`."""
+        table = self.head_table
+        return head.logits(table if tokens is None else jnp.take(table, tokens, axis=0), hidden)
+
+    @property
+    def head_table(self) -> jax.Array:
+        """The output head [V,D], which is the embedding where they are tied."""
+        return (self.text.embedding if self.head is None else self.head)[...]
+
+    def in_compute_dtype(self) -> Self:
+        """The same function with kernels and embeddings cast to `dtype` once, instead of at every use.
+
+        Decoding reads all of them for every token, so it should not read float32 ones. Norms and the table of
+        patch positions are used in float32 and stay as they are, so every operation gets what it got.
+        """
+        graphdef, params = nnx.split(self, nnx.Param)
+
+        def cast(path: tuple[Any, ...], param: nnx.Variable) -> nnx.Variable:
+            if path[-1] == "pos_embed" or any("norm" in str(name) for name in path):
+                return param
+            return param.replace(param[...].astype(self.dtype))
+
+        return nnx.merge(graphdef, nnx.map_state(cast, params))
+
+    def _with_images(self, prompts: Prompts, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Embeddings [B,P,D] with image features in place, positions [B,P,3], DeepStack [taps,B,P,D]."""
+        tokens = jnp.asarray(prompts.tokens)
+        positions = jnp.moveaxis(jnp.asarray(prompts.positions), 1, -1)
+        if prompts.patches.shape[1] == 0:  # a batch without room for images
+            return x, positions, jnp.zeros((0, *x.shape), x.dtype)
+        features, deepstack = self.encode_images(prompts)
+        is_image = tokens == self.config.image_token_id
+        # The k-th image token takes feature k: a gather, so no shape depends on how many there are.
+        index = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, features.shape[1] - 1)
+        x = jnp.where(is_image[..., None], _take_tokens(features, index), x)
+        deepstack = jnp.where(is_image[..., None], jax.vmap(_take_tokens, (0, None))(deepstack, index), 0)
+        return constrain(x, "activation_batch", None, "activation_embed"), positions, deepstack
+
+
+def _take_tokens(features: jax.Array, index: jax.Array) -> jax.Array:
+    """features [B,M,D] at index [B,P]: [B,P,D]."""
+    return jnp.take_along_axis(features, index[..., None], axis=1)
