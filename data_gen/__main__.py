@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
-import re
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from types import FrameType
 
+from data_gen.files.stopping import sigterm_as_interrupt
+from data_gen.files.userfiles import require_disk
 from data_gen.order.options import parse_arguments, read_order
 from data_gen.order.pipeline import Incomplete, run
 from data_gen.render.interpreter import NoBlender
@@ -27,11 +23,12 @@ def main(argv: list[str] | None = None) -> int:
 def run_command(args: argparse.Namespace) -> int:
     """Runs the order and tells what went wrong."""
     try:
-        if re.match(r"\w+:/", str(args.out)):  # Path keeps one slash of an address
-            raise ValueError(
-                f"--out={str(args.out).replace(':/', '://', 1)}: pairs are rendered to a disk of this"
-                " machine: copy the folder to the bucket when it is done, or take `python -m data_gen.beam`"
-            )
+        require_disk(
+            args.out,
+            "--out",
+            "pairs are rendered to a disk of this machine: copy the folder to the bucket when it is done,"
+            " or take `python -m data_gen.beam`",
+        )
         order = read_order(args)
         if order.dry_run:
             from data_gen.order.estimate import print_estimate
@@ -58,23 +55,6 @@ def run_command(args: argparse.Namespace) -> int:
         )
         return 1
     return 0
-
-
-@contextlib.contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Batch systems end a job with SIGTERM: stop as tidily as after Ctrl-C."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 if __name__ == "__main__":

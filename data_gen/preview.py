@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import sys
 import textwrap
 
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data_gen.files.userfiles import check_writable, user_path
 from data_gen.records.dataset import Dataset, NoDataset, Pair
-from data_gen.records.gallery import MAX_PAIRS, color_of, write_gallery
+from data_gen.records.gallery import MAX_PAIRS, color_of, shrunk, write_gallery
 
 SUFFIXES = (".html", ".png", ".jpg", ".jpeg", ".webp")
 GAP = 8  # pixels around every picture
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Shows pairs of a dig_pairs dataset with their boxes: as an HTML gallery with a blink "
         "comparator, filters and statistics, or as one picture.",
     )
-    parser.add_argument("dataset", type=user_path, help="folder that `python -m data_gen` wrote")
+    parser.add_argument("dataset", type=user_path, help="folder of a dig_pairs dataset")
     parser.add_argument("--out", type=user_path, required=True, help="file to write: .html, .png or .jpg")
     parser.add_argument("--split", default="train", help="of a picture: train (default) or test")
     parser.add_argument(
@@ -67,25 +68,36 @@ def read_pairs(dataset: Dataset, split: str, first: int, count: int) -> list[Pai
 
 def draw_pair(pair: Pair) -> Image.Image:
     """Both pictures side by side, every difference boxed in both and described below."""
-    pictures = pair.decoded()
-    height, width = pictures[0].shape[:2]
+    pictures = [shrunk(picture) for picture in pair.decoded()]
+    width, height = pictures[0].size
     lines = [
-        (part, color_of(kind))
-        for kind, sentence in zip(pair.kinds, pair.descriptions, strict=True)
+        (part, color)
+        for sentence, color in sentences(pair)
         for part in textwrap.wrap(sentence, max(20, 2 * width // LETTER))
-    ] or [("no difference", "black")]
+    ]
     canvas = Image.new("RGB", (2 * width + 3 * GAP, height + 2 * GAP + LINE * len(lines)), "white")
     draw = ImageDraw.Draw(canvas)
     for left, picture in zip((GAP, width + 2 * GAP), pictures, strict=True):
-        canvas.paste(Image.fromarray(picture), (left, GAP))
+        canvas.paste(picture, (left, GAP))
         for kind, (x0, y0, x1, y1) in zip(pair.kinds, pair.boxes, strict=True):
             # The box is half-open: its last pixel is one before its end.
             corners = (left + x0 * width, GAP + y0 * height, left + x1 * width - 1, GAP + y1 * height - 1)
+            outer = (corners[0] - 1, corners[1] - 1, corners[2] + 1, corners[3] + 1)
+            draw.rectangle(outer, outline="white", width=4)  # or it would be lost on pictures of its colour
             draw.rectangle(corners, outline=color_of(kind), width=2)
     font = ImageFont.load_default(size=12)
     for number, (line, color) in enumerate(lines):
         draw.text((GAP, height + GAP + 2 + LINE * number), line, fill=color, font=font)
     return canvas
+
+
+def sentences(pair: Pair) -> list[tuple[str, str]]:
+    """What differs, and the colour of its box; differences that nobody described are counted by kind."""
+    described = list(zip(pair.kinds, pair.descriptions, strict=True))
+    told = [(sentence, color_of(kind)) for kind, sentence in described if sentence]
+    untold = collections.Counter(kind for kind, sentence in described if not sentence)
+    told += [(f"{number} x {kind}", color_of(kind)) for kind, number in untold.items()]
+    return told or [("no difference", "black")]
 
 
 def sheet(tiles: list[Image.Image], columns: int) -> Image.Image:

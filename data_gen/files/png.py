@@ -1,4 +1,4 @@
-"""PNG files that the generator itself has written."""
+"""PNG files that this package itself writes and reads back."""
 
 import io
 
@@ -9,3 +9,10 @@ from PIL import Image
 def decode(png: bytes) -> np.ndarray:
     """uint8 or uint16 [height, width], or uint8 [height, width, 3]."""
     return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def encode(picture: np.ndarray) -> bytes:
+    """The PNG file of a picture, uint8 [height, width, 3]. It holds the pixels alone: no place, no date."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()

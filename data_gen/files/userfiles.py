@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def read_lines(path: Path) -> list[str]:
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None
-    if data.startswith(_LFS_POINTER):
+    if is_lfs_pointer(data):
         raise ValueError(f"{path} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
     try:
         return data.decode("utf-8-sig").split("\n")
@@ -38,6 +39,17 @@ def read_lines(path: Path) -> list[str]:
         utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         found = "UTF-16" if utf16 else f"byte 0x{data[error.start]:02x}, perhaps Latin-1"
         raise ValueError(f"{path}:{line}: expected UTF-8 text, got {found}: save it as UTF-8") from None
+
+
+def is_lfs_pointer(data: bytes) -> bool:
+    """Whether a file's bytes are what Git LFS leaves in its place until it is fetched."""
+    return data.startswith(_LFS_POINTER)
+
+
+def require_disk(path: Path, flag: str, advice: str) -> None:
+    """Raises ValueError for the address of a bucket, where a folder of this machine is needed."""
+    if re.match(r"\w+:/", str(path)):  # Path keeps one slash of an address
+        raise ValueError(f"{flag}={str(path).replace(':/', '://', 1)}: {advice}")
 
 
 def check_writable(path: Path, flag: str) -> None:

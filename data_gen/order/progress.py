@@ -18,15 +18,22 @@ SHOWN_REASONS = 3
 class Progress:
     """Counts finished pairs, called `noun`, out of `total`, of which `done` existed before this run.
 
-    Lines go to `stream` and, as in any log, to the file `log`.
+    Lines go to `stream` and, as in any log, to the file `log`. `attempts`: whether a pair may take several.
     """
 
     def __init__(
-        self, total: int, done: int, log: TextIO, stream: TextIO | None = None, noun: str = "pairs"
+        self,
+        total: int,
+        done: int,
+        log: TextIO,
+        stream: TextIO | None = None,
+        noun: str = "pairs",
+        attempts: bool = True,
     ) -> None:
         self.total = total
         self.done = done
         self.noun = noun
+        self.attempts = attempts
         self.rejected: collections.Counter[str] = collections.Counter()
         self.retries = 0
         self.skipped = 0
@@ -72,7 +79,8 @@ class Progress:
             f"{rate:.2f} {self.noun}/s",
             f"{clock(left)} left",
         ]
-        parts.append(f"{self.rejected.total()} attempts rejected" + self._reasons())
+        if self.attempts:
+            parts.append(f"{self.rejected.total()} attempts rejected" + self._reasons())
         if self.retries:
             parts.append(f"{self.retries} retries")
         if self.skipped:

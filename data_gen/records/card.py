@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPLATE = Path(__file__).with_name("templates") / "card.md"
+IMPORTED_TEMPLATE = TEMPLATE.with_name("card_imported.md")
 
 # Of the preset, what a reader asks for first; all of it is in metadata.json.
 SHOWN_SETTINGS = ("width", "height", "samples", "shapes", "materials", "textures", "lighting", "kinds")
@@ -15,7 +16,31 @@ SHOWN_SETTINGS = ("width", "height", "samples", "shapes", "materials", "textures
 
 def write_card(folder: Path, metadata: Mapping[str, Any]) -> None:
     """Writes README.md, from the metadata alone."""
-    (folder / "README.md").write_text(card(metadata))
+    text = imported_card(metadata) if "imported" in metadata else card(metadata)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def imported_card(metadata: Mapping[str, Any]) -> str:
+    """The text of the card of a user's own pairs (data_gen.import_pairs)."""
+    imported, statistics = metadata["imported"], metadata["statistics"]
+    rows = [
+        row(
+            "pairs", ", ".join(f"{number} {split}" for split, number in metadata["counts"].items() if number)
+        ),
+        table("differences of a pair", statistics["differences"]),
+        table("kinds of difference", statistics["kinds"]),
+        row("pixels", imported["pixels"]),
+        row("imported from", f"{imported['file']}, SHA-256 {imported['sha256'][:16]}"),
+        row("git revision", metadata["git_revision"]),
+    ]
+    return string.Template(IMPORTED_TEMPLATE.read_text()).substitute(
+        title=one_cell(imported["file"]), size=size_category(statistics["pairs"]), rows="\n".join(rows)
+    )
+
+
+def one_cell(text: Any) -> str:
+    """A text that cannot end a cell of a table: names of kinds and files are the user's."""
+    return str(text).replace("|", "\\|").replace("\n", " ")
 
 
 def card(metadata: Mapping[str, Any]) -> str:
@@ -47,7 +72,7 @@ def card(metadata: Mapping[str, Any]) -> str:
 
 
 def row(name: str, value: Any) -> str:
-    return f"| {name} | {value} |"
+    return f"| {name} | {one_cell(value)} |"
 
 
 def table(name: str, counts: Mapping[str, int]) -> str:

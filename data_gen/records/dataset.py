@@ -61,14 +61,21 @@ def decode_png(png: bytes, name: str) -> np.ndarray:
     """uint8 [height, width, 3]. Raises NoDataset, for a picture far too large before it is decoded."""
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            if max(image.size) > MAX_SIDE or image.width * image.height > MAX_SIDE * MAX_SIDE // 4:
-                raise NoDataset(f"{name}: {image.width}x{image.height} pixels are too many")
+            if problem := too_large(image.width, image.height):
+                raise NoDataset(f"{name}: {problem}")
             # Pictures that somebody else put there may be stored turned, as EXIF data say; ours never are.
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, NoDataset):
             raise
         raise NoDataset(f"{name}: not a PNG file that can be read ({error})") from error
+
+
+def too_large(width: int, height: int) -> str:
+    """Why a picture of this size, in pixels, is not decoded; "" where it is."""
+    if max(width, height) <= MAX_SIDE and width * height <= MAX_SIDE * MAX_SIDE // 4:
+        return ""
+    return f"{width}x{height} pixels are too many; at most {MAX_SIDE} a side and {MAX_SIDE**2 // 4:,} in all"
 
 
 class Dataset:

@@ -38,6 +38,7 @@ KIND_COLORS = {
     "move": "#0894b3",
     "rotate": "#d6409f",
     "texture": "#99a300",
+    "change": "#e6007e",  # of pairs that a user imported without naming kinds
 }
 OTHER_COLOR = "#ffc53d"  # of kinds that a user added
 
@@ -87,6 +88,8 @@ def facts(splits: dict[str, int], metadata: dict[str, Any]) -> list[tuple[str, s
         found.append((str(preset["samples"]), "samples"))
     if renderer:
         found.append((f"Blender {renderer['blender']}", f"on {renderer['device']}"))
+    if imported := metadata.get("imported"):
+        found.append((imported["file"], "imported"))
     if revision := metadata.get("git_revision"):
         found.append((revision[:9], "revision"))
     return found
@@ -104,7 +107,7 @@ def plots(statistics: Statistics, rejected: dict[str, int]) -> dict[str, Any]:
         "rejected_note": note,
         "positions": statistics.positions.tolist(),
         "sides": statistics.side_histogram(),
-        "objects": by_number(statistics.objects),
+        "objects": by_number(statistics.objects) if any(statistics.objects) else [],  # of own pairs unknown
         "differences": by_number(statistics.differences),
         "distances": np.histogram(distances, DISTANCE_BINS, (0.0, top))[0].tolist(),
         "distance_axis": ["0", f"{top / 2:g}", f"{top:g} \u0394E"],
@@ -134,7 +137,7 @@ def describe_pair(pair: Pair, level: str) -> dict[str, Any]:
         differences.append(
             {
                 "kind": kind,
-                "text": pair.descriptions[number],
+                "text": pair.descriptions[number] or kind,
                 "boxes": [rounded(boxes[number]) for boxes in (pair.boxes, pair.boxes_a, pair.boxes_b)],
                 "side": ((x1 - x0) * (y1 - y0)) ** 0.5,
                 "distance": measure(pair, "mean_delta_e", number),
@@ -185,10 +188,15 @@ def rounded(box: Iterable[float]) -> list[float]:
     return [round(float(value), 5) for value in box]
 
 
-def data_uri(picture: np.ndarray) -> str:
-    """The picture as a WebP file in a data: address."""
+def shrunk(picture: np.ndarray) -> Image.Image:
+    """The picture as it is shown: not larger than MAX_SIDE a side."""
     image = Image.fromarray(picture)
     image.thumbnail((MAX_SIDE, MAX_SIDE))
+    return image
+
+
+def data_uri(picture: np.ndarray) -> str:
+    """The picture as a WebP file in a data: address."""
     file = io.BytesIO()
-    image.save(file, "WEBP", quality=WEBP_QUALITY, method=4)
+    shrunk(picture).save(file, "WEBP", quality=WEBP_QUALITY, method=4)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()

@@ -21,7 +21,7 @@ VERSION = "1.0.0"
 PAIRS_PER_FILE = 2000
 PAIRS_IN_MEMORY = 100
 
-DESCRIPTION = "Pairs of nearly identical rendered pictures with a box for every difference."
+DESCRIPTION = "Pairs of nearly identical pictures with a box for every difference."
 
 
 def pack(

@@ -5,6 +5,7 @@ Boxes are [x0, y0, x1, y1] divided by the picture's width and height; a pair may
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +17,22 @@ from data_gen.scenes import scene as scenes
 from data_gen.scenes.schema import PLAIN
 
 DEPTHS = ("depth_a", "depth_b")
+NO_SHARES = (0.0, 0.0, 0.0, 0.0)  # the box of an object that is not visible
+
+# Measures that need the renderer's masks: records of a user's own pairs do not have them.
+OF_MASKS = ("visible_pixels_a", "visible_pixels_b", "occlusion")
 
 
-def features(width: int, height: int, masks: bool = False, depth: bool = False) -> Any:
-    """The TFDS features of a record. Boxes of absent objects are all zeros."""
+def features(
+    width: int | None, height: int | None, masks: bool = False, depth: bool = False, rendered: bool = True
+) -> Any:
+    """The TFDS features of a record. Boxes of absent objects are all zeros.
+
+    Args:
+      width, height: of all pictures, in pixels; None where they vary.
+      masks, depth: whether records have object masks, and depth.
+      rendered: whether they have what the renderer alone can tell, OF_MASKS.
+    """
     import tensorflow_datasets as tfds  # slow to import: only packing needs it
 
     image = tfds.features.Image(shape=(height, width, 3), dtype=np.uint8, encoding_format="png")
@@ -46,32 +59,33 @@ def features(width: int, height: int, masks: bool = False, depth: bool = False) 
         # Not an Image: TFDS reads 16-bit PNG with OpenCV or TensorFlow only.
         metres = tfds.features.Tensor(shape=(height, width, 1), dtype=np.uint16, encoding="zlib")
         optional |= dict.fromkeys(DEPTHS, metres)
+    known: dict[str, Any] = {
+        "id": tfds.features.Text(),
+        "image_a": image,
+        "image_b": image,
+        "num_differences": np.int64,
+        "bboxes": boxes,
+        "bboxes_a": boxes,
+        "bboxes_b": boxes,
+        "kinds": tfds.features.Sequence(tfds.features.Text()),
+        "descriptions": tfds.features.Sequence(tfds.features.Text()),
+        # How hard each difference is to see (see truth.Difference and truth.Contrast).
+        "visible_pixels_a": counts,
+        "visible_pixels_b": counts,
+        "changed_pixels": counts,
+        "mean_delta_e": shares,
+        "occlusion": shares,
+        # What shadows and reflections changed outside the boxes (see truth.Spill).
+        "outside_changed": np.float32,
+        "outside_largest": np.int64,
+        "scene_a": tfds.features.Text(),
+        "scene_b": tfds.features.Text(),
+        "objects_a": objects,
+        "objects_b": objects,
+        **optional,
+    }
     return tfds.features.FeaturesDict(
-        {
-            "id": tfds.features.Text(),
-            "image_a": image,
-            "image_b": image,
-            "num_differences": np.int64,
-            "bboxes": boxes,
-            "bboxes_a": boxes,
-            "bboxes_b": boxes,
-            "kinds": tfds.features.Sequence(tfds.features.Text()),
-            "descriptions": tfds.features.Sequence(tfds.features.Text()),
-            # How hard each difference is to see (see truth.Difference and truth.Contrast).
-            "visible_pixels_a": counts,
-            "visible_pixels_b": counts,
-            "changed_pixels": counts,
-            "mean_delta_e": shares,
-            "occlusion": shares,
-            # What shadows and reflections changed outside the boxes (see truth.Spill).
-            "outside_changed": np.float32,
-            "outside_largest": np.int64,
-            "scene_a": tfds.features.Text(),
-            "scene_b": tfds.features.Text(),
-            "objects_a": objects,
-            "objects_b": objects,
-            **optional,
-        }
+        {key: feature for key, feature in known.items() if rendered or key not in OF_MASKS}
     )
 
 
@@ -129,4 +143,20 @@ def describe_objects(scene: scenes.Scene, mask: np.ndarray, areas: Areas) -> lis
 
 def normalize(box: PixelBox, width: int, height: int) -> list[float]:
     """Pixels -> 0..1; NO_BOX stays zeros."""
-    return [0.0] * 4 if box == NO_BOX else [box[0] / width, box[1] / height, box[2] / width, box[3] / height]
+    return (
+        list(NO_SHARES)
+        if box == NO_BOX
+        else [box[0] / width, box[1] / height, box[2] / width, box[3] / height]
+    )
+
+
+def to_pixels(box: Sequence[float], width: int, height: int) -> PixelBox:
+    """0..1 -> pixels, rounded; a box thinner than a pixel takes those that it touches."""
+    x0, y0, x1, y1 = np.asarray(box, float) * (width, height, width, height)
+    (left, right), (top, bottom) = _rounded(x0, x1), _rounded(y0, y1)
+    return left, top, right, bottom
+
+
+def _rounded(low: float, high: float) -> tuple[int, int]:
+    first, last = round(low), round(high)
+    return (math.floor(low), math.ceil(high)) if first == last and low < high else (first, last)

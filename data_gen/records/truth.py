@@ -21,6 +21,8 @@ from data_gen.scenes.shapes import shape
 PixelBox = tuple[int, int, int, int]
 NO_BOX: PixelBox = (0, 0, 0, 0)
 
+STRIP_PIXELS = 1 << 18  # whose colours are compared at a time
+
 Areas = Mapping[int, float]  # pixels of every object's silhouette, hidden parts included, by id
 
 
@@ -220,7 +222,12 @@ def iou(a: PixelBox, b: PixelBox) -> float:
 
 def delta_e(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """CIELAB colour distance (CIE 1976) of two sRGB pictures, float32 [height, width]."""
-    return np.linalg.norm(to_lab(a) - to_lab(b), axis=-1)
+    result = np.empty(a.shape[:2], np.float32)
+    rows = max(1, STRIP_PIXELS // max(1, a.shape[1]))
+    for row in range(0, len(a), rows):  # all of a photo at once would take 100 bytes per pixel
+        strip = slice(row, row + rows)
+        result[strip] = np.linalg.norm(to_lab(a[strip]) - to_lab(b[strip]), axis=-1)
+    return result
 
 
 def to_lab(picture: np.ndarray) -> np.ndarray:

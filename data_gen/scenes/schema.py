@@ -133,14 +133,17 @@ _VALIDATOR = jsonschema.validators.extend(
 )(scene_schema())
 
 
-def load_json(text: str) -> Any:
-    """Parses JSON. Raises SceneError, also for what Python's reader lets pass: NaN, and a key given twice."""
+def load_json(text: str, nan: bool = False) -> Any:
+    """Parses JSON. Raises SceneError, also for what Python's reader lets pass: NaN, and a key given twice.
+
+    `nan` lets NaN and Infinity pass, for a caller that can say where they stand.
+    """
 
     def refuse(constant: str) -> Any:
         raise SceneError(f"{constant} is no JSON number")
 
     try:
-        return json.loads(text, parse_constant=refuse, object_pairs_hook=_without_repeats)
+        return json.loads(text, parse_constant=float if nan else refuse, object_pairs_hook=_without_repeats)
     except json.JSONDecodeError as error:
         raise SceneError(f"not JSON: {error}") from None
     except RecursionError:

@@ -72,7 +72,24 @@ def test_pairs_with_another_camera_are_judged_by_their_boxes_alone():
     assert examine(GRAY, GRAY, BOX, LIMITS, moving=True).problems
 
 
-@pytest.mark.parametrize("box", [[0.5, 0.5, 0.5, 1.0], [0.6, 0.5, 0.5, 1.0], [0.0, 0.0, 1.2, 1.0]])
+def test_of_photographs_the_boxes_alone_can_be_checked():
+    everywhere = painted((slice(None), slice(None)))
+    limits = limits_for({}, boxes_only=True)
+    assert examine(GRAY, everywhere, BOX, limits).problems == ()
+    assert examine(GRAY, GRAY, BOX, limits).problems
+    assert examine(GRAY, everywhere, BOX, limits_for({})).problems
+
+
+def test_a_box_between_two_pixels_is_looked_at_in_both():
+    thin = np.array([[0.265, 0.5, 0.285, 1.0]])  # columns 10.6 to 11.4
+    for column in (10, 11):
+        painted_one = painted((slice(12, 18), slice(column, column + 1)))
+        assert examine(GRAY, painted_one, thin, LIMITS).changed == (6,)
+
+
+@pytest.mark.parametrize(
+    "box", [[0.5, 0.5, 0.5, 1.0], [np.nan, 0.5, 0.6, 1.0], [0.6, 0.5, 0.5, 1.0], [0.0, 0.0, 1.2, 1.0]]
+)
 def test_a_box_that_is_none_fails(box):
     (problem,) = examine(
         GRAY, painted(INSIDE), np.array([box]), dataclasses.replace(LIMITS, max_outside=1)

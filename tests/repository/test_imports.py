@@ -37,9 +37,9 @@ FLOORS = {
         ["changes"],
         ["plan"],
         ["records"],
-        ["render", "verify"],
+        ["render", "verify", "imports"],
         ["order"],
-        ["__main__", "beam", "preview", "schema"],
+        ["__main__", "beam", "import_pairs", "preview", "schema"],
     ],
 }
 MAX_LINES = 400
