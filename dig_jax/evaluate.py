@@ -31,7 +31,7 @@ from dig_jax.models.hf.published_sampling import model_sampling
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.rollout.sampler import Completions, Limits, Sampler
-from dig_jax.rollout.sampling import Sampling
+from dig_jax.rollout.sampling import RolloutConfig, Sampling
 from dig_jax.rollout.thinking import make_budget
 from dig_jax.run import cli, loading, model_folder
 from dig_jax.tasks.differences.reward import METRICS, RewardConfig
@@ -71,11 +71,15 @@ class Draws:
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Draws":
         """Those of a run's evaluations; its stages may sample otherwise, and are all measured alike."""
-        rollout, held_out = config.rollout, config.eval
+        rollout, held_out = RolloutConfig.from_config(config), config.eval
         return cls(
-            **{name: rollout[name] for name in ("temperature", "top_p", "top_k", "max_new_tokens")},
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            top_k=rollout.top_k,
+            max_new_tokens=rollout.max_new_tokens,
             **{name: held_out[name] for name in ("group_size", "greedy", "thinking_budget")},
-            **{name: rollout[name] for name in ("slots", "rows")},
+            slots=rollout.slots,
+            rows=rollout.rows,
             seed=config.seed,
         )
 

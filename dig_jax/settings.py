@@ -11,16 +11,19 @@ from ml_collections import ConfigDict
 
 from configs import base
 from dig_jax.data.identity import fingerprint_of_pairs
-from dig_jax.machines import textfile
-from dig_jax.models.nn import freeze, kernels, lora
-from dig_jax.models.nn.layers import REMAT
+from dig_jax.data.noise import CountNoise
+from dig_jax.machines import checks, textfile
+from dig_jax.models.nn import freeze, lora
+from dig_jax.models.nn.settings import ModelConfig
+from dig_jax.rollout.sampling import RolloutConfig
 from dig_jax.run import curriculum, keys
+from dig_jax.run.batch import BatchConfig
+from dig_jax.run.outputs import CheckpointConfig, LogConfig
 from dig_jax.tasks.differences.reward import RewardConfig
 from dig_jax.update.grpo import GRPOConfig
+from dig_jax.update.optimizer import OptimizerConfig
 
 ALGORITHMS = ("grpo", "sft")
-DTYPES = ("bfloat16", "float32")
-SCHEDULES = ("constant", "linear", "cosine")
 
 
 def check(config: ConfigDict) -> None:
@@ -45,98 +48,83 @@ def check(config: ConfigDict) -> None:
             )
         try:
             _advance(stage.config)
-            _check_values(stage.config)
+            _check_stage(stage.config)
         except ValueError as error:
             if not stage.name:
                 raise
             raise ValueError(f"stage {stage.name}: {error}") from error
 
 
-def _check_values(config: ConfigDict) -> None:
-    _one_of(config, "algorithm", ALGORITHMS)
-    _one_of(config.model, "dtype", DTYPES, "model.")
-    _one_of(config.model, "param_dtype", DTYPES, "model.")
-    _one_of(config.model, "remat", tuple(REMAT), "model.")
-    _one_of(config.model, "attention", kernels.NAMES, "model.")
+def _check_stage(config: ConfigDict) -> None:
+    """Each part's own settings, then the rules between parts, under the settings of one stage."""
+    checks.one_of("algorithm", config.algorithm, ALGORITHMS)
+    checks.at_least("num_steps", config.num_steps, 1)
+    checks.at_least("seed", config.seed, 0)
+    checks.at_least("distributed.silence_seconds", config.distributed.silence_seconds, 1)
+    checks.mesh_sizes("mesh", config.mesh)
+    checks.mesh_sizes("rollout.mesh", config.rollout.mesh)
+    batch, rollout = BatchConfig.from_config(config), RolloutConfig.from_config(config)
+    for part in (ModelConfig, OptimizerConfig, RewardConfig, GRPOConfig, CheckpointConfig, LogConfig):
+        part.from_config(config)
     freeze.frozen_parts(config)
-    _one_of(config.optimizer, "schedule", SCHEDULES, "optimizer.")
-    RewardConfig.from_config(config)
-    GRPOConfig.from_config(config)
-    _positive(config, "num_steps")
-    for name in ("prompts", "update_prompts", "update_epochs", "micro_prompts", "rollout_prompts"):
-        _positive(config.batch, name, "batch.")
-    _positive(config.rollout, "max_new_tokens", "rollout.")
-    if not 0 <= config.rollout.slots <= config.rollout.group_size:
-        raise ValueError(
-            f"config.rollout.slots={config.rollout.slots}: expected 0 (all) to config.rollout.group_size"
-            f"={config.rollout.group_size}"
-        )
-    if not 0 <= config.rollout.rows <= config.batch.rollout_prompts:
-        raise ValueError(
-            f"config.rollout.rows={config.rollout.rows}: expected 0 (all) to config.batch.rollout_prompts"
-            f"={config.batch.rollout_prompts}"
-        )
+    lora.from_config(config)
+    _check_data(config)
+    _check_eval(config)
+    checks.within("rollout.rows", rollout.rows, 0, batch.rollout_prompts, "batch.rollout_prompts", "all")
     for name, size in (
-        ("batch.rollout_prompts", config.batch.rollout_prompts),
+        ("batch.rollout_prompts", batch.rollout_prompts),
         ("eval.batch_prompts", config.eval.batch_prompts),
     ):
-        if config.rollout.rows and size % min(config.rollout.rows, size):
+        if rollout.rows and size % min(rollout.rows, size):
             raise ValueError(
-                f"config.{name}={size} is not a multiple of config.rollout.rows={config.rollout.rows}:"
+                f"config.{name}={size} is not a multiple of config.rollout.rows={rollout.rows}:"
                 " prompts are read as many at a time as there are rows"
             )
-    _positive(config.eval, "every", "eval.")
-    _positive(config.eval, "batch_prompts", "eval.")
-    if config.eval.group_size < 0:
+    if config.algorithm == "sft" and batch.update_epochs > 1:
         raise ValueError(
-            f"config.eval.group_size={config.eval.group_size}: expected 0 (greedy alone) or more"
-        )
-    _positive(config.checkpoint, "every", "checkpoint.")
-    _positive(config.checkpoint, "keep", "checkpoint.")
-    _positive(config.checkpoint, "grace_seconds", "checkpoint.")
-    if not 0 <= config.checkpoint.resumable <= config.checkpoint.keep:
-        raise ValueError(
-            f"config.checkpoint.resumable={config.checkpoint.resumable}: expected 0 (all) to"
-            f" config.checkpoint.keep={config.checkpoint.keep}"
-        )
-    _positive(config.distributed, "silence_seconds", "distributed.")
-    _positive(config.log, "every", "log.")
-    _multiple(config.batch, "prompts", "update_prompts")
-    _multiple(config.batch, "update_prompts", "micro_prompts")
-    lora.from_config(config)
-    if config.algorithm == "sft" and config.batch.update_epochs > 1:
-        raise ValueError(
-            f"config.batch.update_epochs={config.batch.update_epochs}: supervised training takes new pairs"
-            " for every update; set it to 1"
+            f"config.batch.update_epochs={batch.update_epochs}: supervised training takes new pairs for every"
+            " update; set it to 1"
         )
     if config.algorithm == "grpo":
-        _multiple(config.batch, "prompts", "rollout_prompts")
-        if config.rollout.group_size < 2:
-            raise ValueError(
-                f"config.rollout.group_size={config.rollout.group_size}: GRPO compares at least 2"
-            )
-        if config.batch.micro_completions and config.rollout.group_size % config.batch.micro_completions:
-            raise ValueError(
-                f"config.batch.micro_completions={config.batch.micro_completions} does not divide"
-                f" config.rollout.group_size={config.rollout.group_size}; 0 is all of them"
-            )
-        if config.rollout.temperature <= 0:
-            raise ValueError(
-                f"config.rollout.temperature={config.rollout.temperature}: must be above 0 to sample"
-            )
-        _overlong(config)
-    if any(not isinstance(tokens, int) or tokens < 1 for tokens in config.batch.response_buckets):
-        raise ValueError(
-            f"config.batch.response_buckets={config.batch.response_buckets}: expected numbers of tokens, such"
-            " as (512, 1024), or () for halvings of config.rollout.max_new_tokens"
-        )
-    if any(not isinstance(pixels, int) or pixels < 1 for pixels in config.data.buckets):
-        raise ValueError(
-            f"config.data.buckets={config.data.buckets}: expected numbers of pixels, such as (65536, 262144),"
-            " or () to derive them"
-        )
+        _check_grpo(config, batch, rollout)
+
+
+def _check_data(config: ConfigDict) -> None:
+    """Pairs, and the answers that supervised training makes of them."""
     if not any(config.data.train):
         raise ValueError("config.data.train is empty: give the folders of dig_pairs datasets to train on")
+    pixels = "numbers of pixels, such as (65536, 262144), or () to derive them"
+    checks.whole_numbers("data.buckets", config.data.buckets, 1, pixels)
+    counts = "numbers of differences, such as (1, 2), or () for all"
+    checks.whole_numbers("data.num_differences", config.data.num_differences, 0, counts)
+    for name in ("min_pixels", "max_pixels", "max_bad_records", "prefetch"):
+        checks.at_least(f"data.{name}", config.data[name], 0)
+    CountNoise(config.sft.count_noise, config.sft.count_noise_boxes)
+    checks.at_least("sft.aux_weight", config.sft.aux_weight, 0, "off")
+    checks.at_least("sft.answer_step", config.sft.answer_step, 1)
+    checks.at_least("sft.max_answer_tokens", config.sft.max_answer_tokens, 1)
+
+
+def _check_eval(config: ConfigDict) -> None:
+    checks.at_least("eval.every", config.eval.every, 1)
+    checks.at_least("eval.num_pairs", config.eval.num_pairs, 0, "the whole split")
+    checks.at_least("eval.batch_prompts", config.eval.batch_prompts, 1)
+    checks.at_least("eval.group_size", config.eval.group_size, 0, "greedy alone")
+
+
+def _check_grpo(config: ConfigDict, batch: BatchConfig, rollout: RolloutConfig) -> None:
+    batch.check_multiple("prompts", "rollout_prompts")
+    checks.at_least("grpo.dynamic_sampling", config.grpo.dynamic_sampling, 0, "off")
+    if rollout.group_size < 2:
+        raise ValueError(f"config.rollout.group_size={rollout.group_size}: GRPO compares at least 2")
+    if batch.micro_completions and rollout.group_size % batch.micro_completions:
+        raise ValueError(
+            f"config.batch.micro_completions={batch.micro_completions} does not divide"
+            f" config.rollout.group_size={rollout.group_size}; 0 is all of them"
+        )
+    if rollout.temperature <= 0:
+        raise ValueError(f"config.rollout.temperature={rollout.temperature}: must be above 0 to sample")
+    _overlong(config)
 
 
 # A resumed run may change these: they decide what is written and where it runs, not what is computed.
@@ -312,7 +300,7 @@ def _advance(config: ConfigDict) -> None:
 
 
 def _eval_sets(config: ConfigDict) -> None:
-    names = [re.fullmatch(r"(\w+)=.+", text) for text in config.data.eval_extra]
+    names = [re.fullmatch(r"(\w+)=.+", str(text)) for text in config.data.eval_extra]
     if not all(names) or len({match[1] for match in names if match}) < len(names):
         raise ValueError(
             f"config.data.eval_extra={config.data.eval_extra}: expected held-out sets of different names,"
@@ -320,20 +308,3 @@ def _eval_sets(config: ConfigDict) -> None:
         )
     if names and not config.data.eval:
         raise ValueError("config.data.eval_extra is set, but config.data.eval, the main set, is not")
-
-
-def _one_of(config: ConfigDict, key: str, allowed: tuple[str, ...], prefix: str = "") -> None:
-    if config[key] not in allowed:
-        raise ValueError(f"config.{prefix}{key}={config[key]!r}: expected one of {', '.join(allowed)}")
-
-
-def _positive(config: ConfigDict, key: str, prefix: str = "") -> None:
-    if config[key] < 1:
-        raise ValueError(f"config.{prefix}{key}={config[key]}: must be at least 1")
-
-
-def _multiple(batch: ConfigDict, key: str, divisor: str) -> None:
-    if batch[key] % batch[divisor]:
-        raise ValueError(
-            f"config.batch.{key}={batch[key]} is not a multiple of config.batch.{divisor}={batch[divisor]}"
-        )

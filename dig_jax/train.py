@@ -33,6 +33,7 @@ from dig_jax.run.checkpoint import Checkpoints, describe_sizes
 from dig_jax.run.curriculum import Progress, Stage
 from dig_jax.run.fingerprint import fingerprint
 from dig_jax.run.model_folder import copy_model_files, find_model, find_workdir
+from dig_jax.run.outputs import LogConfig
 from dig_jax.update.steps import Step, StepMaker
 
 logger = logging.getLogger("dig_jax")
@@ -117,7 +118,9 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
         copy_model_files(opened.files, workdir / "model")
         write_json(workdir / settings.DATA_FILE, data)
         write_json(workdir / "config.json", json.loads(config.to_json()))
-    log = RunLog(workdir, config.log, first_step=progress.step, evaluated=progress.evaluated)
+    log = RunLog(
+        workdir, LogConfig.from_config(config), first_step=progress.step, evaluated=progress.evaluated
+    )
     log.padding({f"{stage.name} training".strip(): train_data[stage.number] for stage in stages})
     log.padding({f"{name} held-out".strip(): loader for name, loader in eval_data.items()})
 

@@ -23,7 +23,7 @@ from dig_jax.models.nn import freeze
 from dig_jax.rollout.programs import Limits, pool_shardings, rollout_programs
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.run import loading
-from dig_jax.run.curriculum import updates_per_step
+from dig_jax.run.batch import BatchConfig
 from dig_jax.update import sft
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.learner import Learner, TrainState
@@ -159,7 +159,8 @@ def _update_phases(
     plan: Plan, programs: TrainPrograms, state: TrainState, reference: nnx.State | None, held: dict[str, int]
 ) -> Iterator[Phase]:
     config, work = plan.config, plan.work
-    parts, updates = config.batch.prompts // config.batch.update_prompts, updates_per_step(config)
+    batch_config = BatchConfig.from_config(config)
+    parts, updates = batch_config.prompts // batch_config.update_prompts, batch_config.updates_per_step
     prompts = inputs.prompts(plan.architecture, work.bucket, config.batch.update_prompts, plan.mesh)
     old = GRPOConfig.from_config(config).needs_old_logprobs(updates)
     batch = inputs.experience(

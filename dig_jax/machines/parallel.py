@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from dig_jax.machines import checks
 from dig_jax.machines.device_order import arrange, num_slices
 
 AXES = ("data", "fsdp", "tensor")
@@ -84,10 +85,8 @@ def rollout_mesh(sizes: ConfigDict, mesh: Mesh) -> Mesh:
 
 
 def _axis_sizes(sizes: ConfigDict, count: int, name: str) -> list[int]:
+    described = checks.mesh_sizes(name, sizes)
     shape = [sizes[axis] for axis in AXES]
-    described = ", ".join(f"{name}.{axis}={size}" for axis, size in zip(AXES, shape, strict=True))
-    if shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
-        raise ValueError(f"{described}: sizes must be positive, and at most one may be -1 (what is left)")
     if -1 in shape:
         known = -int(np.prod(shape))
         shape[shape.index(-1)] = max(1, count // known)

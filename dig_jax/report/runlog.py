@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.monitoring
 from etils import epath
-from ml_collections import ConfigDict
 
 from dig_jax import report
 from dig_jax.data.loader import PairLoader
 from dig_jax.evaluate import Evaluation, truncation_warning
+from dig_jax.run.outputs import LogConfig
 
 Metrics = Mapping[str, float]
 
@@ -66,7 +66,7 @@ class RunLog:
         evaluated: the last step whose evaluation is kept; -1 for none.
     """
 
-    def __init__(self, workdir: epath.Path, config: ConfigDict, first_step: int, evaluated: int):
+    def __init__(self, workdir: epath.Path, config: LogConfig, first_step: int, evaluated: int):
         self._every = config.every
         self._samples = config.samples
         self._workdir = workdir

@@ -8,6 +8,47 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
+
+from dig_jax.machines import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """How many completions are drawn, how long, and from what. Defaults live in `configs/base.py`.
+
+    Attributes:
+      group_size: G, completions per prompt.
+      slots: of a prompt decoded at a time; 0 = all G.
+      rows: prompts decoded at a time, over all devices; 0 = all that are sampled together.
+      max_new_tokens: R, of a completion.
+      temperature, top_p, top_k: as in `Sampling`.
+    """
+
+    group_size: int
+    slots: int
+    rows: int
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "RolloutConfig":
+        """The checked settings of a run or stage; `rollout.mesh` is checked where devices are known."""
+        settings = config.rollout.to_dict()
+        del settings["mesh"]
+        return cls(**settings)
+
+    def __post_init__(self) -> None:
+        checks.at_least("rollout.group_size", self.group_size, 1)
+        checks.at_least("rollout.max_new_tokens", self.max_new_tokens, 1)
+        checks.within("rollout.slots", self.slots, 0, self.group_size, "rollout.group_size", "all")
+        checks.at_least("rollout.rows", self.rows, 0, "all")
+        checks.at_least("rollout.temperature", self.temperature, 0, "greedy")
+        checks.above("rollout.top_p", self.top_p, 0)
+        checks.within("rollout.top_p", self.top_p, 0, 1)
+        checks.at_least("rollout.top_k", self.top_k, 0, "off")
 
 
 @dataclasses.dataclass(frozen=True)

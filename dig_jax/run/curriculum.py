@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from dig_jax.run.batch import BatchConfig
+
 # What a stage may change: what its steps compute, but neither the model nor how the run is watched.
 STAGE_SETTINGS = (
     *("algorithm", "num_steps", "advance", "batch", "grpo", "sft", "reward", "optimizer"),
@@ -130,7 +132,7 @@ def stages(config: ConfigDict) -> tuple[Stage, ...]:
     """
     names = tuple(config.curriculum.order) or ("",)
     configs = [_stage_config(config, name, number) for number, name in enumerate(names)]
-    updates = [part.num_steps * updates_per_step(part) for part in configs]
+    updates = [_num_updates(name, part) for name, part in zip(names, configs, strict=True)]
     return tuple(
         Stage(number, name, part, sum(updates[first:number]), sum(updates[first:end]))
         for number, (name, part) in enumerate(zip(names, configs, strict=True))
@@ -164,14 +166,16 @@ def describe(stage: Stage, count: int, progress: Progress) -> str:
     return line
 
 
-def updates_per_step(config: ConfigDict) -> int:
-    """Optimizer updates of one training step."""
-    return config.batch.prompts // config.batch.update_prompts * config.batch.update_epochs
-
-
 def seed_of(seed: int, number: int) -> int:
     """Seed of stage `number` of a run with this seed. The first stage has the run's own."""
     return seed if number == 0 else int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
+
+
+def _num_updates(name: str, config: ConfigDict) -> int:
+    try:
+        return config.num_steps * BatchConfig.from_config(config).updates_per_step
+    except ValueError as error:
+        raise ValueError(f"stage {name}: {error}" if name else str(error)) from error
 
 
 def _span(configs: Sequence[ConfigDict], number: int) -> tuple[int, int]:

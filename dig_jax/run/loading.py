@@ -24,6 +24,7 @@ from dig_jax.models import families
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.hf import checkpoint
 from dig_jax.models.nn import freeze, kernels, lora
+from dig_jax.models.nn.settings import ModelConfig
 from dig_jax.run import cli, model_folder
 from dig_jax.run.checkpoint import Checkpoints
 
@@ -71,7 +72,7 @@ def abstract_model(
         architecture: of the model.
         mesh: where the parameters will go, as `parallel.RULES` say.
     """
-    settings = config.model
+    settings = ModelConfig.from_config(config)
     dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
     head_dims = [architecture.vision.head_dim, architecture.text.head_dim]
     kernel = kernels.choose(settings.attention, mesh.devices.flat[0], dtype, head_dims)

@@ -22,6 +22,7 @@ from dig_jax.machines import agreement
 from dig_jax.models.inputs import Prompts, widen
 from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.rollout.sampler import Completions, Limits, Sampler
+from dig_jax.rollout.sampling import RolloutConfig
 from dig_jax.tasks.differences.reward import mean_metrics
 from dig_jax.update import grpo
 from dig_jax.update.policy import Experience
@@ -78,18 +79,17 @@ class Collector:
         self._sampler = sampler
         self._loader = loader
         self._loss = loss
-        self._group_size = config.rollout.group_size
+        rollout = RolloutConfig.from_config(config)
+        self._group_size = rollout.group_size
         self._slice_prompts = config.batch.rollout_prompts
         self._attempts = 1 + config.grpo.dynamic_sampling
         self._mask_truncated = config.grpo.mask_truncated
         self._overlong = config.grpo.overlong
         self._key = jax.random.key(config.seed)
-        rows = config.rollout.rows or config.batch.rollout_prompts
-        self._num_slots = rows * (config.rollout.slots or self._group_size)
-        sampling = sampler.sampling(config.rollout.temperature, config.rollout.top_p, config.rollout.top_k)
-        self._limits = Limits(
-            sampling, config.rollout.max_new_tokens, config.rollout.slots, config.rollout.rows
-        )
+        rows = rollout.rows or config.batch.rollout_prompts
+        self._num_slots = rows * (rollout.slots or self._group_size)
+        sampling = sampler.sampling(rollout.temperature, rollout.top_p, rollout.top_k)
+        self._limits = Limits(sampling, rollout.max_new_tokens, rollout.slots, rollout.rows)
 
     def collect(self, params: nnx.State, step: int) -> Collected:
         """Samples and scores the prompts of `step`.

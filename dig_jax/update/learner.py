@@ -22,7 +22,7 @@ from dig_jax.update import grpo, microbatches
 from dig_jax.update import sft as supervised
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.microbatches import Cut, Pieces
-from dig_jax.update.optimizer import Optimizer
+from dig_jax.update.optimizer import Optimizer, OptimizerConfig
 from dig_jax.update.policy import Experience, grpo_loss, response_logprobs
 
 Metrics = dict[str, jax.Array]
@@ -46,28 +46,6 @@ class TrainState:
     skipped: jax.Array
 
 
-def make_optimizer(config: ConfigDict) -> Optimizer:
-    """AdamW with global-norm clipping. Its learning rate is a part of its state: see `with_learning_rate`."""
-    adamw = optax.inject_hyperparams(optax.adamw, static_args=("b1", "b2", "weight_decay"))(
-        learning_rate=config.learning_rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
-    )
-    return Optimizer(optax.clip_by_global_norm(config.clip_norm), adamw)
-
-
-def learning_rates(config: ConfigDict, total_updates: int) -> optax.Schedule:
-    """The learning rate as a function of the number of updates before."""
-    peak, warmup = config.learning_rate, config.warmup_updates
-    rest = max(1, total_updates - warmup)
-    after = {
-        "constant": optax.constant_schedule(peak),
-        "linear": optax.linear_schedule(peak, 0.0, rest),
-        "cosine": optax.cosine_decay_schedule(peak, rest),
-    }[config.schedule]
-    return optax.join_schedules(
-        [optax.linear_schedule(peak / (warmup + 1), peak, max(1, warmup)), after], [warmup]
-    )
-
-
 def with_learning_rate(state: TrainState, learning_rate: float) -> TrainState:
     """The state, with the learning rate of the next update. No program depends on which it is."""
     opt_state = optax.tree_utils.tree_set(state.opt_state, learning_rate=np.float32(learning_rate))
@@ -80,7 +58,7 @@ class Learner:
 
     Attributes:
         graphdef: the policy's structure (`nnx.split`).
-        optimizer: of `make_optimizer`.
+        optimizer: of the trained parameters.
         grpo: GRPO loss settings.
         sft: supervised loss settings.
         temperature: of the rollout; log-probs are those of the tempered policy, as sampled.
@@ -114,7 +92,7 @@ class Learner:
         """The learner that settings ask for; `sft` and `allowed` depend on the tokenizer as well."""
         return cls(
             graphdef=graphdef,
-            optimizer=make_optimizer(config.optimizer),
+            optimizer=OptimizerConfig.from_config(config).make(),
             grpo=GRPOConfig.from_config(config),
             sft=sft,
             temperature=config.rollout.temperature,

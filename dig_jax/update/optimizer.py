@@ -19,8 +19,78 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from ml_collections import ConfigDict
+
+from dig_jax.machines import checks
+
+MAX_DECAY = 1 - 1e-6  # of moments: an average over a million updates
+SCHEDULES = ("constant", "linear", "cosine")
 
 _HALF = 1 << 15  # of the value of a bfloat16 number's last bit, in bits of a float32 number
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its learning rate. Defaults live in `configs/base.py`.
+
+    Attributes:
+        learning_rate: the highest, after warm-up.
+        schedule: after warm-up: `constant`, or `linear` or `cosine` down to 0.
+        warmup_updates: over which it grows from near 0.
+        restart: of a stage: new moments, and a schedule that begins there.
+        b1, b2: decay of the moments.
+        weight_decay: a share of each parameter per update, times the learning rate.
+        clip_norm: longest gradient; inf = any.
+        offload: the state is kept in the hosts' memory.
+        max_skipped_updates: that are not finite, in a row, before a run stops.
+    """
+
+    learning_rate: float
+    schedule: str
+    warmup_updates: int
+    restart: bool
+    b1: float
+    b2: float
+    weight_decay: float
+    clip_norm: float
+    offload: bool
+    max_skipped_updates: int
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "OptimizerConfig":
+        """The checked settings of a run or stage."""
+        return cls(**config.optimizer.to_dict())
+
+    def __post_init__(self) -> None:
+        checks.one_of("optimizer.schedule", self.schedule, SCHEDULES)
+        for name in ("learning_rate", "weight_decay"):
+            checks.at_least(f"optimizer.{name}", getattr(self, name), 0)
+        for name in ("warmup_updates", "max_skipped_updates"):
+            checks.at_least(f"optimizer.{name}", getattr(self, name), 0)
+        for name in ("b1", "b2"):
+            checks.within(f"optimizer.{name}", getattr(self, name), 0, MAX_DECAY)
+        if not self.clip_norm > 0:
+            raise ValueError(f"config.optimizer.clip_norm={self.clip_norm}: expected more than 0; inf is off")
+
+    def make(self) -> "Optimizer":
+        """AdamW with global-norm clipping. Its learning rate is a part of its state, set for every update."""
+        adamw = optax.inject_hyperparams(optax.adamw, static_args=("b1", "b2", "weight_decay"))(
+            learning_rate=self.learning_rate, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay
+        )
+        return Optimizer(optax.clip_by_global_norm(self.clip_norm), adamw)
+
+    def learning_rates(self, total_updates: int) -> optax.Schedule:
+        """The learning rate as a function of the number of updates before."""
+        peak, warmup = self.learning_rate, self.warmup_updates
+        rest = max(1, total_updates - warmup)
+        after = {
+            "constant": optax.constant_schedule(peak),
+            "linear": optax.linear_schedule(peak, 0.0, rest),
+            "cosine": optax.cosine_decay_schedule(peak, rest),
+        }[self.schedule]
+        return optax.join_schedules(
+            [optax.linear_schedule(peak / (warmup + 1), peak, max(1, warmup)), after], [warmup]
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,12 +21,14 @@ from dig_jax.machines import agreement, parallel
 from dig_jax.rollout.programs import RolloutPrograms
 from dig_jax.rollout.sampler import Sampler
 from dig_jax.run import keys
-from dig_jax.run.curriculum import Stage, updates_per_step
+from dig_jax.run.batch import BatchConfig
+from dig_jax.run.curriculum import Stage
 from dig_jax.tasks.differences.reward import RewardConfig
 from dig_jax.update import grpo, sft
 from dig_jax.update.experience import Collector
 from dig_jax.update.grpo import GRPOConfig
-from dig_jax.update.learner import Learner, TrainState, learning_rates, with_learning_rate
+from dig_jax.update.learner import Learner, TrainState, with_learning_rate
+from dig_jax.update.optimizer import OptimizerConfig
 from dig_jax.update.policy import Experience
 from dig_jax.update.programs import TrainPrograms, train_programs
 
@@ -86,7 +88,7 @@ class StepMaker:
         """The step of a stage; its argument `index` counts the steps of the stage, from 0."""
         config = stage.config
         programs = self.programs(config)
-        schedule = learning_rates(config.optimizer, stage.total_updates)
+        schedule = OptimizerConfig.from_config(config).learning_rates(stage.total_updates)
 
         def rates(update: int) -> float:
             return float(schedule(stage.first_update + update))
@@ -134,15 +136,15 @@ def grpo_step(
 
     With `batch.update_epochs` above 1 the updates are made again, on the same experience in the same order.
     """
-    num_updates, epochs = updates_per_step(config), config.batch.update_epochs
-    size = config.batch.update_prompts
+    batch = BatchConfig.from_config(config)
+    num_updates, epochs, size = batch.updates_per_step, batch.update_epochs, batch.update_prompts
     needs_old = GRPOConfig.from_config(config).needs_old_logprobs(num_updates)
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
         began = time.perf_counter()
         collected = collector.collect(state.params, index)
         start = time.perf_counter()
-        cut = (collected.rows, size, config.batch.prompts)
+        cut = (collected.rows, size, batch.prompts)
         slices = parallel.cut_rows(collected.experience, *cut)
         logprobs = [_logprobs(state, *part) for part in slices]
         scored = time.perf_counter()
@@ -192,17 +194,18 @@ def sft_step(
     config: ConfigDict, programs: TrainPrograms, loader: PairLoader, mesh: jax.sharding.Mesh, rates: Rates
 ) -> Step:
     """One supervised step on `batch.prompts` pairs, an update per `batch.update_prompts` of them."""
-    num_updates, size = updates_per_step(config), config.batch.update_prompts
+    sizes = BatchConfig.from_config(config)
+    num_updates, size = sizes.updates_per_step, sizes.update_prompts
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
         start = time.perf_counter()
         batch = loader.batch(index)
-        agreement.agree_on_rows(batch.ids, batch.rows, config.batch.prompts)
+        agreement.agree_on_rows(batch.ids, batch.rows, sizes.prompts)
         loaded = time.perf_counter()
         examples = sft.Supervised(
             batch.prompts, batch.answers, batch.answer_mask, batch.cell_mask, batch.cell_targets
         )
-        cut = (batch.rows, size, config.batch.prompts)
+        cut = (batch.rows, size, sizes.prompts)
         parts = []
         for number, (part, rows) in enumerate(parallel.cut_rows(examples, *cut), start=index * num_updates):
             state = with_learning_rate(state, rates(number))

@@ -12,7 +12,7 @@ from configs import base
 from dig_jax.compile import quiet, topology
 from dig_jax.machines import parallel
 from dig_jax.run import fingerprint
-from dig_jax.update.learner import make_optimizer
+from dig_jax.update.optimizer import OptimizerConfig
 from tests.commands.test_compile import needs_compiler
 from tests.commands.test_train import assert_same_steps, inputs, run, small_config  # noqa: F401  (a fixture)
 
@@ -45,9 +45,9 @@ class Layers(nnx.Module):
 
 
 def test_parameters_one_after_another_end_as_all_at_once():
-    config = base.get_config().optimizer
-    config.learning_rate, config.clip_norm = 1e-2, 0.5  # less than the gradient's norm
-    optimizer = make_optimizer(config)
+    config = base.get_config()
+    config.optimizer.learning_rate, config.optimizer.clip_norm = 1e-2, 0.5  # less than the gradient's norm
+    optimizer = OptimizerConfig.from_config(config).make()
     params = nnx.state(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.Param)
     grads = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), params)
     at_once = one_by_one = (params, optimizer.init(params))
@@ -86,7 +86,7 @@ def test_the_tpu_compiler_holds_no_moments_but_those_it_is_working_on(dtype, ker
     with quiet():
         mesh = parallel.make_mesh(base.get_config().mesh, topology("v5e:2x2", 1)[1])
     params = parallel.abstract(nnx.state(nnx.eval_shape(lambda: Layers(dtype)), nnx.Param), mesh)
-    optimizer = make_optimizer(base.get_config().optimizer)
+    optimizer = OptimizerConfig.from_config(base.get_config()).make()
     kept = parallel.abstract(jax.eval_shape(optimizer.init, params), mesh)
 
     def memory(step, state):

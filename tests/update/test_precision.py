@@ -18,7 +18,8 @@ from dig_jax.run import loading
 from dig_jax.run.fingerprint import fingerprint
 from dig_jax.update import optimizer as optimizers
 from dig_jax.update import sft
-from dig_jax.update.learner import Learner, accumulate, make_optimizer, with_learning_rate
+from dig_jax.update.learner import Learner, accumulate, with_learning_rate
+from dig_jax.update.optimizer import OptimizerConfig
 from dig_jax.update.programs import train_programs
 from dig_jax.update.steps import sft_config
 from tests.commands.test_train import assert_same_steps, final_params, inputs, run, small_config  # noqa: F401
@@ -35,7 +36,7 @@ def weights(dtype: jnp.dtype) -> nnx.State:
     return nnx.state(module, nnx.Param)
 
 
-OPTIMIZER = make_optimizer(base.get_config().optimizer)  # learning rate 1e-6
+OPTIMIZER = OptimizerConfig.from_config(base.get_config()).make()  # learning rate 1e-6
 
 
 def trained(params: nnx.State, step: Callable) -> tuple[nnx.State, tuple]:

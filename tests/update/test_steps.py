@@ -17,7 +17,8 @@ from dig_jax.run import keys
 from dig_jax.update import sft
 from dig_jax.update.experience import Collected, Collector
 from dig_jax.update.grpo import GRPOConfig
-from dig_jax.update.learner import Learner, TrainState, make_optimizer
+from dig_jax.update.learner import Learner, TrainState
+from dig_jax.update.optimizer import OptimizerConfig
 from dig_jax.update.policy import Experience
 from dig_jax.update.steps import NOT_COMPILED, grpo_step, programs_key
 
@@ -63,10 +64,10 @@ def step():
     def run(epochs: int = 1, update_prompts: int = 2, importance_cap: float = 0.0):
         config = base.get_config()
         config.batch.prompts, config.batch.update_prompts = 4, update_prompts
-        config.batch.update_epochs = epochs
+        config.batch.micro_prompts, config.batch.update_epochs = update_prompts, epochs
         config.grpo.importance_cap = importance_cap
         programs, mesh = Programs(), parallel.make_mesh(config.mesh)
-        optimizer = make_optimizer(config.optimizer)
+        optimizer = OptimizerConfig.from_config(config).make()
         params = nnx.state(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), nnx.Param)
         state = TrainState(params, optimizer.init(params), jnp.int32(0))
         rates = lambda number: 0.1 * number  # noqa: E731
@@ -160,10 +161,15 @@ def test_every_setting_makes_other_programs_but_for_a_few_that_are_named():
 
 def test_programs_are_made_without_the_settings_that_do_not_tell_them_apart():
     config = base.get_config()
-    # A learning rate is where the state starts, and set before every update; grpo's are dropped unread.
-    for name in set(NOT_COMPILED) - {"optimizer.learning_rate"}:
-        if name.startswith("grpo."):
-            continue
-        *group, key = name.split(".")
-        del (config[group[0]] if group else config)[key]
+    # Those of GRPO and the optimizer are read, checked and dropped.
+    for name in NOT_COMPILED:
+        if not name.startswith(("grpo.", "optimizer.")):
+            *group, key = name.split(".")
+            del (config[group[0]] if group else config)[key]
     Learner.from_config(config, None, sft=sft.SFTConfig(0.0, 1, 0), allowed=np.ones(4, bool))
+    settings = OptimizerConfig.from_config(config)
+    for name in NOT_COMPILED:
+        # A learning rate is where the state starts, and set before every update.
+        if name.startswith("optimizer.") and name != "optimizer.learning_rate":
+            object.__delattr__(settings, name.removeprefix("optimizer."))
+    settings.make()

@@ -1,0 +1,71 @@
+"""Every setting, with values good and bad: which are accepted is on record, so that a check that moves stays.
+
+After a check that is meant to change: DIG_JAX_RECORD=1 pytest tests/commands/test_setting_verdicts.py
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base
+from dig_jax import settings
+from dig_jax.run import keys
+
+RECORDED = Path(__file__).parent / "setting_verdicts.json"
+
+TRIED: dict[type, tuple[Any, ...]] = {
+    bool: (False, True),
+    int: (-1, 0, 1, 2, 3, 8, 1000, 1_000_000),
+    float: (-1.0, 0.0, 1e-4, 0.5, 1.0, 2.0, float("nan"), float("inf")),
+    str: ("", "nonsense", "grpo", "sft", "float32", "bfloat16", "full", "plain", "k1", "sequence", "cosine"),
+    tuple: ((), ("",), ("a",), ("a=b",), ("a=b", "a=c"), (0,), (1,), (2, 3), (-1,)),
+}
+# Under which settings as many as possible of the others matter.
+BACKGROUNDS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "supervised": {"algorithm": "sft"},
+    "adapters": {"model.lora.rank": 8},
+    "held out": {"data.eval": "pairs", "advance.at": 0.5},
+}
+
+
+def config_of(changes: dict[str, Any]) -> ConfigDict:
+    config = base.get_config()
+    config.data.train = ("pairs",)
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def accepted(changes: dict[str, Any]) -> bool:
+    try:
+        settings.check(config_of(changes))
+    except ValueError:
+        return False
+    return True
+
+
+def verdicts(background: dict[str, Any]) -> dict[str, list[str]]:
+    """The values of every setting that are refused, as text."""
+    refused: dict[str, list[str]] = {}
+    for key, value in keys.flat(config_of({}).to_dict()).items():
+        wrong = [repr(tried) for tried in TRIED[type(value)] if not accepted({**background, key: tried})]
+        if wrong:
+            refused[key] = wrong
+    return refused
+
+
+def test_each_value_of_each_setting_is_accepted_or_refused_as_recorded():
+    found = {name: verdicts(background) for name, background in BACKGROUNDS.items()}
+    if os.environ.get("DIG_JAX_RECORD"):
+        RECORDED.write_text(json.dumps(found, indent=1) + "\n")
+    assert found == json.loads(RECORDED.read_text())
+
+
+def test_every_number_refuses_something():
+    settings_of = keys.flat(config_of({}).to_dict())
+    refused = {key for found in json.loads(RECORDED.read_text()).values() for key in found}
+    numbers = {key for key, value in settings_of.items() if type(value) in (int, float)}
+    assert numbers <= refused
