@@ -28,9 +28,10 @@ from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import agreement, parallel
 from dig_jax.machines.folder import writable_file, write_result
 from dig_jax.models.hf.published_sampling import model_sampling
+from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.rollout.programs import rollout_programs
-from dig_jax.rollout.sampler import Completions, Limits, Sampler
+from dig_jax.rollout.sampler import Completions, Sampler
 from dig_jax.rollout.sampling import RolloutConfig, Sampling
 from dig_jax.rollout.thinking import make_budget
 from dig_jax.run import cli, loading, model_folder

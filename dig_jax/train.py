@@ -94,9 +94,9 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
         plain = loading.load_params(config, model_folder, init_folder, mesh)
         return loading.with_adapters(config, *plain, mesh)[1]
 
-    sampling = rollout_programs(graphdef, shapes, sampling_mesh)
+    drawer = rollout_programs(graphdef, shapes, sampling_mesh)
     rows = opened.architecture.text.vocab_size
-    maker = StepMaker(graphdef, shapes, mesh, sampling, tokenizer, rows, stop.check)
+    maker = StepMaker(graphdef, shapes, mesh, drawer, tokenizer, rows, stop.check)
     programs, evaluator = maker.programs(stages[0].config), maker.sampler(config)
     logger.info("%s", freeze.describe(shapes, freeze.frozen_parts(config)))
 

@@ -20,7 +20,8 @@ from dig_jax.aot.inputs import Workload
 from dig_jax.machines import parallel
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.nn import freeze
-from dig_jax.rollout.programs import Limits, pool_shardings, rollout_programs
+from dig_jax.rollout.drawer import Limits
+from dig_jax.rollout.programs import pool_shardings, rollout_programs
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.run import loading
 from dig_jax.run.batch import BatchConfig

@@ -1,4 +1,4 @@
-"""The rollout's programs, compiled for the mesh it runs on: `sampler` runs them and `compile` measures them.
+"""Drawing with a pool: the programs of the rollout, compiled for its mesh. `compile` measures them.
 
 Sampling has its own mesh over the devices of training (`config.rollout.mesh`). Training splits the parameters
 over `fsdp`, and gathers each layer's when it comes to it; decoding would have to gather all of them for every
@@ -9,7 +9,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
@@ -19,37 +18,19 @@ from dig_jax.machines.parallel import MeshJit
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.decoder import PROMPT_CACHE, RESPONSE_CACHE, PromptCache, ResponseCache
 from dig_jax.rollout import pool
+from dig_jax.rollout.drawer import Limits, weights_program
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.pool import Pool
-from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import Budget
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
-    """How to draw completions. Hashable: each value compiles programs of its own.
-
-    Attributes:
-        sampling: the distribution to draw from.
-        max_new_tokens: R.
-        slots: completions of a prompt decoded at a time, the next when one ends; 0 for all G.
-        rows: prompts decoded at a time, over all devices, the next when one is done; 0 for all.
-    """
-
-    sampling: Sampling
-    max_new_tokens: int
-    slots: int = 0
-    rows: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
 class RolloutPrograms:
-    """What sampling compiles.
+    """A `Drawer` with a pool, and what it compiles.
 
     Attributes:
-        mesh: they run on.
+        mesh: the devices of the programs.
         weights: parameters as training has them -> a copy in the dtype of computation, as `mesh` splits it.
-            Adapters stay apart, so that it computes what training does.
         fill: weights, Prompts, keys [B,G], Limits, Budget [B,G] or None -> Pool.
         drain: weights, Pool, keys, Limits -> Rollout, Pool; the pool is donated to the one that comes back.
         moved_bytes: bytes that travel between devices in `weights`, over all devices.
@@ -61,13 +42,35 @@ class RolloutPrograms:
     drain: MeshJit
     moved_bytes: int
 
+    def draw(
+        self,
+        weights: nnx.State,
+        prompts: Prompts,
+        rows: np.ndarray,
+        keys: jax.Array,
+        limits: Limits,
+        budget: Budget | None = None,
+    ) -> Rollout:
+        """See `Drawer.draw`."""
+        mesh, count = self.mesh, keys.shape[0]
+        keys = jax.random.wrap_key_data(parallel.put_batch(jax.random.key_data(keys), mesh))
+        # No name keeps the prompts on the devices: their patches are not needed while they are answered.
+        filled = self.fill(
+            weights,
+            parallel.put_batch(prompts, mesh, rows, count),
+            keys,
+            limits,
+            parallel.put_batch(budget, mesh),
+        )
+        # Nor the pool when it is drained: then there is room for all completions on every device.
+        drawn = self.drain(weights, filled, keys, limits)[0]
+        del filled
+        return parallel.on_every_host(drawn, mesh)
+
 
 def rollout_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> RolloutPrograms:
     """Programs on `mesh` for parameters like `params`, as training places them: arrays or shapes."""
     shards = parallel.data_shards(mesh)
-
-    def weights(params: nnx.State) -> nnx.State:
-        return nnx.state(nnx.merge(graphdef, params).in_compute_dtype(), nnx.Param)
 
     def fill(
         weights: nnx.State, prompts: Prompts, keys: jax.Array, limits: Limits, budget: Budget | None = None
@@ -90,14 +93,13 @@ def rollout_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> R
         drawn = parallel.split_rows(pool.to_rollout(ended, keys.shape[1]), mesh)
         return drawn, jax.lax.with_sharding_constraint(ended, pool_shardings(ended, mesh))
 
-    copied = jax.eval_shape(weights, params)
-    placed = parallel.shardings(copied, mesh)
+    weights_copy, moved_bytes = weights_program(graphdef, params, mesh)
     return RolloutPrograms(
         mesh=mesh,
-        weights=parallel.jit(weights, mesh, out_shardings=placed),
+        weights=weights_copy,
         fill=parallel.jit(fill, mesh, static_argnums=3),
         drain=parallel.jit(drain, mesh, static_argnums=3, donate_argnums=1),
-        moved_bytes=_moved_bytes(params, copied, placed),
+        moved_bytes=moved_bytes,
     )
 
 
@@ -117,25 +119,3 @@ def pool_shardings(filled: Pool, mesh: Mesh) -> Pool:
         return rows if x.ndim else parallel.replicated(mesh)
 
     return jax.tree.map(place, filled, is_leaf=lambda x: isinstance(x, PromptCache | ResponseCache))
-
-
-def _moved_bytes(params: nnx.State, copied: nnx.State, placed: nnx.State) -> int:
-    """Bytes of the copy's shards that their devices do not have of the parameters already."""
-
-    def volume(ranges: list[range]) -> int:
-        return int(np.prod([len(r) for r in ranges]))
-
-    def moved(before: Any, after: Any, sharding: NamedSharding) -> int:
-        shape = before.shape
-        have = before.sharding.devices_indices_map(shape)
-        total = 0
-        for device, index in sharding.devices_indices_map(shape).items():
-            wanted = [range(*s.indices(n)) for s, n in zip(index, shape, strict=True)]
-            owned = [range(*s.indices(n)) for s, n in zip(have[device], shape, strict=True)]
-            common = [
-                range(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(wanted, owned, strict=True)
-            ]
-            total += volume(wanted) - volume(common)
-        return total * jnp.dtype(after.dtype).itemsize
-
-    return sum(jax.tree.leaves(jax.tree.map(moved, params, copied, placed)))

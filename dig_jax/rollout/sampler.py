@@ -21,11 +21,10 @@ from flax import nnx
 from dig_jax.data.loader import Batch
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import parallel
-from dig_jax.models.inputs import Prompts
+from dig_jax.rollout.drawer import Drawer, Limits
 from dig_jax.rollout.engine import Rollout
-from dig_jax.rollout.programs import Limits, RolloutPrograms
 from dig_jax.rollout.sampling import Sampling
-from dig_jax.rollout.thinking import Budget, make_budget
+from dig_jax.rollout.thinking import make_budget
 from dig_jax.tasks.boxes.answer import REASONS
 from dig_jax.tasks.differences.reward import METRICS, RewardConfig, Scores, join, score_texts
 
@@ -52,7 +51,7 @@ class Sampler:
     """Draws completions from a policy and scores them.
 
     Args:
-        programs: of the policy's rollouts.
+        drawer: of the policy's completions.
         tokenizer: its own.
         reward: settings of the reward.
         check: called before every slice of prompts; what it raises abandons the answers.
@@ -60,20 +59,20 @@ class Sampler:
 
     def __init__(
         self,
-        programs: RolloutPrograms,
+        drawer: Drawer,
         tokenizer: Tokenizer,
         reward: RewardConfig,
         check: Callable[[], None] = lambda: None,
     ):
-        self._programs = programs
+        self._drawer = drawer
         self._check = check
         self._tokenizer = tokenizer
         self._reward = reward
-        self.moved_bytes = programs.moved_bytes  # between the devices, for each `weights`
+        self.moved_bytes = drawer.moved_bytes  # between the devices, for each `weights`
 
     def weights(self, params: nnx.State) -> nnx.State:
         """A copy of the policy's parameters laid out for sampling; drop it before the next update."""
-        return jax.block_until_ready(self._programs.weights(params))
+        return jax.block_until_ready(self._drawer.weights(params))
 
     def sampling(self, temperature: float, top_p: float = 1.0, top_k: int = 0) -> Sampling:
         """How to sample from this policy: only the end-of-turn token ends an answer, padding is never drawn.
@@ -128,7 +127,7 @@ class Sampler:
                 self._check()
                 of_slice = slice(number * slice_prompts, (number + 1) * slice_prompts)
                 own_budget = jax.tree.map(lambda x, of_slice=of_slice: x[of_slice], budget)
-                drawn = self._draw(weights, prompts, rows, keys[of_slice], limits, own_budget)
+                drawn = self._drawer.draw(weights, prompts, rows, keys[of_slice], limits, own_budget)
                 own = np.flatnonzero(owners[of_slice] == jax.process_index())
                 # Meanwhile the devices draw the next slice.
                 scoring.append(host.submit(self._score, drawn, own, of_slice.start, batch))
@@ -149,38 +148,12 @@ class Sampler:
 
     def owners(self, count: int, at_a_time: int | None = None) -> np.ndarray:
         """Which process does what is done once for each of `count` prompts: see `parallel.row_layout`."""
-        return parallel.row_layout(self._programs.mesh, count, at_a_time).owners
+        return parallel.row_layout(self._drawer.mesh, count, at_a_time).owners
 
     def first_texts(self, completions: Completions) -> list[str]:
         """The first answer [B] to each prompt, thoughts included: what is shown of them."""
         first = jax.tree.map(lambda x: x[:, :1] if x.ndim else x, completions.rollout)
         return _decoded(first, range(len(first.mask)), self._tokenizer.decode)
-
-    def _draw(
-        self,
-        weights: nnx.State,
-        prompts: Prompts,
-        rows: np.ndarray,
-        keys: jax.Array,
-        limits: Limits,
-        budget: Budget | None,
-    ) -> Rollout:
-        """Completions of a slice; `prompts` are its `rows` that this process has, keys and budget of all."""
-        programs = self._programs
-        mesh, count = programs.mesh, keys.shape[0]
-        keys = jax.random.wrap_key_data(parallel.put_batch(jax.random.key_data(keys), mesh))
-        # No name keeps the prompts on the devices: their patches are not needed while they are answered.
-        pool = programs.fill(
-            weights,
-            parallel.put_batch(prompts, mesh, rows, count),
-            keys,
-            limits,
-            parallel.put_batch(budget, mesh),
-        )
-        # Nor the pool when it is drained: then there is room for all completions on every device.
-        drawn = programs.drain(weights, pool, keys, limits)[0]
-        del pool
-        return parallel.on_every_host(drawn, mesh)
 
     def _score(self, drawn: Rollout, rows: np.ndarray, first: int, batch: Batch) -> tuple[Scores, float]:
         """Scores the completions of these rows of a slice, whose row 0 is row `first` of the whole batch.

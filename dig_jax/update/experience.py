@@ -20,8 +20,9 @@ from ml_collections import ConfigDict
 from dig_jax.data.loader import Batch, PairLoader
 from dig_jax.machines import agreement
 from dig_jax.models.inputs import Prompts, widen
+from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import Rollout, sample_keys
-from dig_jax.rollout.sampler import Completions, Limits, Sampler
+from dig_jax.rollout.sampler import Completions, Sampler
 from dig_jax.rollout.sampling import RolloutConfig
 from dig_jax.tasks.differences.reward import mean_metrics
 from dig_jax.update import grpo

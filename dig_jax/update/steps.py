@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from dig_jax.data.loader import PairLoader
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import agreement, parallel
-from dig_jax.rollout.programs import RolloutPrograms
+from dig_jax.rollout.drawer import Drawer
 from dig_jax.rollout.sampler import Sampler
 from dig_jax.run import keys
 from dig_jax.run.batch import BatchConfig
@@ -59,7 +59,7 @@ class StepMaker:
         graphdef: the policy's structure.
         params: its parameters, as shapes with shardings.
         mesh: of training.
-        sampling: programs of its rollouts.
+        drawer: of its completions.
         tokenizer: its own.
         vocab_rows: of its output head.
         check: called before every slice of prompts that is sampled; what it raises abandons the step.
@@ -70,7 +70,7 @@ class StepMaker:
         graphdef: nnx.GraphDef,
         params: nnx.State,
         mesh: jax.sharding.Mesh,
-        sampling: RolloutPrograms,
+        drawer: Drawer,
         tokenizer: Tokenizer,
         vocab_rows: int,
         check: Callable[[], None],
@@ -78,7 +78,7 @@ class StepMaker:
         self._graphdef = graphdef
         self._params = params
         self._mesh = mesh
-        self._sampling = sampling
+        self._drawer = drawer
         self._tokenizer = tokenizer
         self._vocab_rows = vocab_rows
         self._check = check
@@ -107,7 +107,7 @@ class StepMaker:
 
     def sampler(self, config: ConfigDict) -> Sampler:
         """Draws and scores completions by the config's reward."""
-        return Sampler(self._sampling, self._tokenizer, RewardConfig.from_config(config), self._check)
+        return Sampler(self._drawer, self._tokenizer, RewardConfig.from_config(config), self._check)
 
     def _learner(self, config: ConfigDict) -> Learner:
         return Learner.from_config(

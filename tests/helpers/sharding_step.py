@@ -17,9 +17,10 @@ from dig_jax.machines import parallel
 from dig_jax.models import families
 from dig_jax.models.inputs import Prompts, make_prompts
 from dig_jax.models.nn import freeze
+from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.rollout.pool import Pool
-from dig_jax.rollout.programs import Limits, rollout_programs
+from dig_jax.rollout.programs import rollout_programs
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.run import loading
 from dig_jax.update.learner import TrainState

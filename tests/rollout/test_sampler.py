@@ -50,7 +50,7 @@ def drawn(tokenizer: Tokenizer, texts: list[list[str]], length: int = 64) -> Rol
 
 
 @pytest.fixture
-def complete(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple]:
+def complete(tokenizer: Tokenizer) -> Callable[..., tuple]:
     """Completes `TEXTS`, slice by slice; `before_drawing` is called with the number of each."""
     config = base.get_config()
     mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
@@ -65,9 +65,8 @@ def complete(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Callable[
             before_drawing(number)
             return drawn(tokenizer, TEXTS[number * slice_prompts : (number + 1) * slice_prompts])
 
-        programs: Any = types.SimpleNamespace(mesh=mesh, moved_bytes=0)
-        sampler = Sampler(programs, tokenizer, RewardConfig.from_config(config))
-        monkeypatch.setattr(sampler, "_draw", draw)
+        drawer: Any = types.SimpleNamespace(mesh=mesh, moved_bytes=0, draw=draw)
+        sampler = Sampler(drawer, tokenizer, RewardConfig.from_config(config))
         limits: Any = None
         return sampler, sampler.complete(None, BATCH, np.zeros((4, 2)), limits, slice_prompts)  # type: ignore[arg-type]
 
