@@ -320,17 +320,16 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
         raise ValueError(f"{name}: not a readable image ({error}).") from error
 
 
-def load_image(path: epath.PathLike, *, fit: ImageConfig | None = None) -> np.ndarray:
-    """Reads an image file to uint8 RGB [H, W, 3]; `fit` as in `decode_image`.
+def read_file(path: epath.PathLike, name: str = "") -> bytes:
+    """The bytes of an image file, which errors call `name` if not by its path.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it cannot be read, or as `decode_image`.
+      ValueError: it cannot be read.
     """
     try:
-        data = to_path(path).read_bytes()
+        return to_path(path).read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image file") from None
+        raise FileNotFoundError(f"{name or path}: no such image file") from None
     except OSError as error:  # a folder, no permission
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode_image(data, str(path), fit=fit)
+        raise ValueError(f"{name or path}: cannot be read ({error.strerror})") from error

@@ -24,8 +24,8 @@ _PNG_KEYS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _HIGH_RANGE = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # one channel of more than 8 bits
 
 
-def upright(image: Image.Image, data: bytes) -> Image.Image:
-    """The decoded image turned as its EXIF orientation says; `data` are the bytes of its file."""
+def upright(image: Image.Image, data: bytes | None) -> Image.Image:
+    """The decoded image turned as its EXIF orientation says; `data`: the bytes of its file, if from one."""
     turn = _TURNS.get(_orientation(image, data))
     return image if turn is None else image.transpose(turn)
 
@@ -36,10 +36,10 @@ def upright_size(image: Image.Image, data: bytes) -> tuple[int, int]:
     return (width, height) if _orientation(image, data) in _SWAPS_SIDES else (height, width)
 
 
-def _orientation(image: Image.Image, data: bytes) -> int:
+def _orientation(image: Image.Image, data: bytes | None) -> int:
     if image.format == "TIFF":  # PIL turns these itself, and gives their size upright
         return 1
-    if image.format == "PNG" and not any(key in data for key in _PNG_KEYS):
+    if image.format == "PNG" and data is not None and not any(key in data for key in _PNG_KEYS):
         return 1
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))

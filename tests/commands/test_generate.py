@@ -264,38 +264,6 @@ def test_a_thinking_budget_is_for_models_that_think_and_leaves_room_to_answer(
     assert "--thinking_budget=9: expected 1 to" in error and "note: greedy decoding" in error
 
 
-# Programs
-
-
-def test_prompts_of_about_the_same_size_are_traced_once(
-    tiny_qwen3vl: pathlib.Path,
-    tmp_path: pathlib.Path,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    traces = []
-    for name in ("start", "advance"):
-        original = getattr(generate, name)
-
-        def counted(*args: Any, name: str = name, original: Any = original, **options: Any) -> Any:
-            traces.append(name)
-            return original(*args, **options)
-
-        monkeypatch.setattr(generate, name, counted)
-    generate._programs.cache_clear()
-    answers = set()
-    for number, (size, count, prompt, length) in enumerate(
-        [((64, 96), 2, "Describe.", 8), ((96, 64), 2, "What is it?", 20), ((64, 64), 3, "Hm.", 50)]
-    ):
-        path = tmp_path / f"{number}.png"
-        Image.new("RGB", size, (number, 99, 200)).save(path)
-        more = (f"--prompt={prompt}", f"--max_new_tokens={length}")
-        answers.add(tuple(ask(capsys, tiny_qwen3vl, [str(path)] * count, *more)["tokens"]))
-    generate._programs.cache_clear()
-    assert len(answers) == 3
-    assert sorted(traces) == ["advance", "start"]
-
-
 # Errors
 
 

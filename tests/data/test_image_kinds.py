@@ -9,7 +9,7 @@ from PIL import Image
 from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import load_image as load_upright
 
-from dig_jax.data.images import ImageConfig, decode_image, image_size, load_image, preprocess
+from dig_jax.data.images import ImageConfig, decode_image, image_size, preprocess, read_file
 from tests.data.test_images import noise, png_header
 
 HIGH, WIDE = 12, 20
@@ -36,7 +36,7 @@ def test_a_photo_that_is_stored_turned_is_upright(tmp_path, kind, orientation):
     data = oriented(kind, orientation)
     path = tmp_path / "photo"
     path.write_bytes(data)
-    image = load_image(path)
+    image = decode_image(read_file(path), str(path))
     np.testing.assert_array_equal(image, np.asarray(load_upright(str(path))))
     assert image_size(data, "photo") == image.shape[:2]
 
@@ -106,7 +106,7 @@ def test_a_photo_of_24_million_pixels_is_read_and_only_what_the_model_sees_is_ke
     Image.linear_gradient("L").resize((6000, 4000)).convert("RGB").save(path, quality=60)
     assert image_size(path.read_bytes(), "camera") == (4000, 6000)
     tracemalloc.start()  # Python's memory; PIL has one copy of the whole meanwhile
-    image = load_image(path, fit=SMALL)
+    image = decode_image(read_file(path), str(path), fit=SMALL)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert image.shape == (192, 288, 3)

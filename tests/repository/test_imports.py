@@ -25,7 +25,7 @@ FLOORS = {
         ["data"],
         ["tasks"],
         ["rollout", "run"],
-        ["update"],
+        ["update", "session"],
         ["settings"],
         ["evaluate", "generate", "score", "export", "scratch", "aot"],
         ["report"],

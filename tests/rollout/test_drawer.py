@@ -10,7 +10,7 @@ from flax import nnx
 
 from configs import base
 from dig_jax.machines import parallel
-from dig_jax.models import families
+from dig_jax.models.hf import checkpoint
 from dig_jax.rollout import lockstep
 from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import sample_keys
@@ -28,7 +28,7 @@ LIMITS = Limits(
 @pytest.fixture(scope="module")
 def policy(tiny_qwen3vl) -> Any:
     """Structure, parameters and mesh of the tiny model, four prompts, and keys of three completions each."""
-    model = families.load_model(tiny_qwen3vl)
+    model = checkpoint.load_model(tiny_qwen3vl)
     make = PromptMaker(model.config)
     prompts = make.pad(*[make.example(grids, seed=i) for i, grids in enumerate(GRIDS)])
     mesh = parallel.make_mesh(base.get_config().mesh, jax.devices()[:1])

@@ -1,0 +1,278 @@
+"""A loaded model that answers questions about images, from Python, for a command or for a server.
+
+    import dig_jax
+
+    session = dig_jax.load_model("runs/quickstart")
+    reply = session.answer(["a.png", "b.png"])
+    print(reply.text, reply.boxes)
+    for piece in session.stream(["a.png", "b.png"], "What has changed?"):
+        print(piece, end="", flush=True)
+
+The model is a Hugging Face folder or the workdir of a run. A run's model is asked as it was trained: its own
+question, length of answers, sampling and limits of image sizes hold where nothing else is asked for. A
+published model answers greedily, as transformers does, except that image, padding and other special tokens
+are never drawn.
+
+Questions, images and answers are padded to a few sizes: another question of about the same size compiles
+nothing. What is drawn depends on the question, the settings and the seed, not on what is asked beside it or
+on whether it is streamed. docs/python.md shows more.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Unpack
+
+import jax
+import numpy as np
+from etils import epath
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from dig_jax.data.buckets import round_up_coarsely
+from dig_jax.data.prompts import QUESTION
+from dig_jax.data.shown import Picture
+from dig_jax.machines import parallel
+from dig_jax.rollout.asking import (
+    AnswerSettings,
+    Desk,
+    Question,
+    Reply,
+    Request,
+    SettingChanges,
+    TextUntil,
+    budgets_of,
+    keys_of,
+)
+from dig_jax.rollout.drawer import Limits
+from dig_jax.rollout.engine import Rollout
+from dig_jax.rollout.lockstep import LockstepPrograms, lockstep_programs
+from dig_jax.rollout.programs import RolloutPrograms, rollout_programs
+from dig_jax.rollout.sampling import RolloutConfig
+from dig_jax.run import cli, loading, model_folder
+from dig_jax.run.loading import Opened
+
+STREAMED_TOKENS = 4  # decoded between two pieces of text: a call costs little, but not nothing
+ROWS = 8  # questions decoded at a time, per group of devices that shares the model
+WAITING = 4  # times as many are read together; the next begins when one is done
+
+
+class Stream:
+    """The text of an answer, piece by piece while it is decoded.
+
+    A piece is whole characters, and what was given out never changes. Several processes that share a model
+    must all take all pieces.
+
+    Attributes:
+      reply: the whole answer, once all pieces were taken; None before.
+    """
+
+    def __init__(self, parts: Iterator[Rollout], desk: Desk, request: Request):
+        self.reply: Reply | None = None
+        self._parts = parts
+        self._desk = desk
+        self._request = request
+
+    def __iter__(self) -> Iterator[str]:
+        until, taken, drawn = TextUntil(self._desk.tokenizer, self._request.settings.stop), 0, None
+        for drawn in self._parts:
+            count = int(drawn.mask[0, 0].sum())
+            if piece := until.add(drawn.tokens[0, 0, taken:count].tolist()):
+                yield piece
+            taken = count
+            if until.stopped:
+                break
+        if drawn is None:  # all pieces were taken before
+            return
+        self.reply = self._desk.reply(drawn, (0, 0), self._request)
+        if piece := until.end(self.reply.text):
+            yield piece
+
+
+class Session:
+    """A loaded model that answers.
+
+    Args:
+      folder: Hugging Face folder or workdir.
+      dtype: of computation, "bfloat16" or "float32"; None: the run's, else that of configs/base.py.
+      devices: how many to spread the model over; None: one, in several processes all of them.
+
+    Attributes:
+      opened: settings and tokenizer of the model.
+      config: of the workdir's run, else configs/base.py.
+      of_run: whether the model is that of a workdir.
+      mesh: the devices of the model.
+      desk: what reads questions and answers.
+      defaults: settings of answers where nothing else is asked for.
+
+    Raises:
+      FileNotFoundError: a file of the model is missing.
+      ValueError: one is damaged, or there are not so many devices.
+    """
+
+    def __init__(self, folder: epath.Path, *, dtype: str | None = None, devices: int | None = None):
+        self.opened: Opened = loading.open_model(folder)
+        self.config = cli.config_of(folder)
+        self.of_run = model_folder.is_workdir(folder)
+        if dtype:
+            self.config.model.dtype = dtype
+        if not self.of_run:
+            self.config.model.param_dtype = self.config.model.dtype  # nothing is trained: no master copy
+        self.desk = Desk(
+            self.opened.architecture,
+            self.opened.tokenizer,
+            loading.image_config(self.config, self.opened.files),
+            self.config.data.question or QUESTION,
+            self.config.reward.max_boxes,
+        )
+        self.defaults = AnswerSettings()
+        if self.of_run:
+            own = RolloutConfig.from_config(self.config)
+            self.defaults = AnswerSettings(own.max_new_tokens, own.temperature, own.top_p, own.top_k)
+        self.mesh = _mesh(devices, self.opened.architecture.text.num_key_value_heads)
+
+    def load(self) -> "Session":
+        """Reads the weights now; else that is done for the first answer."""
+        _ = self._policy
+        return self
+
+    @functools.cached_property
+    def _policy(self) -> tuple[nnx.GraphDef, nnx.State]:
+        folder = self.opened.folder
+        model = nnx.merge(*loading.load_policy(self.config, folder, folder, self.mesh))
+        return nnx.split(model.in_compute_dtype(), nnx.Param)
+
+    @functools.cached_property
+    def _lockstep(self) -> LockstepPrograms:
+        return lockstep_programs(*self._policy, self.mesh)
+
+    @functools.cached_property
+    def _pool(self) -> RolloutPrograms:
+        return rollout_programs(*self._policy, self.mesh)
+
+    def answer(
+        self, images: Sequence[Picture] = (), text: str | None = None, **changes: Unpack[SettingChanges]
+    ) -> Reply:
+        """Answers a question; arguments and errors as for `request`."""
+        stream = self.run(self.request(images, text, **changes))
+        for _ in stream:
+            pass
+        assert stream.reply is not None
+        return stream.reply
+
+    def stream(
+        self, images: Sequence[Picture] = (), text: str | None = None, **changes: Unpack[SettingChanges]
+    ) -> Stream:
+        """The same answer, piece by piece while it is decoded; arguments and errors as for `request`."""
+        return self.run(self.request(images, text, **changes), streamed=True)
+
+    def answer_all(
+        self, questions: Sequence[Question], n: int = 1, **changes: Unpack[SettingChanges]
+    ) -> list[list[Reply]]:
+        """Answers several questions together: of each `n` answers, the first of them that of `answer`.
+
+        A few are decoded at a time; when all answers to one are done, the next question takes its place.
+
+        Args:
+          questions: any number, of any sizes.
+          n: answers per question; they differ in their noise alone.
+          changes: see `request`.
+
+        Raises:
+          ValueError, FileNotFoundError: as `request`, with the number of the question.
+        """
+        if n < 1:
+            raise ValueError(f"n={n}: expected 1 answer per question or more")
+        requests = []
+        for number, question in enumerate(questions, start=1):
+            try:
+                requests.append(self.request(question.images, question.text, **changes))
+            except (ValueError, FileNotFoundError) as error:
+                raise type(error)(f"question {number} of {len(questions)}: {error}") from error
+        replies: dict[int, list[Reply]] = {}
+        order = sorted(range(len(requests)), key=lambda i: len(requests[i].ids))  # alike ones are padded less
+        together = WAITING * ROWS * parallel.data_shards(self.mesh)
+        for first in range(0, len(order), together):
+            chosen = order[first : first + together]
+            drawn = self._draw_together([requests[i] for i in chosen], n)
+            for row, i in enumerate(chosen):
+                replies[i] = [self.desk.reply(drawn, (row, column), requests[i]) for column in range(n)]
+        return [replies[i] for i in range(len(requests))]
+
+    def request(
+        self, images: Sequence[Picture] = (), text: str | None = None, **changes: Unpack[SettingChanges]
+    ) -> Request:
+        """Reads a question, and refuses before anything is loaded or compiled what can not be answered.
+
+        Args:
+          images: paths, bytes of files, uint8 arrays [H, W, 3], PIL images, or what `data.shown.show` made of
+            them, in the order they are shown.
+          text: what is asked; None: the model's own question, about two images.
+          changes: settings that are other than `defaults`.
+
+        Raises:
+          FileNotFoundError: there is no such image.
+          ValueError: an image can not be read, the prompt is longer than the model's context, or a setting is
+            out of range.
+          TypeError: there is no such setting.
+        """
+        return self.desk.read(images, text, dataclasses.replace(self.defaults, **changes))
+
+    def run(self, request: Request, streamed: bool = False) -> Stream:
+        """Begins to answer; one piece holds all where the answer is not streamed."""
+        often = streamed or request.settings.stop
+        parts = self._lockstep.parts(
+            self._policy[1],
+            self.desk.prompts([request]),
+            np.arange(1),
+            keys_of(request, rows=1, n=1),
+            Limits(request.sampling, request.most),
+            budgets_of(request, (1, 1)),
+            every=STREAMED_TOKENS if often else 0,
+        )
+        return Stream(parts, self.desk, request)
+
+    def _draw_together(self, requests: list[Request], n: int) -> Rollout:
+        """`n` completions of each request; they have their settings in common."""
+        shards = parallel.data_shards(self.mesh)
+        count = shards * 2 ** math.ceil(math.log2(max(1, len(requests) / shards)))
+        # To one of a few numbers of rows, by answering the last one again: it takes no longer than it does.
+        rows = requests + requests[-1:] * (count - len(requests))
+        most = max(request.most for request in rows)
+        return self._pool.draw(
+            self._policy[1],
+            self.desk.prompts(rows),
+            np.arange(count),
+            keys_of(rows[0], count, n),
+            Limits(rows[0].sampling, round_up_coarsely(most), rows=min(count, ROWS * shards)),
+            budgets_of(rows[0], (count, n)),
+        )
+
+
+def load_model(folder: epath.PathLike, *, dtype: str | None = None, devices: int | None = None) -> Session:
+    """Loads a model to ask; arguments and errors as for `Session`, whose weights are read at once.
+
+    Args:
+      folder: Hugging Face folder, hub id, or the workdir of a run.
+      dtype: see `Session`.
+      devices: see `Session`.
+    """
+    return Session(model_folder.find_model(str(folder)), dtype=dtype, devices=devices).load()
+
+
+def _mesh(wanted: int | None, num_heads: int) -> Mesh:
+    """The devices to spread the model over: in one process so many of its own, in several all there are.
+
+    `tensor` takes as many as can share the key/value heads, and `fsdp` the rest.
+    """
+    count = jax.device_count()
+    several = jax.process_count() > 1
+    fewest = count if several else 1
+    devices = fewest if wanted is None else wanted
+    if not fewest <= devices <= count:
+        where = f"of {jax.process_count()} processes, all to be used" if several else "here"
+        raise ValueError(f"devices={wanted}: there are {count} devices {where}")
+    sizes = {"data": 1, "fsdp": -1, "tensor": math.gcd(devices, num_heads)}
+    return parallel.make_mesh(ConfigDict(sizes), jax.devices()[:devices])
