@@ -59,6 +59,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--images", type=user_path, help="folder that names of pictures start from (default: that of FILE)")
     add("--folders", type=two_names, help="COCO with one file name per pair: folders of A and B, like A,B")
     add("--box_units", choices=UNITS, default="pixels", help="of boxes, where the file does not say (pixels)")
+    add(
+        "--max_side", type=positive, help="shrink pictures with a longer side, in pixels, to it (as they are)"
+    )
     add("--test_share", type=share, help="share of the pairs that go to split `test`, by their ids (0)")
     add("--test_ids", type=user_path, help="file with the ids of the pairs of split `test`, one per line")
     add("--preview", action="store_true", help="write an HTML gallery, preview.html, into the dataset")
@@ -116,6 +119,8 @@ def run(args: argparse.Namespace) -> None:
         require_disk(args.out, "--out", "pairs are written to a disk of this machine; copy the folder then")
         if args.out.exists() or args.out.is_symlink():
             raise ValueError(f"--out={args.out} exists already: name a new folder, or delete it")
+    if args.images and not args.images.is_dir():
+        raise ValueError(f"--images={args.images} is not a folder")
     report = Report()
     source = Source(args.images or args.pairs.parent, args.box_units, args.folders)
     rule = Rule(args.test_share or 0.0, read_ids(args.test_ids) if args.test_ids else None)
@@ -143,7 +148,7 @@ def check(
     sizes, digests = set(), []
     with (staging.folder / "log.txt").open("w") if staging else io.StringIO() as log:
         progress = Progress(len(entries), 0, log, attempts=False)
-        looked_at = ahead(functools.partial(look, staging, report), entries, args.threads)
+        looked_at = ahead(functools.partial(look, args, staging, report), entries, args.threads)
         for job, (entry, found) in zip(jobs, looked_at, strict=True):
             for text in found.problems:
                 report.problem(entry.place, text)
@@ -159,14 +164,14 @@ def check(
     if report.problems:
         lines = report.problem_lines()
         print("\n".join(lines), file=sys.stderr)
-        raise Faulty(f"{len(lines)} problem{'s' * (len(lines) > 1)}. Nothing was written.")
+        raise Faulty(f"{counted(len(lines), 'problem')}. Nothing was written.")
     summarise(rule, entries, jobs, digests)
     return sizes
 
 
-def look(staging: Staging | None, report: Report, entry: Entry) -> Prepared:
+def look(args: argparse.Namespace, staging: Staging | None, report: Report, entry: Entry) -> Prepared:
     """What is in a pair's files; PNG files only as long as they will be used."""
-    return prepare(entry, keep=staging is not None and not report.problems)
+    return prepare(entry, staging is not None and not report.problems, args.max_side)
 
 
 def jobs_of(rule: Rule, entries: list[Entry]) -> list[Job]:
@@ -187,13 +192,18 @@ def counts_of(jobs: list[Job]) -> dict[str, int]:
 def summarise(rule: Rule, entries: list[Entry], jobs: list[Job], digests: list[tuple[str, str]]) -> None:
     """Prints what the file holds, and what may be wrong with how it is divided."""
     differences = sum(len(entry.boxes) for entry in entries)
-    print(f"{len(entries)} pairs with {differences} differences: {describe_counts(counts_of(jobs))}.")
+    held = f"{counted(len(entries), 'pair')} with {counted(differences, 'difference')}"
+    print(f"{held}: {describe_counts(counts_of(jobs))}.")
     if both := shared_pictures([split for split, _ in jobs], digests):
         print(
             f"note: {both} pictures are in train and in test pairs; pairs with the same `group` stay together"
         )
     if rule.test_share and not counts_of(jobs)["test"]:
         print(f"note: --test_share={rule.test_share:g} drew none of so few pairs: use --test_ids, or `split`")
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 @contextlib.contextmanager

@@ -80,8 +80,9 @@ def draw_pair(pair: Pair) -> Image.Image:
     for left, picture in zip((GAP, width + 2 * GAP), pictures, strict=True):
         canvas.paste(picture, (left, GAP))
         for kind, (x0, y0, x1, y1) in zip(pair.kinds, pair.boxes, strict=True):
-            # The box is half-open: its last pixel is one before its end.
-            corners = (left + x0 * width, GAP + y0 * height, left + x1 * width - 1, GAP + y1 * height - 1)
+            # The box is half-open: its last pixel is one before its end, but not before its first.
+            x, y = left + x0 * width, GAP + y0 * height
+            corners = (x, y, max(x, left + x1 * width - 1), max(y, GAP + y1 * height - 1))
             outer = (corners[0] - 1, corners[1] - 1, corners[2] + 1, corners[3] + 1)
             draw.rectangle(outer, outline="white", width=4)  # or it would be lost on pictures of its colour
             draw.rectangle(corners, outline=color_of(kind), width=2)

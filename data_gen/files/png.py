@@ -5,6 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
+COMPRESSION = 3  # of zlib: a photo takes a quarter of the time of the usual 6, and a tenth more room
+
 
 def decode(png: bytes) -> np.ndarray:
     """uint8 or uint16 [height, width], or uint8 [height, width, 3]."""
@@ -14,5 +16,5 @@ def decode(png: bytes) -> np.ndarray:
 def encode(picture: np.ndarray) -> bytes:
     """The PNG file of a picture, uint8 [height, width, 3]. It holds the pixels alone: no place, no date."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(picture).save(file, "PNG", compress_level=COMPRESSION)
     return file.getvalue()

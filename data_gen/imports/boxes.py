@@ -10,6 +10,9 @@ SLACK = 1.0  # pixels by which a box may leave the picture: tools round, and som
 LEAST = 0.99  # pixels of a side; what rounding in thousandths may leave of one pixel is less
 
 
+FORM = "a box is [x0, y0, x1, y1] with x0 < x1 and y0 < y1, and not [x, y, width, height]"
+
+
 class BadBox(ValueError):
     """A box that is none of the picture's; the message quotes it."""
 
@@ -25,19 +28,25 @@ def shares(box: Box, units: str, size: tuple[int, int]) -> tuple[Box, bool]:
     x0, x1 = (value / across * width for value in (box[0], box[2]))
     y0, y1 = (value / down * height for value in (box[1], box[3]))
     if x1 < x0 or y1 < y0:
-        raise BadBox(f"{text} is inverted: a box is [x0, y0, x1, y1] with x0 < x1 and y0 < y1")
+        raise BadBox(f"{text} is inverted: {FORM}")
     if x0 == x1 or y0 == y1:
-        raise BadBox(f"{text} is empty")
+        raise BadBox(f"{text} is empty: {FORM}")
     if units != "unit" and max(box) <= 1:
         raise BadBox(f'{text} lies in the first pixel: if boxes are shares of the picture, say "unit"')
     if min(x0, y0) < -SLACK or x1 > width + SLACK or y1 > height + SLACK:
         advice = "" if units != "unit" or max(box) < 2 else ': if boxes are pixels, say "pixels"'
         raise BadBox(f"{text} leaves the picture of {width}x{height} pixels{advice}")
     inside = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
-    if inside[2] - inside[0] < LEAST or inside[3] - inside[1] < LEAST:
+    found = inside[0] / width, inside[1] / height, inside[2] / width, inside[3] / height
+    if not whole(found, width, height):
         raise BadBox(f"{text} is smaller than a pixel of the picture of {width}x{height}")
-    cut = inside != (x0, y0, x1, y1)
-    return (inside[0] / width, inside[1] / height, inside[2] / width, inside[3] / height), cut
+    return found, inside != (x0, y0, x1, y1)
+
+
+def whole(box: Box, width: int, height: int) -> bool:
+    """Whether a box, in shares, has at least a pixel of a picture of this size."""
+    x0, y0, x1, y1 = box
+    return (x1 - x0) * width >= LEAST and (y1 - y0) * height >= LEAST
 
 
 def union(a: Box | None, b: Box | None) -> Box:

@@ -78,11 +78,12 @@ def fields_of(item: Any, section: int, number: int, name: str, report: Report) -
 
 def read_categories(items: list[Any], name: str, report: Report) -> dict[str, str]:
     """Id -> name of a kind of difference."""
-    kinds = {}
+    kinds: dict[str, str] = {}
     for number, item in enumerate(items):
         fields = fields_of(item, CATEGORY, number, f"{name}: categories", report)
-        if fields and (word := fields.text("name", MAX_WORD)):
-            kinds[key_of(item.get("id"))] = word
+        word = fields.text("name", MAX_WORD) if fields else None
+        if fields and word and kinds.setdefault(key_of(item.get("id")), word) != word:
+            fields.wrong(f"id {shown(item.get('id'))} is that of another category, too")
     return kinds
 
 

@@ -94,7 +94,8 @@ class Fields:
     def id(self, key: str = "id") -> str | None:
         """A name of a pair or a group; whole numbers count as text."""
         value = self.values.get(key)
-        return self.checked_text(key, str(value) if is_whole(value) else value, MAX_ID)
+        text = str(value) if is_whole(value) else value.strip() if isinstance(value, str) else value
+        return self.checked_text(key, text, MAX_ID)
 
     def text(self, key: str, longest: int = MAX_SENTENCE) -> str | None:
         """A text on one line."""
@@ -121,7 +122,7 @@ class Fields:
         """One of `known`, or None where there is no value."""
         value = self.values.get(key)
         if value is not None and value not in known:
-            self.wrong(f"{key}: expected {' or '.join(known)}, got {shown(value)}")
+            return self.wrong(f"{key}: expected {' or '.join(known)}, got {shown(value)}")
         return value
 
     def texts(self, key: str, count: int | None, default: str, longest: int) -> tuple[str, ...]:

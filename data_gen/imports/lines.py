@@ -8,6 +8,7 @@ docs/own_pairs.md describes all fields.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Any
 
 from data_gen.imports.entry import (
@@ -20,6 +21,7 @@ from data_gen.imports.entry import (
     Entry,
     Fields,
     Source,
+    is_whole,
 )
 from data_gen.imports.report import Place, Report
 from data_gen.scenes.schema import SceneError, load_json, shown
@@ -49,7 +51,7 @@ def parse(line: str, place: Place, source: Source, report: Report) -> Entry | No
         report.problem(place, str(error))
         return None
     if not isinstance(values, dict):
-        report.problem(place, f'expected an object {{"id": ..., ...}}, got {shown(values)}')
+        report.problem(place, f'expected an object {{"id": ..., ...}} on every line, got {shown(values)}')
         return None
     fields = Fields(values, place, report)
     report_other_keys(fields, report)
@@ -83,6 +85,10 @@ def read_boxes(fields: Fields) -> tuple[tuple[Box | None, Box | None], ...] | No
         value = fields.values[key]
         if not isinstance(value, list):
             return fields.wrong(f"{key}: expected a list of boxes {FORM}, got {shown(value)}")
+        if value and all(is_whole(number) or isinstance(number, float) for number in value):
+            return fields.wrong(
+                f"{key}: expected a list of boxes {FORM}, got one box without its own brackets"
+            )
         lists.append([one_box(fields, f"{key}[{number}]", box, key) for number, box in enumerate(value)])
     if len(lists) == 1:
         return tuple((box, box) for box in lists[0])
@@ -107,8 +113,20 @@ def report_other_keys(fields: Fields, report: Report) -> None:
     """A key that looks like a slip is a problem, any other unknown one is noted: it is not used."""
     for key in fields.values:
         if key not in KEYS:
-            close = difflib.get_close_matches(key.lower(), KEYS, n=1, cutoff=0.8)
-            if close:
-                fields.wrong(f"unknown field {shown(key)}: is it {close[0]}?")
+            if meant := slip_of(key):
+                fields.wrong(f"unknown field {shown(key)}: is it {meant}?")
             else:
                 report.note(fields.place, f"field {shown(key)} is not used")
+
+
+def slip_of(key: str) -> str | None:
+    """The field that was probably meant: the same but for case, plural or dashes, or a letter or two."""
+    for known in KEYS:
+        if bare(known) == bare(key):
+            return known
+    return next(iter(difflib.get_close_matches(key, KEYS, n=1, cutoff=0.85)), None)
+
+
+def bare(key: str) -> str:
+    """ "Box-Unit" and "box_units" -> "boxunit"."""
+    return re.sub(r"[^a-z]", "", key.lower()).removesuffix("s").removesuffix("e")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import warnings
 from pathlib import Path
 
@@ -24,7 +25,7 @@ _ORIENTATION = 0x0112  # the EXIF tag
 
 TURNED = "turned upright as its EXIF data say"
 TRANSPARENT = "has transparent pixels, which were put on white"
-CLIPPED = "is grey of more than 8 bits, and its pixels outside 0..255 were cut to that"
+CLIPPED = "is grey of more than 8 bits, and its values were cut to whole numbers 0..255"
 PRINT = "is CMYK, which became RGB without a colour profile"
 FRAMES = "has several frames, of which the first was taken"
 
@@ -51,12 +52,13 @@ def read_bytes(path: Path) -> bytes:
     """The file's bytes. Raises BadPicture."""
     try:
         if not path.exists():
-            hint = ""
-            if "://" in str(path) or ":/" in str(path):
+            hint, shown_path = "", str(path)
+            if address := re.search(r"\b\w{2,}:/", shown_path):  # of which Path keeps one slash
+                shown_path = shown_path[address.start() :].replace(":/", "://", 1)
                 hint = ": pictures are read from this machine's disk, not from an address"
             elif "\\" in str(path):
                 hint = "; here a path is written with / and not with \\"
-            raise BadPicture(f"{path}: no such file{hint}")
+            raise BadPicture(f"{shown_path}: no such file{hint}")
         if not path.is_file():
             raise BadPicture(f"{path} is not a file")
         if path.stat().st_size > MAX_BYTES:
@@ -87,7 +89,7 @@ def decode(data: bytes, path: Path) -> Picture:
         kind = "an empty file" if not data else f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
         raise BadPicture(f"{path}: {kind}") from None
     except Image.DecompressionBombError as error:
-        raise BadPicture(f"{path}: {error}") from None
+        raise BadPicture(f"{path}: too many pixels ({error})") from None
     except Exception as error:  # PIL's readers raise OSError, SyntaxError, ValueError, struct.error, ...
         raise BadPicture(f"{path}: the picture is damaged ({error})") from None
 

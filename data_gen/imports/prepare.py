@@ -7,16 +7,20 @@ import hashlib
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from data_gen.files.png import encode
-from data_gen.imports.boxes import BadBox, same_boxes, shares, union
+from data_gen.imports.boxes import BadBox, same_boxes, shares, union, whole
 from data_gen.imports.entry import Box, Entry
-from data_gen.imports.pictures import BadPicture, Picture, decode, read_bytes
+from data_gen.imports.pictures import CLIPPED, BadPicture, Picture, decode, read_bytes
 from data_gen.records.record import NO_SHARES, to_pixels
 from data_gen.records.truth import Spill, delta_e, grow, inside, measure_spill
 from data_gen.scenes.presets import Acceptance
 
 CUT = "boxes that stick out by up to a pixel were cut at the picture's edge"
+ADVICE = "are its units right?"
+
+Both = tuple[Box | None, Box | None]  # a difference's box in A and in B
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +44,13 @@ class Prepared:
     digests: tuple[str, str] = ("", "")
 
 
-def prepare(entry: Entry, keep: bool = True) -> Prepared:
-    """Reads and checks a pair; `keep` says whether its PNG files are wanted."""
+def prepare(entry: Entry, keep: bool = True, max_side: int | None = None) -> Prepared:
+    """Reads and checks a pair.
+
+    Args:
+      keep: whether its PNG files are wanted.
+      max_side: pixels of a side; larger pictures are shrunk to it.
+    """
     problems: list[str] = []
     notes: list[str] = []
     found: list[Picture] = []
@@ -64,15 +73,39 @@ def prepare(entry: Entry, keep: bool = True) -> Prepared:
     boxes, wrong, cut = normalised(entry, sizes[0])
     problems += check_size(entry, sizes[0]) + wrong
     notes += [CUT] * cut
+    pictures = [shrunk(picture.pixels, max_side) for picture in found]
+    height, width = pictures[0].shape[:2]
+    if (width, height) != sizes[0]:
+        notes.append(f"pictures were shrunk to {max_side} pixels a side")
+        problems += lost_boxes(boxes, width, height)
     if len(found) == 2:
         unions = {number: union(*both) for number, both in boxes.items()}
-        distance = delta_e(found[0].pixels, found[1].pixels)
-        problems += check_unions(unions, distance)
+        distance = delta_e(*pictures)
+        advice = "scale grey values to 8 bits" if any(CLIPPED in note for note in notes) else ADVICE
+        problems += check_unions(unions, distance, advice)
     if problems:
         return Prepared(tuple(problems), tuple(notes))
     record = make_record(entry, list(boxes.values()), list(unions.values()), distance)
-    pictures = {f"image_{which}": encode(found[number].pixels) for number, which in enumerate("ab") if keep}
-    return Prepared((), tuple(notes), pictures, record, sizes[0], (digests[0], digests[1]))
+    files = {f"image_{which}": encode(pictures[number]) for number, which in enumerate("ab") if keep}
+    return Prepared((), tuple(notes), files, record, (width, height), (digests[0], digests[1]))
+
+
+def shrunk(pixels: np.ndarray, max_side: int | None) -> np.ndarray:
+    """The picture with no side above `max_side`, as models' processors shrink it."""
+    height, width = pixels.shape[:2]
+    if max_side is None or max(width, height) <= max_side:
+        return pixels
+    size = [max(1, round(side * max_side / max(width, height))) for side in (width, height)]
+    return np.asarray(Image.fromarray(pixels).resize((size[0], size[1]), Image.Resampling.BICUBIC))
+
+
+def lost_boxes(boxes: dict[int, Both], width: int, height: int) -> list[str]:
+    """Boxes of which less than a pixel is left in a picture of this size."""
+    return [
+        f"box {number} is smaller than a pixel of the picture shrunk to {width}x{height}"
+        for number, both in boxes.items()
+        if any(box and not whole(box, width, height) for box in both)
+    ]
 
 
 def check_size(entry: Entry, size: tuple[int, int]) -> list[str]:
@@ -83,9 +116,6 @@ def check_size(entry: Entry, size: tuple[int, int]) -> list[str]:
     turned = entry.size == (height, width)
     advice = "; boxes are of the picture turned upright, as its EXIF data say" if turned else ""
     return [f"width and height say {said} pixels, the pictures have {width}x{height}{advice}"]
-
-
-Both = tuple[Box | None, Box | None]  # a difference's box in A and in B
 
 
 def normalised(entry: Entry, size: tuple[int, int]) -> tuple[dict[int, Both], list[str], bool]:
@@ -111,10 +141,11 @@ def normalised(entry: Entry, size: tuple[int, int]) -> tuple[dict[int, Both], li
     return boxes, problems, any_cut
 
 
-def check_unions(unions: dict[int, Box], distance: np.ndarray) -> list[str]:
+def check_unions(unions: dict[int, Box], distance: np.ndarray, advice: str) -> list[str]:
     """Boxes that are given twice, and boxes in which nothing differs: no model could answer them.
 
-    `distance` is float [height, width]: how far the colours of the two pictures are apart.
+    `distance` is float [height, width]: how far the colours of the two pictures are apart. `advice` says what
+    may help where they are equal.
     """
     problems = [
         f"boxes {first} and {second} are the same to a thousandth of the picture"
@@ -126,7 +157,7 @@ def check_unions(unions: dict[int, Box], distance: np.ndarray) -> list[str]:
         if not distance[y0:y1, x0:x1].any():
             problems.append(
                 f"box {number}: the pictures are equal in it (columns {x0} to {x1 - 1}, rows {y0} to "
-                f"{y1 - 1}); are its units right?"
+                f"{y1 - 1}); {advice}"
             )
     return problems
 

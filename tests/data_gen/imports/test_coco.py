@@ -109,6 +109,7 @@ MISTAKES = [
     ),
     (coco(annotations=[ANNOTATION | {"bbox": [9, 9, -3, 4]}]), "bbox: width and height must be above 0"),
     (coco(annotations=[ANNOTATION | {"iscrowd": 1}]), "iscrowd: a crowd is no single difference"),
+    (coco(categories=CATEGORIES + [{"id": 3, "name": "road"}]), "id 3 is that of another category, too"),
     (coco(categories=[{"id": 3, "name": 5}]), "categories[0] (id 3): name: expected a text, got 5"),
 ]
 

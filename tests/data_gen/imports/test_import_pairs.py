@@ -121,6 +121,7 @@ def test_check_writes_nothing_and_needs_no_out(folder, capsys):
         ["--pairs=pairs.jsonl", "--check", "--test_ids=gone.txt"],
         ["--pairs=pairs.jsonl", "--check", "--folders=A,B"],
         ["--pairs=empty.jsonl", "--check"],
+        ["--pairs=pairs.jsonl", "--check", "--images=gone"],
     ],
 )
 def test_what_the_command_line_cannot_mean_is_refused(flags, folder, capsys, monkeypatch):
@@ -188,6 +189,18 @@ def test_pictures_of_several_sizes_are_one_dataset(folder):
     assert run(f"--pairs={write_lines(folder, line(), large)}", f"--out={out}") == 0
     assert open_pairs(out, "train").image_sizes().tolist() == [[20, 40], [40, 80]]
     assert verify.main([f"--data={out}"]) == 0
+
+
+def test_large_pictures_are_shrunk_on_demand_and_boxes_go_with_them(folder, capsys):
+    flags = [f"--pairs={write_lines(folder, line())}", "--max_side=20"]
+    assert run(*flags, f"--out={folder / 'set'}") == 0
+    pair = open_pairs(folder / "set", "train")[0]
+    assert pair.size == (10, 20)
+    np.testing.assert_array_equal(pair.boxes, SHARES)
+    assert "pictures were shrunk to 20 pixels a side: 1 time" in capsys.readouterr().out
+    assert verify.main([f"--data={folder / 'set'}"]) == 0
+    assert run(flags[0], "--check", "--max_side=3") == 1
+    assert "box 0 is smaller than a pixel of the picture shrunk to 3x2" in capsys.readouterr().err
 
 
 def test_the_rest_of_a_run_that_was_killed_is_swept_away(folder):

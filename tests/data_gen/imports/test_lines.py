@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from data_gen.import_pairs import main
 from data_gen.imports.entry import Source
 from data_gen.imports.lines import KEYS
 from data_gen.imports.pairsfile import read
@@ -34,7 +35,10 @@ MISTAKES = [
     (line(boxes=None), "got none of them"),
     (line(boxes_a=[BOX]), "got boxes and boxes_a"),
     (line(boxes=..., boxes_b=[BOX]), "got boxes_b"),
-    (line(boxes=BOX), "boxes[0]: expected [x0, y0, x1, y1], four finite numbers, got 10"),
+    (
+        line(boxes=BOX),
+        "boxes: expected a list of boxes [x0, y0, x1, y1], got one box without its own brackets",
+    ),
     (line(boxes="[]"), "boxes: expected a list of boxes"),
     (line(boxes={"0": BOX}), "boxes: expected a list of boxes"),
     (line(boxes=[None]), "boxes[0]: expected"),
@@ -60,7 +64,9 @@ MISTAKES = [
     (line(width=-1, height=20), "width: expected a number of pixels, got -1"),
     (line(boxs=[]), "unknown field 'boxs': is it boxes?"),
     (line(Kinds=["add"]), "unknown field 'Kinds': is it kinds?"),
-    ("[]", 'expected an object {"id": ..., ...}, got []'),
+    (line(box=BOX), "unknown field 'box': is it boxes?"),
+    (line(descripton=[]), "unknown field 'descripton': is it descriptions?"),
+    ("[]", 'expected an object {"id": ..., ...} on every line, got []'),
     ("null", "expected an object"),
     ("{'id': 1}", "not JSON"),
     ('{"id": 1, "id": 2}', "the key 'id' is given twice"),
@@ -81,10 +87,11 @@ ODD = (None, True, 1.0, -1, 10**400, "", "1", [], [[1]], {"a": 1}, "\ud800", flo
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_an_odd_value_of_any_field_is_taken_or_named(key, folder):
+def test_an_odd_value_of_any_field_is_taken_or_named(key, folder, capsys):
     for odd in ODD:
-        entries, report = report_of(folder, line(**{key: odd}))
-        assert len(entries) == 1 or report.problems
+        pairs = write_lines(folder, line(**{key: odd}))
+        assert main([f"--pairs={pairs}", "--check"]) in (0, 1)
+        assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_file_as_windows_writes_it_is_read(folder):
@@ -97,15 +104,28 @@ def test_a_file_as_windows_writes_it_is_read(folder):
 
 
 def test_fields_that_nobody_knows_are_noted_once_for_all_lines(folder):
-    _, report = report_of(folder, line(author="me"), line(id="two", author="you"))
+    _, report = report_of(folder, line(weight=1), line(id="two", weight=3))
     where = folder / "pairs.jsonl"
-    assert report.note_lines() == [f"field 'author' is not used: 2 times, first {where}:1"]
+    assert report.note_lines() == [f"field 'weight' is not used: 2 times, first {where}:1"]
+
+
+def test_ids_have_no_blanks_around_them(folder):
+    (entry,), _ = report_of(folder, line(id=" a b "))
+    assert entry.id == "a b"
 
 
 def test_a_line_with_a_mistake_is_still_looked_at(folder):
     """Its pictures may be missing, too, and the user shall hear of it now."""
     (entry,), report = report_of(folder, line(kinds=7))
     assert entry.boxes == () and len(report.problems) == 1
+
+
+def test_what_a_file_holds_counts_and_not_how_it_is_called(folder):
+    one = {"id": 5, "image_a": "a.png", "image_b": "b.png"}
+    (folder / "x.jsonl").write_text(json.dumps({"images": [one], "annotations": []}, indent=1))
+    (folder / "y.json").write_text(json.dumps(line()))
+    found = [read(folder / name, Source(folder), Report()) for name in ("x.jsonl", "y.json")]
+    assert [entry.id for (entry,) in found] == ["5", "one"]
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "[1, 2]", "{\n", '{"images": []}', '{"images": 5}', "nonsense"])

@@ -1,6 +1,7 @@
 """The HTML gallery and the contact sheet: what they show, that texts stay texts, that the filters work."""
 
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -141,6 +142,37 @@ def test_a_contact_sheet_shows_every_pair_with_its_boxes(dataset, tmp_path):
     for kind in {kind for index in range(5) for kind in shown.pair("train", index).kinds}:
         color = tuple(bytes.fromhex(gallery.color_of(kind)[1:]))
         assert (image == color).all(axis=-1).any(), kind
+
+
+def test_differences_that_nobody_described_are_counted_by_kind(dataset):
+    pair = next(pair for pair in Dataset(dataset).pairs(["train"]) if not len(pair.boxes))
+    assert preview.sentences(pair) == [("no difference", "black")]
+    box = np.array([[0.1, 0.1, 0.4, 0.4]] * 3)
+    untold = dataclasses.replace(
+        pair, kinds=("add", "change", "change"), descriptions=("a cube came", "", ""), boxes=box
+    )
+    assert [text for text, _ in preview.sentences(untold)] == ["a cube came", "2 x change"]
+
+
+def test_large_pictures_are_shrunk_and_boxes_go_with_them(dataset):
+    pair = Dataset(dataset).pair("train", 0)
+    file = io.BytesIO()
+    Image.new("RGB", (1600, 800)).save(file, "PNG")
+    large = dataclasses.replace(
+        pair,
+        pictures=(file.getvalue(),) * 2,
+        boxes=np.array([[0.5, 0.5, 1, 1], [0.1, 0.1, 0.1 + 1 / 1600, 0.1 + 1 / 800]]),
+        kinds=("add", "add"),
+        descriptions=("", "a speck came"),
+    )
+    drawn = np.asarray(preview.draw_pair(large))
+    assert drawn.shape[1] == 2 * 640 + 3 * preview.GAP
+    corner = preview.GAP + 160, preview.GAP + 320  # the box's, in A
+    assert tuple(drawn[corner]) == (0x2B, 0x9A, 0x66) and tuple(drawn[corner[0] - 1, corner[1]]) == (
+        255,
+        255,
+        255,
+    )
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,15 @@ def test_lab_of_known_colours():
     np.testing.assert_allclose(truth.to_lab(picture), expected, atol=0.05)
 
 
+def test_colours_are_compared_a_few_rows_at_a_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 256, (7, 5, 3), dtype=np.uint8) for _ in range(2))
+    whole = np.linalg.norm(truth.to_lab(a) - truth.to_lab(b), axis=-1)
+    for pixels in (1, 10, 12, 1000):
+        monkeypatch.setattr(truth, "STRIP_PIXELS", pixels)
+        np.testing.assert_array_equal(truth.delta_e(a, b), whole)
+
+
 def test_iou_of_half_overlapping_boxes():
     assert truth.iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
     assert truth.iou((0, 0, 10, 10), (10, 0, 15, 10)) == 0.0
