@@ -38,6 +38,10 @@ from data_gen.records.statistics import Statistics
 
 SPEC = {"made_by": "data_gen.import_pairs"}  # tells our staging folder from that of rendered pairs
 
+TRAINED_BOXES = (
+    16  # of a pair, that dig_jax takes unless it is told otherwise: reward.max_boxes of its configs
+)
+
 
 class Faulty(ValueError):
     """The user's file has problems, which have been printed."""
@@ -194,6 +198,12 @@ def summarise(rule: Rule, entries: list[Entry], jobs: list[Job], digests: list[t
     differences = sum(len(entry.boxes) for entry in entries)
     held = f"{counted(len(entries), 'pair')} with {counted(differences, 'difference')}"
     print(f"{held}: {describe_counts(counts_of(jobs))}.")
+    most = max((len(entry.boxes) for entry in entries), default=0)
+    if many := sum(len(entry.boxes) > TRAINED_BOXES for entry in entries):
+        print(
+            f"note: {counted(many, 'pair')} with more than {TRAINED_BOXES} differences, {most} at most: "
+            f"train with --config.reward.max_boxes={most}"
+        )
     if both := shared_pictures([split for split, _ in jobs], digests):
         print(
             f"note: {both} pictures are in train and in test pairs; pairs with the same `group` stay together"

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import base
 from data_gen import import_pairs, preview, verify
 from data_gen.files.staging import Staging
 from data_gen.import_pairs import main
+from data_gen.imports.splits import drawn
 from data_gen.records.dataset import Dataset
 from dig_jax.data.records import open_pairs
 from tests.data_gen.conftest import read
@@ -163,6 +165,10 @@ def test_a_share_goes_to_test_by_the_hash_of_the_id_and_stays_there(folder, caps
     assert "2 pictures are in train and in test pairs" in capsys.readouterr().out
 
 
+def test_the_draw_is_the_same_on_every_machine_and_in_every_version():
+    assert drawn("kitchen-1") == pytest.approx(0.800091, abs=1e-6)
+
+
 def test_pairs_of_a_group_stay_together(folder):
     pairs = write_lines(folder, *(line(id=f"pair-{number}", group="street") for number in range(6)))
     assert run(f"--pairs={pairs}", f"--out={folder / 'set'}", "--test_share=0.5") == 0
@@ -189,6 +195,14 @@ def test_pictures_of_several_sizes_are_one_dataset(folder):
     assert run(f"--pairs={write_lines(folder, line(), large)}", f"--out={out}") == 0
     assert open_pairs(out, "train").image_sizes().tolist() == [[20, 40], [40, 80]]
     assert verify.main([f"--data={out}"]) == 0
+
+
+def test_more_boxes_than_training_takes_by_default_are_noted(folder, capsys):
+    assert base.get_config().reward.max_boxes == import_pairs.TRAINED_BOXES
+    strips = [[10, 4, 20, 5 + number / 3] for number in range(17)]
+    assert run(f"--pairs={write_lines(folder, line(boxes=strips), line(id='two'))}", "--check") == 0
+    told = capsys.readouterr().out
+    assert "1 pair with more than 16 differences, 17 at most: train with --config.reward.max_boxes=17" in told
 
 
 def test_large_pictures_are_shrunk_on_demand_and_boxes_go_with_them(folder, capsys):
