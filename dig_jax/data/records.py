@@ -19,6 +19,7 @@ _TEXTS = ("kinds", "descriptions")
 _BOXES = ("bboxes", "bboxes_a", "bboxes_b")
 _IMAGES = ("image_a", "image_b")
 _DESCRIPTION = ("dataset_info.json", "features.json")
+_OWN = "Pictures and boxes of your own become one by `python -m data_gen.import_pairs` (docs/own_pairs.md)."
 _FEATURES = ("id", *_IMAGES, *_BOXES, *_TEXTS)
 
 
@@ -193,6 +194,7 @@ def dataset_folder(folder: epath.Path) -> epath.Path:
         raise FileNotFoundError(
             f"no dataset at {folder}: there is no such folder. Render one with `python -m data_gen"
             f" --preset=NAME --num_pairs=N --out={folder}`; a config file's first lines give its command."
+            f" {_OWN}"
         )
     found = _folders_with(folder, "dataset_info.json", levels=2)
     if len(found) > 1:
@@ -200,7 +202,7 @@ def dataset_folder(folder: epath.Path) -> epath.Path:
     if found:
         return found[0]
     raise FileNotFoundError(
-        f"{folder} holds no TFDS dataset (no dataset_info.json in it, or up to two levels below)."
+        f"{folder} holds no TFDS dataset (no dataset_info.json in it, or up to two levels below). {_OWN}"
     )
 
 
