@@ -1,16 +1,18 @@
-"""A small untrained Qwen3-VL with its own tokenizer, made offline: `python -m dig_jax.scratch --out=DIR`.
+"""A small untrained model with its own tokenizer, made offline: `python -m dig_jax.scratch --out=DIR`.
 
-The folder has the format of a released Qwen3-VL, so everything that runs on one runs on the other. Two things
-make the task learnable for a model of a million parameters. Coordinates on a coarse grid are one token each,
-so a box is seven tokens and its numbers are not spelled in digits. And what is ordered starts out smooth: the
-position table and the number tokens are initialised with Fourier features instead of noise.
+The folder has the format of a released model of its family, so everything that runs on one runs on the other.
+Two things make the task learnable for a model of a million parameters. Coordinates on a coarse grid are one
+token each, so a box is seven tokens and its numbers are not spelled in digits. And what is ordered starts out
+smooth: number tokens, and a table of positions where the tower has one, are initialised with Fourier features
+instead of noise.
 """
 
 import argparse
 import dataclasses
+import inspect
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,13 @@ from flax import nnx
 from dig_jax.data.images import ImageConfig
 from dig_jax.data.prompts import COORDINATE_MAX
 from dig_jax.machines.folder import check_free, to_path, whole_folder, writable_folder
-from dig_jax.models.architecture import TextConfig
+from dig_jax.models import families
+from dig_jax.models.api import Family
+from dig_jax.models.architecture import Architecture, TextConfig, VisionConfig
 from dig_jax.models.hf.checkpoint import save_model
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, VisionConfig
-from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.nn.multimodal import VisionLanguageModel
 
-# Special tokens of Qwen3-VL, in the order of their ids there.
+# Special tokens of Qwen's models, in the order of their ids there.
 _SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -46,6 +49,12 @@ _THINK = ("<think>", "</think>")  # added tokens that are not special: they stay
 
 _ANSWER_PIECES = ("[[", "],[", "]]", "[]")  # with the numbers and the comma, all that an answer is made of
 
+# Where the conversation has no system turn of its own, some families begin with one.
+_SYSTEM = """\
+{%- if messages[0].role != 'system' -%}
+{{- '<|im_start|>system\\nTEXT<|im_end|>\\n' -}}
+{%- endif -%}
+"""
 _CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '\\n' -}}
@@ -73,14 +82,18 @@ class ScratchConfig:
     """Sizes of the small model. Every field is a flag of the command.
 
     Attributes:
+      family: model_type of the family (`models.families`).
       seed: of the random weights.
       question: its words become single tokens, which makes the prompt short.
       thinking: the chat template opens "<think>", as that of Qwen3-VL Thinking does.
-      number_step: coordinates that are multiples of this, up to 1000, are one token each.
+      number_step: coordinates that are multiples of this, up to 1000, are one token each; None: 20. A family
+        that writes boxes in pixels has all of them, up to `image_size`.
       image_size: side in pixels of the images to train on; larger ones are shrunk to that area.
       patch_size: side of a patch in pixels; an image token covers 2x2 patches.
       vision_width, vision_depth, vision_heads, vision_inner: the vision tower.
-      deepstack: vision blocks whose output is also added in the decoder.
+      deepstack: vision blocks whose output is also added in the decoder (Qwen3-VL); None: the first.
+      window_size: side in pixels of the windows that most vision blocks attend in (Qwen2.5-VL); None: half of
+        `image_size`.
       text_width, text_depth, text_heads, text_kv_heads, head_dim, text_inner: the decoder.
       mrope_section: rotary frequencies for time, height and width; they sum to head_dim / 2.
       rope_theta: base of the rotary frequencies. Released models use 5e6 for contexts of 256k tokens; here a
@@ -89,17 +102,19 @@ class ScratchConfig:
       fourier_init: smooth initial positions and numbers.
     """
 
+    family: str = "qwen3_vl"
     seed: int = 0
     question: str = "Find differences."
     thinking: bool = False
-    number_step: int = 20
+    number_step: int | None = None
     image_size: int = 128
     patch_size: int = 16
     vision_width: int = 96
     vision_depth: int = 2
     vision_heads: int = 3
     vision_inner: int = 256
-    deepstack: tuple[int, ...] = (0,)
+    deepstack: tuple[int, ...] | None = None
+    window_size: int | None = None
     text_width: int = 128
     text_depth: int = 4
     text_heads: int = 4
@@ -112,16 +127,31 @@ class ScratchConfig:
     fourier_init: bool = True
 
     def __post_init__(self) -> None:
-        if self.number_step < 1 or COORDINATE_MAX % self.number_step:
-            raise ValueError(f"number_step must be a divisor of {COORDINATE_MAX}, got {self.number_step}.")
+        step = self.number_step
+        if step is not None and (step < 1 or COORDINATE_MAX % step):
+            raise ValueError(f"number_step must be a divisor of {COORDINATE_MAX}, got {step}.")
+        if step is not None and self.in_pixels:
+            raise ValueError(f"number_step={step}: {self.family} writes boxes in pixels, which have no step.")
         if self.image_size % (2 * self.patch_size):
             raise ValueError(
                 f"image_size must be a multiple of 2 * patch_size ({2 * self.patch_size}), "
                 f"got {self.image_size}."
             )
 
+    @property
+    def in_pixels(self) -> bool:
+        """Whether coordinates count pixels."""
+        return families.of_type(self.family).box_convention == "pixels"
 
-def make_scratch_folder(out: epath.PathLike, config: ScratchConfig) -> Qwen3VLConfig:
+    @property
+    def numbers(self) -> range:
+        """The coordinates that are one token each."""
+        if self.in_pixels:
+            return range(self.image_size + 1)
+        return range(0, COORDINATE_MAX + 1, self.number_step or 20)
+
+
+def make_scratch_folder(out: epath.PathLike, config: ScratchConfig) -> Architecture:
     """Writes a Hugging Face folder: config, random weights, tokenizer, chat template, image processor.
 
     The folder appears whole or not at all. Returns the model's configuration.
@@ -137,18 +167,20 @@ def make_scratch_folder(out: epath.PathLike, config: ScratchConfig) -> Qwen3VLCo
     out = to_path(out)
     check_free(out)
     writable_folder(out, "--out")
-    hf = _make_tokenizer(config)
+    family = families.of_type(config.family)
+    hf = _make_tokenizer(config, family)
     ids = hf.get_vocab()
-    model_config = _model_config(config, ids)
-    model = Qwen3VL(model_config, rngs=nnx.Rngs(config.seed))
+    model_config = _model_config(config, family, ids)
+    model = families.make(model_config, rngs=nnx.Rngs(config.seed))
     if config.fourier_init:
-        _smooth_positions(model, config)
+        if hasattr(model.vision, "pos_embed"):
+            _smooth_positions(model.vision.pos_embed, config)
         _smooth_numbers(model, config, ids)
 
     with whole_folder(out) as folder:
         save_model(folder, model)
         hf.save_pretrained(folder)
-        _image_config(config).save(folder)
+        _image_config(config, family).save(folder, family.processor)
         generation = {
             "bos_token_id": ids["<|endoftext|>"],
             "pad_token_id": ids["<|endoftext|>"],
@@ -160,24 +192,36 @@ def make_scratch_folder(out: epath.PathLike, config: ScratchConfig) -> Qwen3VLCo
     return model_config
 
 
-def _numbers(config: ScratchConfig) -> list[int]:
-    return list(range(0, COORDINATE_MAX + 1, config.number_step))
-
-
-def _image_config(config: ScratchConfig) -> ImageConfig:
+def _image_config(config: ScratchConfig, family: Family) -> ImageConfig:
     return ImageConfig(
         patch_size=config.patch_size,
         merge_size=2,
         temporal_patch_size=2,
         min_pixels=(2 * config.patch_size) ** 2,
         max_pixels=config.image_size**2,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
+        mean=family.pixel_mean,
+        std=family.pixel_std,
     )
 
 
-def _model_config(config: ScratchConfig, ids: dict[str, int]) -> Qwen3VLConfig:
-    return Qwen3VLConfig(
+def _model_config(config: ScratchConfig, family: Family, ids: Mapping[str, int]) -> Architecture:
+    vision = VisionConfig(
+        depth=config.vision_depth,
+        hidden_size=config.vision_width,
+        intermediate_size=config.vision_inner,
+        num_heads=config.vision_heads,
+        in_channels=3,
+        patch_size=config.patch_size,
+        temporal_patch_size=2,
+        spatial_merge_size=2,
+        out_hidden_size=config.text_width,
+        initializer_range=config.initializer_range,
+    )
+    options = {name: getattr(config, name) for name in ("deepstack", "window_size")}
+    given = {name: value for name, value in options.items() if value is not None}
+    if wrong := given.keys() - inspect.signature(family.small_tower).parameters:
+        raise ValueError(f"{', '.join(sorted(wrong))}: the tower of {family.title} has no such setting.")
+    return family.config(
         text=TextConfig(
             vocab_size=-(-len(ids) // 64) * 64,  # padded, as released models are, so that it can be sharded
             hidden_size=config.text_width,
@@ -192,20 +236,7 @@ def _model_config(config: ScratchConfig, ids: dict[str, int]) -> Qwen3VLConfig:
             max_position_embeddings=4096,
             initializer_range=config.initializer_range,
         ),
-        vision=VisionConfig(
-            depth=config.vision_depth,
-            hidden_size=config.vision_width,
-            intermediate_size=config.vision_inner,
-            num_heads=config.vision_heads,
-            in_channels=3,
-            patch_size=config.patch_size,
-            temporal_patch_size=2,
-            spatial_merge_size=2,
-            out_hidden_size=config.text_width,
-            num_position_embeddings=(config.image_size // config.patch_size) ** 2,
-            deepstack_visual_indexes=config.deepstack,
-            initializer_range=config.initializer_range,
-        ),
+        vision=family.small_tower(vision, config.image_size, **given),
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
@@ -214,7 +245,7 @@ def _model_config(config: ScratchConfig, ids: dict[str, int]) -> Qwen3VLConfig:
     )
 
 
-def _make_tokenizer(config: ScratchConfig) -> Any:
+def _make_tokenizer(config: ScratchConfig, family: Family) -> Any:
     """A byte-level BPE tokenizer that knows the words of the prompt and the pieces of an answer.
 
     Numbers are added tokens, matched as whole words before BPE: Qwen's tokenizer splits digits apart, so
@@ -226,7 +257,7 @@ def _make_tokenizer(config: ScratchConfig) -> Any:
     base = Qwen2Tokenizer()
     words = [
         piece
-        for text in ("user", "system", "assistant", config.question)
+        for text in ("user", "system", "assistant", config.question, family.system)
         for piece, _ in base.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
     ]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -238,11 +269,12 @@ def _make_tokenizer(config: ScratchConfig) -> Any:
     )
     hf.add_special_tokens({"extra_special_tokens": list(_SPECIAL)})
     hf.eos_token = "<|im_end|>"  # only now: a token named above would have been given the first id
-    plain = [*_THINK, *map(str, _numbers(config))]
+    plain = [*_THINK, *map(str, config.numbers)]
     hf.add_tokens(
         [AddedToken(text, special=False, normalized=False, single_word=text.isdigit()) for text in plain]
     )
-    hf.chat_template = _CHAT_TEMPLATE + _OPEN_THINKING * config.thinking + "{%- endif -%}\n"
+    system = _SYSTEM.replace("TEXT", family.system) if family.system else ""
+    hf.chat_template = system + _CHAT_TEMPLATE + _OPEN_THINKING * config.thinking + "{%- endif -%}\n"
     return hf
 
 
@@ -266,20 +298,20 @@ def _apply_merges(parts: list[str], merges: Sequence[tuple[str, str]]) -> list[s
     return parts
 
 
-def _smooth_positions(model: Qwen3VL, config: ScratchConfig) -> None:
-    """Fills the position table with smooth functions of row and column."""
+def _smooth_positions(positions: nnx.Param, config: ScratchConfig) -> None:
+    """Fills a table of positions with smooth functions of row and column."""
     side = config.image_size // config.patch_size
     axis = _fourier(np.linspace(0, 1, side), frequencies=side // 2)
     rows, columns = np.repeat(axis, side, axis=0), np.tile(axis, (side, 1))
     # A patch embedding's output is of order one, and so must be what tells its place.
     table = _project(np.concatenate([rows, columns], axis=1), config.vision_width, rms=0.5, seed=config.seed)
-    model.vision.pos_embed.set_value(model.vision.pos_embed.get_value() * 0 + table)
+    positions.set_value(positions.get_value() * 0 + table)
 
 
-def _smooth_numbers(model: Qwen3VL, config: ScratchConfig, ids: dict[str, int]) -> None:
+def _smooth_numbers(model: VisionLanguageModel, config: ScratchConfig, ids: dict[str, int]) -> None:
     """Gives number tokens embeddings that change smoothly with the number, of the usual size."""
-    numbers = np.array(_numbers(config))
-    features = _fourier(numbers / COORDINATE_MAX, frequencies=len(numbers) // 4)
+    numbers = np.array(config.numbers)
+    features = _fourier(numbers / numbers[-1], frequencies=len(numbers) // 4)
     rows = _project(features, config.text_width, rms=config.initializer_range, seed=config.seed + 1)
     embedding = model.text.embedding.get_value()
     model.text.embedding.set_value(embedding.at[np.array([ids[str(n)] for n in numbers])].set(rows))
@@ -309,8 +341,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind: dict[str, Any] = {"type": type(default)}
         if isinstance(default, bool):
             kind = {"action": argparse.BooleanOptionalAction}
-        elif isinstance(default, tuple):
-            kind = {"type": int, "nargs": "*"}
+        elif default is None or isinstance(default, tuple):
+            kind = {"type": int} | ({"nargs": "*"} if "tuple" in str(field.type) else {})
         parser.add_argument(f"--{field.name}", default=default, help=f"default: {default}", **kind)
     values = vars(parser.parse_args(argv))
     out = values.pop("out")

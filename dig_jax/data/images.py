@@ -1,4 +1,4 @@
-"""Image preprocessing for Qwen3-VL: pixels in, flat patches out, with PIL and NumPy only.
+"""Image preprocessing for Qwen-VL models: pixels in, flat patches out, with PIL and NumPy only.
 
 Equal to transformers' ``Qwen2VLImageProcessorPil`` (same resampling, same rounding of the normalised
 values), so a model trained here sees what it will see there. Shapes: H, W pixels; h, w the patch grid;
@@ -112,11 +112,16 @@ class ImageConfig:
             "a Hugging Face folder of a vision model has one of them."
         )
 
-    def save(self, folder: epath.PathLike) -> None:
-        """Writes preprocessor_config.json, readable by transformers and by `from_folder`."""
+    def save(self, folder: epath.PathLike, processor: str) -> None:
+        """Writes preprocessor_config.json, readable by transformers and by `from_folder`.
+
+        Args:
+          folder: of the model.
+          processor: name in transformers of what loads the folder (`models.api.Family`).
+        """
         config = {
             "image_processor_type": "Qwen2VLImageProcessor",
-            "processor_class": "Qwen3VLProcessor",
+            "processor_class": processor,
             "do_convert_rgb": True,
             "do_resize": True,
             "resample": int(Image.Resampling.BICUBIC),
@@ -219,7 +224,7 @@ def preprocess(image: np.ndarray, config: ImageConfig) -> tuple[np.ndarray, tupl
       grid: (h, w).
 
     Raises:
-      ValueError: the image is not uint8 [H, W, 3] or has a shape no Qwen3-VL accepts.
+      ValueError: the image is not uint8 [H, W, 3] or has a shape no model accepts.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"expected a uint8 image [H, W, 3], got {image.dtype} {image.shape}.")
@@ -259,7 +264,7 @@ def decode_image(
 
     Raises:
       ValueError: not an image, damaged, or of more than MAX_IMAGE_PIXELS (known before any pixel is decoded);
-        with `fit` also a shape that no Qwen3-VL accepts.
+        with `fit` also a shape that no model accepts.
     """
     height, width = image_size(data, name)
     size = (height, width) if fit is None else _fitted(height, width, fit, name)

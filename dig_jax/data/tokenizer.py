@@ -127,7 +127,7 @@ def load_tokenizer(model: epath.PathLike) -> Tokenizer:
     Raises:
       FileNotFoundError: the folder or its tokenizer files are not there.
       ValueError: a file is damaged, a Git LFS pointer, or of another model than the rest; the tokenizer lacks
-        a chat template or a token that Qwen3-VL needs, or has tokens that the model has no rows for.
+        a chat template or a token that the models need, or has tokens that the model has no rows for.
     """
     # Its advice to install PyTorch does not apply: only the tokenizer is used.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -169,7 +169,9 @@ def load_tokenizer(model: epath.PathLike) -> Tokenizer:
         raise ValueError(f"{where} is {hf.model_max_length!r}; expected a number")
     vocab = hf.get_vocab()
     if missing := [token for token in (END_OF_TURN, END_OF_TEXT, IMAGE_PLACEHOLDER) if token not in vocab]:
-        raise ValueError(f"{path}: the tokenizer has no {', '.join(missing)}; is it a Qwen3-VL tokenizer?")
+        raise ValueError(
+            f"{path}: the tokenizer has no {', '.join(missing)}; is it the tokenizer of a Qwen-VL model?"
+        )
     eos_ids = (vocab[END_OF_TURN], vocab[END_OF_TEXT])
     pad_id = vocab[END_OF_TEXT] if hf.pad_token_id is None else hf.pad_token_id
     special = {id for id, token in hf.added_tokens_decoder.items() if token.special}
@@ -219,13 +221,15 @@ def _check_fits(vocab: Mapping[str, int], config: epath.Path) -> None:
     if not config.exists():
         return
     settings = textfile.read_json(config)
-    text = textfile.field(settings, "text_config", dict, config) or {}
-    rows = textfile.field(text, "text_config.vocab_size", int, config)
+    # Older files have the decoder's settings at the top.
+    text = textfile.field(settings, "text_config", dict, config)
+    key = "vocab_size" if text is None else "text_config.vocab_size"
+    rows = textfile.field(settings if text is None else text, key, int, config)
     beyond = sorted((id, token) for token, id in vocab.items() if rows is not None and id >= rows)
     if beyond:
         raise ValueError(
             f"{config.parent}: the tokenizer has {len(beyond)} tokens that the model has no row for, such as"
-            f" {beyond[0][1]!r} ({beyond[0][0]}): text_config.vocab_size in config.json is {rows}. Use the"
+            f" {beyond[0][1]!r} ({beyond[0][0]}): {key} in config.json is {rows}. Use the"
             " tokenizer that came with the weights, or resize the model's embeddings first"
         )
     image = textfile.field(settings, "image_token_id", int, config)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 import jax
 import jax.numpy as jnp
 
-from dig_jax.models.architecture import Architecture
+from dig_jax.models.architecture import Architecture, VisionConfig
 from dig_jax.models.hf.layout import Weight
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.decoder import PromptCache, ResponseCache
@@ -89,6 +89,12 @@ class Family:
         "pixels" of the image as resized for the model, or "unit", 0 to 1.
       sampling, thinking_sampling: temperature, top_p and top_k that its makers publish, for models that do
         not think and those that do; what a folder's generation_config.json says comes first.
+      pixel_mean, pixel_std: of each channel, 0 to 1, that its image processor is published with.
+      small_tower: the tower of a small model (`scratch`), from the sizes that all towers have and the side of
+        its images in pixels; its keywords are the family's own settings.
+      system: the text of the turn that its chat template begins with where a conversation has none.
+      modules: how names in a checkpoint begin, and what stands there in memory in transformers, where the two
+        differ. Files with either name are read; adapters go by the second.
     """
 
     model_type: str
@@ -103,3 +109,20 @@ class Family:
     box_convention: str
     sampling: Mapping[str, float]
     thinking_sampling: Mapping[str, float]
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    small_tower: Callable[..., VisionConfig]
+    system: str = ""
+    modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def module_name(self, name: str) -> str:
+        """What transformers calls, in memory, the tensor or module `name` of a checkpoint."""
+        head, dot, rest = name.partition(".")
+        return self.modules.get(head, head) + dot + rest
+
+    def checkpoint_name(self, name: str) -> str:
+        """The name in a checkpoint of a tensor by either of its names."""
+        for ours, theirs in self.modules.items():
+            if name.startswith(f"{theirs}."):
+                return ours + name.removeprefix(theirs)
+        return name

@@ -83,9 +83,14 @@ def published_names() -> list[str]:
     return [f"{family.title}-{size}" for family in FAMILIES for size in family.sizes]
 
 
+def make(config: Architecture, **options: Any) -> Any:
+    """The model of a configuration; options as of `VisionLanguageModel`."""
+    return of(config).model(config, **options)
+
+
 def abstract_model(config: Architecture, **options: Any) -> Any:
     """The model with shapes for parameters; options as of `VisionLanguageModel`."""
-    return nnx.eval_shape(lambda: of(config).model(config, rngs=nnx.Rngs(0), **options))
+    return nnx.eval_shape(lambda: make(config, rngs=nnx.Rngs(0), **options))
 
 
 def layouts(params: nnx.State, config: Architecture) -> dict[tuple[Any, ...], layout.Layout]:

@@ -254,10 +254,17 @@ def eval_loader(
 
 def _encoder(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, supervised: bool) -> PairEncoder:
     files = model_folder.hf_files(model)
+    architecture = families.load_config(files)
+    family = families.of(architecture)
+    if family.box_convention != "thousandths":
+        raise ValueError(
+            f"{model} is a {family.title}, which writes boxes in {family.box_convention}: questions and"
+            " rewards are in thousandths of width and height, another convention than its own"
+        )
     return PairEncoder(
         tokenizer,
         image_config(config, files),
-        families.load_config(files),
+        architecture,
         question=config.data.question or QUESTION,
         max_boxes=config.reward.max_boxes,
         answer_step=config.sft.answer_step,

@@ -97,7 +97,7 @@ def test_an_image_two_hundred_times_wider_than_high_is_refused():
 
 
 def test_settings_written_to_a_folder_are_read_back_and_by_transformers(tmp_path):
-    QWEN3_VL.save(tmp_path)
+    QWEN3_VL.save(tmp_path, "Qwen3VLProcessor")
     assert ImageConfig.from_folder(tmp_path) == QWEN3_VL
     image = noise(100, 70)
     loaded = Qwen2VLImageProcessorPil.from_pretrained(tmp_path)
@@ -106,7 +106,7 @@ def test_settings_written_to_a_folder_are_read_back_and_by_transformers(tmp_path
 
 
 def test_settings_are_also_found_in_a_processor_config(tmp_path):
-    QWEN3_VL.save(tmp_path)
+    QWEN3_VL.save(tmp_path, "Qwen3VLProcessor")
     file = tmp_path / "preprocessor_config.json"
     (tmp_path / "processor_config.json").write_text(
         json.dumps({"image_processor": json.loads(file.read_text())})
@@ -126,7 +126,7 @@ def test_settings_are_also_found_in_a_processor_config(tmp_path):
     ],
 )
 def test_settings_we_cannot_follow_are_refused_by_name(tmp_path, change, message):
-    QWEN3_VL.save(tmp_path)
+    QWEN3_VL.save(tmp_path, "Qwen3VLProcessor")
     file = tmp_path / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(ValueError, match=message):

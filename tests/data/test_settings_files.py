@@ -19,7 +19,9 @@ PREPROCESSOR, GENERATION = "preprocessor_config.json", "generation_config.json"
 def folder(tiny_qwen3vl, tmp_path):
     """A model folder without weights, to be changed."""
     shutil.copytree(tiny_qwen3vl, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors*"))
-    ImageConfig(16, 2, 2, 4096, 65536, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).save(tmp_path / "model")
+    ImageConfig(16, 2, 2, 4096, 65536, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).save(
+        tmp_path / "model", "Qwen3VLProcessor"
+    )
     return epath.Path(tmp_path / "model")
 
 

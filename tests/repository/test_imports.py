@@ -140,7 +140,7 @@ def test_the_trainer_and_the_generator_do_not_know_each_other(package, foreign):
 
 
 def test_a_model_family_is_named_by_the_registry_alone():
-    """Its room may use itself; all else asks `models.families`, but `scratch`, which makes small ones."""
+    """Its room may use itself; all else asks `models.families`."""
     for folder in sorted((ROOT / "dig_jax" / "models").iterdir()):
         if not (folder / "family.py").exists():
             continue
@@ -148,7 +148,7 @@ def test_a_model_family_is_named_by_the_registry_alone():
         outside = (
             importers({f"dig_jax.models.{folder.name}"}, sources("dig_jax", "configs", "study")) - inside
         )
-        assert outside - {"dig_jax/scratch.py"} == {"dig_jax/models/families.py"}
+        assert outside == {"dig_jax/models/families.py"}
 
 
 def test_only_the_render_worker_imports_blender():

@@ -26,6 +26,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 
 from dig_jax.machines.folder import whole_folder
+from dig_jax.models import families
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.families import abstract_model, layouts, load_config
 from dig_jax.models.hf.layout import Layout
@@ -83,7 +84,7 @@ def load_params(
     """
     shapes = nnx.state(abstract_model(config), nnx.Param)
     plan = layouts(shapes, config)
-    entries = find_tensors(epath.Path(folder))
+    entries = find_entries(folder, config)
     _check(folder, entries, plan, param_dtype, tied=config.tie_word_embeddings)
     placed = {} if shardings is None else dict(nnx.to_flat_state(shardings))
     loaded = []
@@ -94,6 +95,12 @@ def load_params(
             array = _load_param(plan[path], entries, param_dtype, sharding, readers)
             loaded.append((path, variable.replace(array)))
     return nnx.from_flat_state(loaded)
+
+
+def find_entries(folder: epath.PathLike, config: Architecture) -> dict[str, Entry]:
+    """The tensors in a folder by their names in a checkpoint of the family, whichever they have there."""
+    name = families.of(config).checkpoint_name
+    return {name(given): entry for given, entry in find_tensors(epath.Path(folder)).items()}
 
 
 def _check(

@@ -40,6 +40,8 @@ NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
     "tie_encoder_decoder": (False,),
 }
 
+_NOTHING: Mapping[str, Any] = {}
+
 
 class Section:
     """One object of a config.json, read key by key; what nobody has asked for in the end is unknown.
@@ -98,9 +100,21 @@ class Section:
             return self.note(f"{key} is {value!r}, expected {textfile.KINDS[kind]}")
         return tuple(value) if isinstance(value, list) else value
 
-    def fields(self, cls: type, *, but: Sequence[str] = ()) -> dict[str, Any]:
-        """A value for every field of the dataclass `cls`, except those named in `but`."""
-        return {f.name: self.field(f.name, f.type) for f in dataclasses.fields(cls) if f.name not in but}
+    def fields(
+        self, cls: type, *, but: Sequence[str] = (), defaults: Mapping[str, Any] = _NOTHING
+    ) -> dict[str, Any]:
+        """A value for every field of the dataclass `cls`, except those named in `but`.
+
+        `defaults` has the values of keys that need not be there.
+        """
+        self.known |= defaults.keys()
+        return {
+            f.name: defaults[f.name]
+            if f.name in defaults and f.name not in self.values
+            else self.field(f.name, f.type)
+            for f in dataclasses.fields(cls)
+            if f.name not in but
+        }
 
     def check_generic_keys(self, architecture: str) -> None:
         """The keys that any model's configuration may have; `architecture` is the class of this one."""

@@ -36,6 +36,24 @@ def norm(path: str, name: str) -> tuple[Weight, ...]:
     return Weight(f"{path}.scale", f"{name}.weight"), Weight(f"{path}.bias", f"{name}.bias")
 
 
+def decoder(name: str) -> tuple[Weight, ...]:
+    """What all decoders have (`nn.decoder.TextDecoder`), under `name` in the checkpoint; without biases."""
+    layer = f"{name}.layers.{{}}"
+    return (
+        Weight("text.embedding", f"{name}.embed_tokens.weight"),
+        Weight("text.norm.scale", f"{name}.norm.weight"),
+        Weight("text.layers.input_norm.scale", f"{layer}.input_layernorm.weight"),
+        Weight("text.layers.post_norm.scale", f"{layer}.post_attention_layernorm.weight"),
+        Weight("text.layers.attn.q_proj.kernel", f"{layer}.self_attn.q_proj.weight", 1),
+        Weight("text.layers.attn.k_proj.kernel", f"{layer}.self_attn.k_proj.weight", 1),
+        Weight("text.layers.attn.v_proj.kernel", f"{layer}.self_attn.v_proj.weight", 1),
+        Weight("text.layers.attn.o_proj.kernel", f"{layer}.self_attn.o_proj.weight", 2),
+        Weight("text.layers.mlp.gate_proj.kernel", f"{layer}.mlp.gate_proj.weight", 1),
+        Weight("text.layers.mlp.up_proj.kernel", f"{layer}.mlp.up_proj.weight", 1),
+        Weight("text.layers.mlp.down_proj.kernel", f"{layer}.mlp.down_proj.weight", 1),
+    )
+
+
 class Layout(NamedTuple):
     """A parameter on both sides.
 

@@ -14,11 +14,12 @@ from etils import epath
 from flax import nnx
 
 from dig_jax.machines.folder import write_json
+from dig_jax.models import families
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.families import layouts
-from dig_jax.models.hf.checkpoint import to_host
+from dig_jax.models.hf.checkpoint import find_entries, to_host
 from dig_jax.models.hf.layout import Layout
-from dig_jax.models.hf.safetensors_io import Spec, find_tensors, write_file
+from dig_jax.models.hf.safetensors_io import Spec, write_file
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -79,7 +80,7 @@ def check_base(folder: epath.Path, params: nnx.State, config: Architecture) -> N
     Raises:
       ValueError: it is another model.
     """
-    entries, kernels = find_tensors(folder), dict(nnx.to_flat_state(params))
+    entries, kernels = find_entries(folder, config), dict(nnx.to_flat_state(params))
     plan = layouts(_without_adapters(params), config)
     for path in plan:
         if path[-1] != "kernel" or (*path[:-1], "adapter", "a") not in kernels:
@@ -108,10 +109,17 @@ def suffixes(targets: Set[str], modules: Set[str]) -> list[str]:
     return sorted(found)
 
 
+def _plan(params: nnx.State, config: Architecture) -> dict[tuple[Any, ...], Layout]:
+    """Layouts of all but the adapters, with the names that transformers' modules have in memory."""
+    name = families.of(config).module_name
+    plan = layouts(_without_adapters(params), config)
+    return {path: layout._replace(names=tuple(map(name, layout.names))) for path, layout in plan.items()}
+
+
 def _pairs(params: nnx.State, config: Architecture) -> Iterator[tuple[Layout, Any, Any]]:
     """The layout of each kernel with an adapter, and the adapter's a [*in, rank] and b [rank, *out]."""
     values = dict(nnx.to_flat_state(params))
-    for path, layout in layouts(_without_adapters(params), config).items():
+    for path, layout in _plan(params, config).items():
         a, b = (values.get((*path[:-1], "adapter", name)) for name in "ab")
         if path[-1] == "kernel" and a is not None and b is not None:
             yield layout, a.get_value(), b.get_value()
@@ -139,8 +147,7 @@ def _arrays(pairs: list[tuple[Layout, Any, Any]], dtype: Any) -> Iterator[np.nda
 
 
 def _modules(params: nnx.State, config: Architecture) -> set[str]:
-    plan = layouts(_without_adapters(params), config)
-    return {_module(name) for layout in plan.values() for name in layout.names}
+    return {_module(name) for layout in _plan(params, config).values() for name in layout.names}
 
 
 def _module(name: str) -> str:

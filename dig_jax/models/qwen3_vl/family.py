@@ -1,5 +1,8 @@
 """Qwen3-VL, dense: 2B, 4B, 8B and 32B, Instruct and Thinking."""
 
+import dataclasses
+
+from dig_jax.models import architecture
 from dig_jax.models.api import Family
 from dig_jax.models.qwen3_vl import published
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, VisionConfig
@@ -17,6 +20,17 @@ def vision_products(vision: VisionConfig, patches: int, images: int) -> float:
     return products + vision.depth * 2 * width * patches * (patches / images)
 
 
+def small_tower(
+    tower: architecture.VisionConfig, image_size: int, *, deepstack: tuple[int, ...] = (0,)
+) -> VisionConfig:
+    """See `Family.small_tower`."""
+    return VisionConfig(
+        **dataclasses.asdict(tower),
+        num_position_embeddings=(image_size // tower.patch_size) ** 2,
+        deepstack_visual_indexes=deepstack,
+    )
+
+
 FAMILY = Family(
     model_type="qwen3_vl",
     title="Qwen3-VL",
@@ -32,4 +46,7 @@ FAMILY = Family(
     # is not implemented.
     sampling={"temperature": 0.7, "top_p": 0.8, "top_k": 20},
     thinking_sampling={"temperature": 0.6, "top_p": 0.95, "top_k": 20},
+    pixel_mean=(0.5, 0.5, 0.5),
+    pixel_std=(0.5, 0.5, 0.5),
+    small_tower=small_tower,
 )

@@ -1,6 +1,6 @@
 """How the parameters of Qwen3-VL are called in a checkpoint. `weights` is the whole mapping."""
 
-from dig_jax.models.hf.layout import Weight, linear, norm
+from dig_jax.models.hf.layout import Weight, decoder, linear, norm
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 
 _LAYER = "model.language_model.layers.{}"
@@ -14,19 +14,9 @@ def weights(config: Qwen3VLConfig) -> tuple[Weight, ...]:
     patch = (vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
     return (
         Weight("head", "lm_head.weight"),
-        Weight("text.embedding", "model.language_model.embed_tokens.weight"),
-        Weight("text.norm.scale", "model.language_model.norm.weight"),
-        Weight("text.layers.input_norm.scale", f"{_LAYER}.input_layernorm.weight"),
-        Weight("text.layers.post_norm.scale", f"{_LAYER}.post_attention_layernorm.weight"),
-        Weight("text.layers.attn.q_proj.kernel", f"{_LAYER}.self_attn.q_proj.weight", 1),
-        Weight("text.layers.attn.k_proj.kernel", f"{_LAYER}.self_attn.k_proj.weight", 1),
-        Weight("text.layers.attn.v_proj.kernel", f"{_LAYER}.self_attn.v_proj.weight", 1),
-        Weight("text.layers.attn.o_proj.kernel", f"{_LAYER}.self_attn.o_proj.weight", 2),
+        *decoder("model.language_model"),
         Weight("text.layers.attn.q_norm.scale", f"{_LAYER}.self_attn.q_norm.weight"),
         Weight("text.layers.attn.k_norm.scale", f"{_LAYER}.self_attn.k_norm.weight"),
-        Weight("text.layers.mlp.gate_proj.kernel", f"{_LAYER}.mlp.gate_proj.weight", 1),
-        Weight("text.layers.mlp.up_proj.kernel", f"{_LAYER}.mlp.up_proj.weight", 1),
-        Weight("text.layers.mlp.down_proj.kernel", f"{_LAYER}.mlp.down_proj.weight", 1),
         Weight("vision.pos_embed", "model.visual.pos_embed.weight"),
         *linear("vision.patch_embed", "model.visual.patch_embed.proj", sides=patch),
         *norm("vision.blocks.norm1", f"{_BLOCK}.norm1"),
