@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 @pytest.fixture(scope="session")
 def tiny_qwen3vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random Qwen3-VL Instruct model with its tokenizer. Not to be written to."""
-    from tests.helpers.make_tiny_qwen3vl import make_tiny
+    from tests.helpers.make_tiny_model import make_tiny
 
     folder = tmp_path_factory.mktemp("qwen3vl") / "instruct"
     make_tiny(folder)
@@ -24,10 +24,20 @@ def tiny_qwen3vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_qwen3vl_thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as a Thinking model, whose template opens `<think>`, and with a tied head."""
-    from tests.helpers.make_tiny_qwen3vl import make_tiny
+    from tests.helpers.make_tiny_model import make_tiny
 
     folder = tmp_path_factory.mktemp("qwen3vl") / "thinking"
     make_tiny(folder, thinking=True, tied=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2_5_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random Qwen2.5-VL model with its tokenizer. Not to be written to."""
+    from tests.helpers.make_tiny_model import make_tiny
+
+    folder = tmp_path_factory.mktemp("qwen2_5_vl") / "instruct"
+    make_tiny(folder, family="qwen2_5_vl")
     return folder
 
 

@@ -23,8 +23,8 @@ from dig_jax.aot.inputs import Workload, pair_bucket
 from dig_jax.aot.phases import Phase, make_plan, phases
 from dig_jax.aot.roofline import Measured
 from dig_jax.machines import parallel
+from dig_jax.models import families
 from dig_jax.models.qwen3_vl import published
-from dig_jax.models.qwen3_vl.model import Qwen3VL
 from tests.helpers.paths import ROOT
 
 needs_compiler = pytest.mark.skipif(
@@ -35,11 +35,19 @@ needs_compiler = pytest.mark.skipif(
 
 @pytest.mark.parametrize(
     ("size", "parameters"),
-    [("2B", 2_127_532_032), ("4B", 4_437_815_808), ("8B", 8_767_123_696), ("32B", 33_357_390_064)],
+    [
+        ("Qwen3-VL-2B", 2_127_532_032),
+        ("Qwen3-VL-4B", 4_437_815_808),
+        ("Qwen3-VL-8B", 8_767_123_696),
+        ("Qwen3-VL-32B", 33_357_390_064),
+        ("Qwen2.5-VL-3B", 3_754_622_976),
+        ("Qwen2.5-VL-7B", 8_292_166_656),
+        ("Qwen2.5-VL-32B", 33_452_718_336),
+        ("Qwen2.5-VL-72B", 73_410_777_344),
+    ],
 )
 def test_published_architectures_have_the_published_number_of_parameters(size, parameters):
-    config = published.architecture(size)
-    model = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0)))
+    model = families.abstract_model(families.published(size))
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model))) == parameters
 
 

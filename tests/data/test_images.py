@@ -12,6 +12,7 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from dig_jax.data.images import ImageConfig, decode_image, patch_grid, preprocess, smart_resize
+from dig_jax.models.qwen2_5_vl.family import FAMILY as QWEN
 
 QWEN3_VL = ImageConfig(
     patch_size=16,
@@ -22,6 +23,9 @@ QWEN3_VL = ImageConfig(
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
 )
+
+
+QWEN2_5_VL = ImageConfig(14, 2, 2, 3136, 12_845_056, QWEN.pixel_mean, QWEN.pixel_std)
 
 
 def reference(config: ImageConfig) -> Qwen2VLImageProcessorPil:
@@ -39,13 +43,14 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+@pytest.mark.parametrize("config", [QWEN3_VL, QWEN2_5_VL], ids=["Qwen3-VL", "Qwen2.5-VL"])
 @pytest.mark.parametrize(
     "size", [(448, 448), (300, 500), (100, 70), (33, 33), (256, 288), (40, 1000), (1, 1)]
 )
-def test_patches_equal_those_of_transformers_at_any_size(size):
+def test_patches_equal_those_of_transformers_at_any_size(size, config):
     image = noise(*size)
-    patches, grid = preprocess(image, QWEN3_VL)
-    expected = reference(QWEN3_VL)(images=[image], input_data_format="channels_last", return_tensors="np")
+    patches, grid = preprocess(image, config)
+    expected = reference(config)(images=[image], input_data_format="channels_last", return_tensors="np")
     assert (1, *grid) == tuple(expected["image_grid_thw"][0])
     assert patches.dtype == np.float32
     np.testing.assert_allclose(patches, expected["pixel_values"], atol=1e-6, rtol=0)
@@ -65,6 +70,8 @@ def test_known_sizes_after_resizing():
     sizes = {(448, 448): (448, 448), (300, 500): (288, 512), (100, 70): (320, 224), (33, 33): (256, 256)}
     assert {size: smart_resize(*size, QWEN3_VL) for size in sizes} == sizes
     assert patch_grid(300, 500, QWEN3_VL) == (18, 32)
+    sizes = {(448, 448): (448, 448), (512, 512): (504, 504), (320, 480): (308, 476), (700, 1000): (700, 1008)}
+    assert {size: smart_resize(*size, QWEN2_5_VL) for size in sizes} == sizes
 
 
 def test_the_four_patches_of_a_merged_token_are_adjacent():

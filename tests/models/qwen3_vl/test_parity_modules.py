@@ -19,7 +19,8 @@ from dig_jax.models.nn.layers import rope_frequencies
 from dig_jax.models.nn.patches import rope
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 from tests.models.conftest import PromptMaker
-from tests.models.qwen3_vl.parity import CONFIGS, MID_CONFIG, case, random_model, reference_of, small_config
+from tests.models.parity import case, random_model, reference_of
+from tests.models.qwen3_vl.configs import CONFIGS, MID_CONFIG, small_config
 
 TOLERANCE = 1e-5  # of values up to 1, and relative to the largest where that is more
 

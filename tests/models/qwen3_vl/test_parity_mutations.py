@@ -14,12 +14,7 @@ from dig_jax.models.nn.attention import PlainAttention
 from dig_jax.models.nn.layers import Rotation, rope_frequencies
 from dig_jax.models.qwen3_vl import vision
 from dig_jax.models.qwen3_vl.model import Qwen3VL
-from tests.models.qwen3_vl.parity import case, check_logits
-
-
-def logits_of(model, prompts):
-    """Traced anew for every mutation, whatever was compiled before it."""
-    return jax.jit(lambda model, prompts: model.logits(model(prompts)[0]))(model, prompts)
+from tests.models.parity import case, check_logits, logits_of, one_dimensional_positions
 
 
 @pytest.fixture(scope="module")
@@ -127,12 +122,6 @@ def test_the_mergers_of_deepstack_in_reverse_order_fail_the_gate(pair, examples,
     model = nnx.merge(graphdef, nnx.map_state(reverse, params))
     with pytest.raises(AssertionError, match="logits differ"):
         check_logits(compiled(model, pair.make.pad(*examples)), theirs)
-
-
-def one_dimensional_positions(prompts):
-    """As in a model of text: every token one further, on all axes."""
-    count = np.arange(prompts.tokens.shape[1]) * np.ones_like(prompts.length)[:, None]
-    return prompts.replace(positions=np.repeat(count[:, None], 3, axis=1).astype(np.int32))
 
 
 def text_goes_on_after_the_last_patch(prompts):

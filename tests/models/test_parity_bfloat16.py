@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.qwen3_vl.parity import (
+from tests.models.parity import (
     BATCHES,
     CONFIGS,
     MID_BUCKET,
-    MID_CONFIG,
     MORE_CONFIGS,
     Case,
     random_model,
@@ -21,6 +20,7 @@ from tests.models.qwen3_vl.parity import (
     run_ours,
     run_theirs,
 )
+from tests.models.qwen3_vl.configs import MID_CONFIG
 
 NAMES = [*CONFIGS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_CONFIGS)]
 ALLOWED = 1.5  # times their error; measured 0.84 to 1.01 for the mean square, up to 1.2 for the largest
@@ -52,7 +52,7 @@ def test_the_error_of_bfloat16_is_no_larger_than_theirs(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "one tap, tied")) for name in CONFIGS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "three taps")) for name in CONFIGS]
 )
 def test_the_error_of_gradients_in_bfloat16_is_no_larger_than_theirs(name):
     """All together by the gate for logits; single tensors, of 16 to 20,000 numbers, by twice theirs."""

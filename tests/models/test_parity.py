@@ -1,8 +1,8 @@
-"""Our float32 model gives the numbers of transformers' Qwen3-VL: logits, gradients, cached decoding.
+"""Our float32 model gives the numbers of transformers' of each family: logits, gradients, cached decoding.
 
-Gates: logits 1e-5 absolute, gradients 1e-4 relative L2 per tensor. The parts of the model are compared in
-test_parity_modules.py, bfloat16 in test_parity_bfloat16.py; test_parity_mutations.py shows that the gates
-notice the mistakes that ports make.
+Gates: logits 1e-5 absolute, gradients 1e-4 relative L2 per tensor. bfloat16 is compared in
+test_parity_bfloat16.py, the parts of a model in qwen3_vl/test_parity_modules.py; each family's
+test_parity_mutations.py shows that the gates notice the mistakes that ports make.
 """
 
 import jax
@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dig_jax.models.qwen3_vl.model import Qwen3VL
+from dig_jax.models.nn.multimodal import VisionLanguageModel
 from tests.models.conftest import Example
-from tests.models.qwen3_vl.parity import (
+from tests.models.parity import (
     BATCHES,
     CONFIGS,
     MID_BUCKET,
-    MID_CONFIG,
     MORE_CONFIGS,
     Case,
     case,
@@ -27,6 +26,7 @@ from tests.models.qwen3_vl.parity import (
     run_ours,
     run_theirs,
 )
+from tests.models.qwen3_vl.configs import MID_CONFIG
 
 NAMES = [*CONFIGS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_CONFIGS)]
 NEW = 6  # tokens to decode
@@ -51,11 +51,11 @@ def test_prefill_and_steps_past_the_images_equal_the_full_pass_of_both(name):
     prompts = pair.make.pad(*examples)
     new = np.random.default_rng(0).integers(0, 300, (len(examples), 2, NEW)).astype(np.int32)
 
-    hidden, prompt_cache = jax.jit(Qwen3VL.prefill)(model, prompts)
+    hidden, prompt_cache = jax.jit(VisionLanguageModel.prefill)(model, prompts)
     last = hidden[jnp.arange(len(examples)), prompts.length - 1]
     steps = [jnp.broadcast_to(last[:, None], (len(examples), 2, last.shape[-1]))]
     cache = model.init_response_cache(len(examples), 2, NEW)
-    decode = jax.jit(Qwen3VL.decode)
+    decode = jax.jit(VisionLanguageModel.decode)
     for step in range(NEW):
         states, cache = decode(model, new[..., step], step, prompt_cache, cache)
         steps.append(states)
@@ -72,9 +72,10 @@ def test_prefill_and_steps_past_the_images_equal_the_full_pass_of_both(name):
             check_logits(stepwise[:, which], [row[-NEW - 1 :] for row in full])
 
 
-def test_decoding_equals_their_generate():
+@pytest.mark.parametrize("name", ["three taps", "windows"])
+def test_decoding_equals_their_generate(name):
     """Twelve greedy tokens past three images, with the cache of either side."""
-    pair, new = case("three taps"), 12
+    pair, new = case(name), 12
     model, reference = pair.model, pair.reference
     examples = pair.examples("unequal rows", seed=3)
     reference.model.model.rope_deltas = None
@@ -91,10 +92,10 @@ def test_decoding_equals_their_generate():
     theirs = np.stack([step.numpy() for step in generated.logits], axis=1)  # [B,new,V]
 
     prompts = pair.make.pad(*examples)
-    hidden, prompt_cache = jax.jit(Qwen3VL.prefill)(model, prompts)
+    hidden, prompt_cache = jax.jit(VisionLanguageModel.prefill)(model, prompts)
     ours = [model.logits(hidden[jnp.arange(len(examples)), prompts.length - 1])]
     cache = model.init_response_cache(len(examples), 1, new)
-    decode = jax.jit(Qwen3VL.decode)
+    decode = jax.jit(VisionLanguageModel.decode)
     for step in range(new - 1):
         states, cache = decode(model, tokens[:, None, step], step, prompt_cache, cache)
         ours.append(model.logits(states[:, 0]))

@@ -15,121 +15,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from dig_jax.models.families import layouts
+from dig_jax.models import families
+from dig_jax.models.architecture import Architecture
 from dig_jax.models.inputs import Prompts
-from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
-from dig_jax.models.qwen3_vl.model import Qwen3VL
-from dig_jax.models.qwen3_vl.published import architecture
+from dig_jax.models.nn.multimodal import VisionLanguageModel
 from tests.models.conftest import Example, PromptMaker, Reference
+from tests.models.qwen2_5_vl import configs as qwen2_5_vl
+from tests.models.qwen3_vl import configs as qwen3_vl
 
 LOGITS_TOLERANCE = 1e-5  # absolute
 GRADIENT_TOLERANCE = 1e-4  # relative L2, per tensor
 
+CONFIGS: dict[str, Architecture] = qwen3_vl.CONFIGS | qwen2_5_vl.CONFIGS
+MORE_CONFIGS: dict[str, Architecture] = qwen3_vl.MORE_CONFIGS | qwen2_5_vl.MORE_CONFIGS
 
-def small_config(
-    *,
-    text_layers: int = 4,
-    width: int = 64,
-    heads: int = 4,
-    kv_heads: int = 2,
-    head_dim: int = 32,
-    mrope_section: tuple[int, int, int] = (6, 5, 5),
-    depth: int = 6,
-    vision_width: int = 48,
-    vision_heads: int = 4,
-    taps: tuple[int, ...] = (1, 2, 4),
-    positions: int = 36,
-    patch_size: int = 8,
-    tied: bool = False,
-) -> Qwen3VLConfig:
-    """A model of half a million parameters whose dimensions differ, so that a mix-up shows.
-
-    The last four words of the vocabulary stand for images; tests draw text below 300.
-    """
-    return architecture("2B").resized(
-        text={
-            "vocab_size": 320,
-            "hidden_size": width,
-            "intermediate_size": width + 48,
-            "num_hidden_layers": text_layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": kv_heads,
-            "head_dim": head_dim,
-            "mrope_section": mrope_section,
-            "initializer_range": 0.5 * width**-0.5,
-        },
-        vision={
-            "depth": depth,
-            "hidden_size": vision_width,
-            "intermediate_size": vision_width + 32,
-            "num_heads": vision_heads,
-            "patch_size": patch_size,
-            "num_position_embeddings": positions,
-            "deepstack_visual_indexes": taps,
-            "initializer_range": vision_width**-0.5,
-        },
-        tied=tied,
-    )
-
-
-# Few and many layers and taps, text and vision of different depths, tied and not, several ratios of query to
-# key heads, tables of positions larger and smaller than the images, patches of three sizes.
-CONFIGS = {
-    "three taps": small_config(),
-    "one tap, tied": small_config(
-        text_layers=2,
-        width=80,
-        heads=6,
-        kv_heads=1,
-        head_dim=16,
-        mrope_section=(4, 2, 2),
-        depth=3,
-        vision_width=40,
-        vision_heads=5,
-        taps=(2,),
-        positions=49,
-        patch_size=16,
-        tied=True,
-    ),
-    "five taps": small_config(
-        text_layers=7,
-        width=56,
-        heads=3,
-        kv_heads=3,
-        head_dim=24,
-        mrope_section=(4, 4, 4),
-        depth=5,
-        vision_width=32,
-        vision_heads=2,
-        taps=(0, 1, 2, 3, 4),
-        positions=16,
-        patch_size=4,
-    ),
-}
-MORE_CONFIGS = {
-    "no taps": small_config(text_layers=3, depth=4, taps=(), kv_heads=4, tied=True),
-    "one layer and one block": small_config(text_layers=1, depth=1, taps=(0,), heads=8, kv_heads=2),
-    "as many taps as layers": small_config(text_layers=4, depth=9, taps=(0, 3, 4, 8), positions=121),
-    "wide heads": small_config(heads=2, kv_heads=1, head_dim=128, mrope_section=(24, 20, 20), vision_heads=1),
-}
-
-# 143 million parameters, with the depths, heads and taps of the 2B model.
-MID_CONFIG = architecture("2B").resized(
-    text={
-        "vocab_size": 8192,
-        "hidden_size": 512,
-        "intermediate_size": 1280,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 2,
-        "initializer_range": 0.5 * 512**-0.5,
-    },
-    vision={
-        "hidden_size": 384,
-        "intermediate_size": 1024,
-        "num_heads": 8,
-        "initializer_range": 384**-0.5,
-    },
-)
 MID_ROWS = [([(12, 20), (14, 10)], 60), ([(20, 14)], 30)]  # images, and words of text before them
 MID_BUCKET = {"prompt_length": 192, "num_patches": 384}
 
@@ -144,13 +43,13 @@ BATCHES = {
 
 
 def random_model(
-    config: Qwen3VLConfig, *, dtype: Any = jnp.float32, weights: Any = jnp.float32, seed: int = 0
-) -> Qwen3VL:
+    config: Architecture, *, dtype: Any = jnp.float32, weights: Any = jnp.float32, seed: int = 0
+) -> VisionLanguageModel:
     """A model that computes in `dtype`, with float32 parameters whose values fit `weights`.
 
     Drawn by NumPy: compiling twenty random number generators would take longer than a test.
     """
-    abstract = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0), dtype=dtype))
+    abstract = families.abstract_model(config, dtype=dtype)
     graphdef, _ = nnx.split(abstract)
     rng = np.random.default_rng(seed)
     drawn = []
@@ -165,25 +64,27 @@ def random_model(
     return nnx.merge(graphdef, nnx.from_flat_state(drawn))
 
 
-def checkpoint(params: nnx.State, config: Qwen3VLConfig) -> dict[str, np.ndarray]:
-    """Parameters, or their gradients, under the names of a checkpoint."""
+def checkpoint(params: nnx.State, config: Architecture) -> dict[str, np.ndarray]:
+    """Parameters, or their gradients, under the names that transformers has for them in memory."""
     tensors: dict[str, np.ndarray] = {}
-    plan = layouts(params, config)
+    plan, name_of = families.layouts(params, config), families.of(config).module_name
     for path, variable in nnx.to_flat_state(params):
         layout, array = plan[path], np.asarray(variable.get_value())
         layers = array if layout.stacked else array[None]
-        tensors |= {name: layout.to_file(layer) for name, layer in zip(layout.names, layers, strict=True)}
+        tensors |= {
+            name_of(name): layout.to_file(layer) for name, layer in zip(layout.names, layers, strict=True)
+        }
     return tensors
 
 
-def reference_of(model: Qwen3VL, dtype: str = "float32") -> Reference:
+def reference_of(model: VisionLanguageModel, dtype: str = "float32") -> Reference:
     """transformers' model with the weights of `model`, for computing in `dtype`."""
     torch = pytest.importorskip("torch")
-    from transformers import AutoModelForImageTextToText
-    from transformers import Qwen3VLConfig as TheirConfig
+    from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
 
     torch.set_num_threads(1)
-    config = TheirConfig.from_dict(model.config.to_dict())
+    settings = model.config.to_dict()
+    config = CONFIG_MAPPING[settings["model_type"]].from_dict(settings)
     theirs = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype))
     tensors = checkpoint(nnx.state(model, nnx.Param), model.config)
     if model.config.tie_word_embeddings:
@@ -196,7 +97,7 @@ def reference_of(model: Qwen3VL, dtype: str = "float32") -> Reference:
 class Case:
     """A configuration on both sides."""
 
-    model: Qwen3VL
+    model: VisionLanguageModel
     reference: Reference
 
     @property
@@ -211,7 +112,7 @@ class Case:
         ]
 
     def mid_examples(self) -> list[Example]:
-        """The batch for the model of `MID_CONFIG`."""
+        """The batch for a model of full depth."""
         return [self.make.example(grids, text=text, seed=text) for grids, text in MID_ROWS]
 
 
@@ -228,11 +129,11 @@ class Outcome:
 
     logits: list[np.ndarray]  # [T,V] of every example, without padding
     loss: float  # mean negative log-probability of every next token
-    gradients: dict[str, np.ndarray]  # of the loss, under the names of a checkpoint
+    gradients: dict[str, np.ndarray]  # of the loss, under the names of transformers
 
 
 @jax.jit
-def _logits_loss_and_gradients(model: Qwen3VL, prompts: Prompts, weights: jax.Array) -> Any:
+def _logits_loss_and_gradients(model: VisionLanguageModel, prompts: Prompts, weights: jax.Array) -> Any:
     graphdef, params = nnx.split(model, nnx.Param)
 
     def loss(params: nnx.State) -> tuple[jax.Array, jax.Array]:
@@ -246,7 +147,7 @@ def _logits_loss_and_gradients(model: Qwen3VL, prompts: Prompts, weights: jax.Ar
     return logits, value, gradients
 
 
-def run_ours(model: Qwen3VL, prompts: Prompts) -> Outcome:
+def run_ours(model: VisionLanguageModel, prompts: Prompts) -> Outcome:
     real = np.arange(1, prompts.tokens.shape[1]) < prompts.length[:, None]
     weights = (real / real.sum()).astype(np.float32)
     logits, loss, gradients = _logits_loss_and_gradients(model, prompts, weights)
@@ -283,3 +184,14 @@ def check_gradients(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndar
     errors = {name: np.linalg.norm(ours[name] - theirs[name]) / norms[name] for name in theirs}
     worst = max(errors, key=lambda name: errors[name])
     assert errors[worst] < GRADIENT_TOLERANCE, f"the gradient of {worst} differs by {errors[worst]:.1e}"
+
+
+def logits_of(model: VisionLanguageModel, prompts: Prompts) -> jax.Array:
+    """Traced anew, whatever was compiled before: for models with a mistake put in."""
+    return jax.jit(lambda model, prompts: model.logits(model(prompts)[0]))(model, prompts)
+
+
+def one_dimensional_positions(prompts: Prompts) -> Prompts:
+    """A mistake: as in a model of text: every token one further, on all axes."""
+    count = np.arange(prompts.tokens.shape[1]) * np.ones_like(prompts.length)[:, None]
+    return prompts.replace(positions=np.repeat(count[:, None], 3, axis=1).astype(np.int32))

@@ -1,12 +1,13 @@
-"""Makes a tiny random Qwen3-VL folder: weights, tokenizer, processor and generation settings, offline.
+"""Makes the folder of a tiny random model: weights, tokenizer, processor and generation settings, offline.
 
-    python tests/helpers/make_tiny_qwen3vl.py OUT [--thinking] [--tied]
+    python tests/helpers/make_tiny_model.py OUT [--family=qwen2_5_vl] [--thinking] [--tied]
 
 The folder has the files of a real one and transformers loads it. Torch is not needed to make it. Norms
 and biases are perturbed: at their initial ones and zeros a port could ignore them unnoticed.
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from flax import nnx
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
-from dig_jax.models.architecture import TextConfig
+from dig_jax.models import families
+from dig_jax.models.api import Family
+from dig_jax.models.architecture import Architecture, TextConfig
 from dig_jax.models.hf import checkpoint
+from dig_jax.models.qwen2_5_vl.config import Qwen2_5VLConfig
+from dig_jax.models.qwen2_5_vl.config import VisionConfig as Qwen2_5VisionConfig
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, VisionConfig
-from dig_jax.models.qwen3_vl.model import Qwen3VL
 
 # In the order of the real tokenizer, where they start at 151643.
 SPECIAL_TOKENS = [
@@ -43,6 +47,7 @@ SPECIAL_TOKENS = [
 ADDED_TOKENS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
 
 # ChatML with images, the wire format of the real template.
+SYSTEM = "{{- '<|im_start|>system\\nTEXT<|im_end|>\\n' -}}"  # before conversations that have none
 CHAT_TEMPLATE = """{%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '\\n' -}}
 {%- if message.content is string -%}{{- message.content -}}
@@ -136,6 +141,34 @@ def make_config(tokenizer: Qwen2Tokenizer, *, tied: bool = False) -> Qwen3VLConf
     )
 
 
+def make_qwen2_5_config(tokenizer: Qwen2Tokenizer, *, tied: bool = False) -> Qwen2_5VLConfig:
+    """The same tokens and decoder sizes, with windows of two by two tokens in two of three blocks."""
+    like = make_config(tokenizer, tied=tied)
+    return Qwen2_5VLConfig(
+        text=dataclasses.replace(like.text, head_dim=16, mrope_section=(2, 3, 3)),
+        vision=Qwen2_5VisionConfig(
+            depth=3,
+            hidden_size=48,
+            intermediate_size=84,
+            num_heads=4,
+            in_channels=3,
+            patch_size=14,
+            temporal_patch_size=2,
+            spatial_merge_size=2,
+            out_hidden_size=64,
+            initializer_range=0.2,
+            window_size=56,
+            fullatt_block_indexes=(1,),
+            tokens_per_second=2,
+        ),
+        **{
+            f.name: getattr(like, f.name)
+            for f in dataclasses.fields(like)
+            if f.name not in ("text", "vision")
+        },
+    )
+
+
 def perturb_norms_and_biases(model: nnx.Module, seed: int) -> None:
     """Adds noise to every norm scale and every bias."""
     rng = np.random.default_rng(seed)
@@ -147,45 +180,55 @@ def perturb_norms_and_biases(model: nnx.Module, seed: int) -> None:
     nnx.update(model, nnx.from_flat_state(state))
 
 
-def make_tiny(folder: Path, *, thinking: bool = False, tied: bool = False) -> None:
+CONFIGS: dict[str, Any] = {"qwen3_vl": make_config, "qwen2_5_vl": make_qwen2_5_config}
+
+
+def make_tiny(folder: Path, *, family: str = "qwen3_vl", thinking: bool = False, tied: bool = False) -> None:
     """Writes the model folder.
 
     Args:
       folder: to create.
+      family: its model_type.
       thinking: the chat template opens `<think>` in the prompt, as those of Thinking models do.
       tied: the output head is the embedding table.
     """
     tokenizer = make_tokenizer()
-    tokenizer.chat_template = CHAT_TEMPLATE.replace("OPENING", "<think>\\n" if thinking else "")
-    config = make_config(tokenizer, tied=tied)
+    kind = families.of_type(family)
+    system = SYSTEM.replace("TEXT", kind.system) if kind.system else ""
+    opening = "<think>\\n" if thinking else ""
+    tokenizer.chat_template = system + CHAT_TEMPLATE.replace("OPENING", opening)
+    config: Architecture = CONFIGS[family](tokenizer, tied=tied)
     # Compiling twenty random number generators takes 17 s optimised, 2 s not, and they run once.
     quick = {"xla_backend_optimization_level": 0}
-    model = jax.jit(lambda: Qwen3VL(config, rngs=nnx.Rngs(0)), compiler_options=quick)()
+    model = jax.jit(lambda: families.make(config, rngs=nnx.Rngs(0)), compiler_options=quick)()
     perturb_norms_and_biases(model, seed=1)
     checkpoint.save_model(folder, model, max_shard_bytes=200_000)
     tokenizer.save_pretrained(folder)
-    _write_json(folder / "processor_config.json", _processor_config())
+    _write_json(folder / "processor_config.json", _processor_config(kind, config.vision.patch_size))
     eos = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
     _write_json(folder / "generation_config.json", {"eos_token_id": eos, "pad_token_id": eos[1]})
 
 
-def _processor_config() -> dict[str, Any]:
+def _processor_config(family: Family, patch_size: int) -> dict[str, Any]:
     image_processor = {
         "image_processor_type": "Qwen2VLImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
         "do_rescale": True,
         "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
+        "image_mean": list(family.pixel_mean),
+        "image_std": list(family.pixel_std),
         "rescale_factor": 1 / 255,
         "resample": 3,  # bicubic
-        "patch_size": 16,
+        "patch_size": patch_size,
         "merge_size": 2,
         "temporal_patch_size": 2,
-        "size": {"shortest_edge": 32 * 32, "longest_edge": 128 * 128},  # in pixels of area, not of edge
+        "size": {
+            "shortest_edge": (2 * patch_size) ** 2,
+            "longest_edge": (8 * patch_size) ** 2,
+        },  # in pixels of area, not of edge
     }
-    return {"processor_class": "Qwen3VLProcessor", "image_processor": image_processor}
+    return {"processor_class": family.processor, "image_processor": image_processor}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -197,7 +240,8 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
+    parser.add_argument("--family", default="qwen3_vl")
     parser.add_argument("--thinking", action="store_true")
     parser.add_argument("--tied", action="store_true")
     arguments = parser.parse_args()
-    make_tiny(arguments.out, thinking=arguments.thinking, tied=arguments.tied)
+    make_tiny(arguments.out, family=arguments.family, thinking=arguments.thinking, tied=arguments.tied)

@@ -1,0 +1,1 @@
+"""Qwen2.5-VL: what is particular to it beside the common decoder and folders."""
