@@ -146,7 +146,7 @@ def check(
 ) -> set[tuple[int, int]]:
     """Looks at every pair, prints what it finds, and returns the sizes of the pictures.
 
-    Pairs are staged, where there is a staging folder, until one of them has a problem. Raises Faulty then.
+    Pairs are staged, where there is a staging folder, as long as none has a problem. Raises Faulty then.
     """
     jobs = jobs_of(rule, entries)
     sizes, digests = set(), []
@@ -158,7 +158,7 @@ def check(
                 report.problem(entry.place, text)
             for text in found.notes:
                 report.note(entry.place, text)
-            if found.pictures and staging and not report.problems:
+            if staging and found.pictures:
                 staging.write(job, found.pictures, found.record)
             sizes.add(found.size)
             digests.append(found.digests)
@@ -218,15 +218,14 @@ def counted(number: int, noun: str) -> str:
 
 @contextlib.contextmanager
 def staging_folder(root: Path) -> Iterator[Staging]:
-    """An empty staging folder that is gone when the block ends, however it ends.
+    """A staging folder that is gone when the block ends, however it ends.
+
+    What a killed run left in it is written over, or not looked at.
 
     Raises StagingError when somebody else is at work there, or it holds rendered pairs.
     """
     staging = Staging(root, SPEC)
     with staging.locked():
-        for split in SPLITS:  # of a run that was killed
-            shutil.rmtree(staging.folder / split, ignore_errors=True)
-        staging.scan()
         try:
             yield staging
         finally:

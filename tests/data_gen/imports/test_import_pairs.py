@@ -243,12 +243,13 @@ def test_another_run_and_rendered_pairs_are_left_alone(folder, capsys):
     assert (folder / "set.staging").exists() and not out.exists()
 
 
+@pytest.mark.parametrize("place", ["data_gen.import_pairs.describe", "data_gen.records.card.write_card"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
-def test_a_run_that_stops_leaves_nothing(error, folder, capsys, monkeypatch):
+def test_a_run_that_stops_leaves_nothing(error, place, folder, capsys, monkeypatch):
     def stop(*_):
         raise error
 
-    monkeypatch.setattr(import_pairs, "describe", stop)
+    monkeypatch.setattr(place, stop)
     pairs = write_lines(folder, line())
     before = set(folder.iterdir())
     assert run(f"--pairs={pairs}", f"--out={folder / 'set'}") == 1
