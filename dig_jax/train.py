@@ -6,11 +6,12 @@ and its number there, so a run that was stopped continues where it was.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from etils import epath
@@ -34,6 +35,7 @@ from dig_jax.run.curriculum import Progress, Stage
 from dig_jax.run.fingerprint import fingerprint
 from dig_jax.run.model_folder import copy_model_files, find_model, find_workdir
 from dig_jax.run.outputs import LogConfig
+from dig_jax.update.learner import TrainState
 from dig_jax.update.steps import Step, StepMaker
 
 logger = logging.getLogger("dig_jax")
@@ -55,10 +57,42 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         Stop(config.checkpoint.grace_seconds) as stop,
         compile_cache.kept(config.compile_cache, workdir),
     ):
-        _run(config, workdir, stop)
+        Run(config, workdir, stop).train()
 
 
-def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a run is made of: settings, data and programs. All was checked, nothing is compiled.
+
+    Attributes:
+        opened: settings and tokenizer of the model.
+        data: fingerprints of the pairs, for the workdir.
+        changes: settings that are other than when the workdir was begun, in words.
+        stages: of the curriculum, one at least.
+        train_data: a loader for each.
+        eval_data: loaders of the held-out sets by name.
+        shapes: the parameters, as shapes with shardings.
+        start: reads the parameters that the run starts from.
+        start_folder: where they are.
+        maker: makes the training steps.
+        evaluator: draws and scores answers to held-out pairs.
+    """
+
+    opened: loading.Opened
+    data: dict[str, Any]
+    changes: list[str]
+    stages: tuple[Stage, ...]
+    train_data: list[PairLoader]
+    eval_data: dict[str, PairLoader]
+    shapes: nnx.State
+    start: Callable[[], nnx.State]
+    start_folder: epath.Path
+    maker: StepMaker
+    evaluator: Sampler
+
+
+def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) -> Parts:
+    """Reads and checks what a run is made of; `check` is called before every slice that is sampled."""
     # Settings: what can be refused is refused here, before anything compiles.
     model_folder = find_model(config.model_path)
     init_folder = find_workdir(config.init_from) if config.init_from else model_folder
@@ -90,120 +124,179 @@ def _run(config: ConfigDict, workdir: epath.Path, stop: Stop) -> None:
     plain = loading.abstract_model(config, opened.architecture, mesh)
     graphdef, shapes = loading.with_adapters(config, *plain, mesh)
 
-    def start_params() -> nnx.State:
+    def start() -> nnx.State:
         plain = loading.load_params(config, model_folder, init_folder, mesh)
         return loading.with_adapters(config, *plain, mesh)[1]
 
     drawer = rollout_programs(graphdef, shapes, sampling_mesh)
     rows = opened.architecture.text.vocab_size
-    maker = StepMaker(graphdef, shapes, mesh, drawer, tokenizer, rows, stop.check)
-    programs, evaluator = maker.programs(stages[0].config), maker.sampler(config)
-    logger.info("%s", freeze.describe(shapes, freeze.frozen_parts(config)))
-
-    # Resume, or start.
-    keeping = {"keep": config.checkpoint.keep, "resumable": config.checkpoint.resumable}
-    checkpoints = Checkpoints(workdir, **keeping)
-    marked = len(stages) - 1 + bool(eval_data)  # the ends of stages, and the best
-    logger.info("%s", describe_sizes(programs.state, marked=marked, **keeping))
-    restored = checkpoints.restore_newest(programs.state)
-    if restored is None:
-        state = programs.init(start_params())
-        progress = Progress(reference=fingerprint(state.params))
-    else:
-        state, progress = restored[0], Progress(**restored[1])
-        logger.info("resumed at step %d of %d", progress.step, curriculum.planned_steps(stages, progress))
-        for change in changes:
-            logger.info("with another setting: %s", change)
-    if jax.process_index() == 0:
-        copy_model_files(opened.files, workdir / "model")
-        write_json(workdir / settings.DATA_FILE, data)
-        write_json(workdir / "config.json", json.loads(config.to_json()))
-    log = RunLog(
-        workdir, LogConfig.from_config(config), first_step=progress.step, evaluated=progress.evaluated
+    maker = StepMaker(graphdef, shapes, mesh, drawer, tokenizer, rows, check)
+    evaluator = maker.sampler(config)
+    return Parts(
+        *(opened, data, changes, stages, train_data, eval_data),
+        *(shapes, start, init_folder, maker, evaluator),
     )
-    log.padding({f"{stage.name} training".strip(): train_data[stage.number] for stage in stages})
-    log.padding({f"{name} held-out".strip(): loader for name, loader in eval_data.items()})
 
-    # The reference of the KL penalty is the model as it was at a certain step, known by its fingerprint.
-    @functools.lru_cache(maxsize=1)
-    def reference_of(step: int) -> nnx.State:
-        if step == progress.step:
-            params = state.params
+
+class Run:
+    """A run in its workdir: from its newest checkpoint, or from its start, to its end.
+
+    `state` is that of `progress.step` wherever a stop may be raised: before a step, or while it samples.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: epath.Path, stop: Stop):
+        self.config, self.workdir, self.stop = config, workdir, stop
+        self.parts = parts = prepare(config, workdir, stop.check)
+        self.programs = parts.maker.programs(parts.stages[0].config)
+        logger.info("%s", freeze.describe(parts.shapes, freeze.frozen_parts(config)))
+        keeping = {"keep": config.checkpoint.keep, "resumable": config.checkpoint.resumable}
+        self.checkpoints = Checkpoints(workdir, **keeping)
+        marked = len(parts.stages) - 1 + bool(parts.eval_data)  # the ends of stages, and the best
+        logger.info("%s", describe_sizes(self.programs.state, marked=marked, **keeping))
+        restored = self.checkpoints.restore_newest(self.programs.state)
+        if restored is None:
+            self.state: TrainState = self.programs.init(parts.start())
+            self.progress = Progress(reference=fingerprint(self.state.params))
         else:
-            params = checkpoints.restore_params(step, shapes) if step else start_params()
-        if fingerprint(params) != progress.reference:
-            raise ValueError(
-                f"the KL reference of {workdir} is another model (fingerprint {progress.reference}) than"
-                f" {f'its checkpoint {step}' if step else init_folder} holds now ({fingerprint(params)}):"
-                " restore that model, or use a new workdir"
-            )
-        return programs.reference(params)
+            self.state, self.progress = restored[0], Progress(**restored[1])
+            logger.info("resumed at step %d of %d", self.progress.step, self.planned_steps)
+            for change in parts.changes:
+                logger.info("with another setting: %s", change)
+        self.stage = parts.stages[self.progress.stage]
+        self.reference: tuple[int, nnx.State] | None = None  # of the KL penalty, and the step it was taken at
+        self.log = begin_files(self)
 
-    def begin(stage: Stage) -> Step:
-        if stage.name:
-            logger.info("%s", curriculum.describe(stage, len(stages), progress))
-        reference = reference_of(progress.reference_step) if stage.uses_reference else None
-        return maker.step(stage, train_data[stage.number], reference)
+    def train(self) -> None:
+        """Evaluates, saves and steps, stage by stage; errors are those of `run`."""
+        try:
+            train_step = self.begin_stage()
+            while True:
+                self.evaluate_if_due()
+                is_best = self.progress.best_step == self.progress.step
+                due = self.is_due(self.config.checkpoint.every) or is_best
+                if self.stage_is_over and self.stage is not self.parts.stages[-1]:
+                    self.go_to_next_stage()
+                    train_step = self.begin_stage()
+                if due:
+                    self.save()
+                if self.stage_is_over:
+                    break
+                self.stop.check()
+                self.take(train_step)
+        except Stopped:
+            self.save()
+            step = self.progress.step
+            logger.info("stopped after step %d of %d: the same command goes on", step, self.planned_steps)
+            raise
+        finally:
+            self.checkpoints.close()  # completes the write under way
+        self.log.close()
 
-    def is_due(every: int) -> bool:
-        return progress.step % every == 0 or curriculum.is_over(stage, progress)
+    def take(self, train_step: Step) -> None:
+        """One training step, and its lines."""
+        progress, start = self.progress, time.perf_counter()
+        with profiling.step(self.workdir, self.config.log.profile_steps, progress.step + 1):
+            self.state, metrics, skipped = train_step(self.state, progress.step_in_stage)
+        metrics["time/step"] = time.perf_counter() - start
+        progress.step += 1
+        self.log.step(progress.step, self.planned_steps, metrics | self.stage_figures)
+        for update in skipped:
+            self.log.skipped_update(progress.step, update.number, update.ids, update.figures)
+        _check_skipped(int(self.state.skipped), self.config, progress.step, self.workdir)
 
-    def evaluate_if_due() -> None:
-        if not eval_data or progress.evaluated == progress.step or not is_due(config.eval.every):
+    def evaluate_if_due(self) -> None:
+        """Scores the held-out pairs, and notes whether the model is the best or the stage is over."""
+        progress, loaders = self.progress, self.parts.eval_data
+        if not loaders or progress.evaluated == progress.step or not self.is_due(self.config.eval.every):
             return
         start = time.perf_counter()
-        result = run_evaluation(config, evaluator, state.params, eval_data)
-        progress.note_evaluation(result.metrics, stages)
-        result = dataclasses.replace(result, metrics=result.metrics | stage_figures())
-        log.evaluation(progress.step, result, seconds=time.perf_counter() - start)
+        result = run_evaluation(self.config, self.parts.evaluator, self.state.params, loaders)
+        progress.note_evaluation(result.metrics, self.parts.stages)
+        result = dataclasses.replace(result, metrics=result.metrics | self.stage_figures)
+        self.log.evaluation(progress.step, result, seconds=time.perf_counter() - start)
 
-    def stage_figures() -> dict[str, float]:
-        return {"stage": progress.stage + 1.0} if stage.name else {}
-
-    def save() -> None:
-        if progress.step in (0, *checkpoints.steps):
+    def save(self) -> None:
+        """Writes a checkpoint of this step, if there is none."""
+        progress = self.progress
+        if progress.step in (0, *self.checkpoints.steps):
             return
-        log.sync()  # no checkpoint is newer than its lines
-        checkpoints.save(progress.step, state, dataclasses.asdict(progress), progress.marked_steps)
+        self.log.sync()  # no checkpoint is newer than its lines
+        self.checkpoints.save(progress.step, self.state, dataclasses.asdict(progress), progress.marked_steps)
 
-    # Loop. A stop is raised where `state` is that of `progress.step`: before a step, or while it samples.
-    try:
-        stage = stages[progress.stage]
-        train_step = begin(stage)
-        while True:
-            evaluate_if_due()
-            due = is_due(config.checkpoint.every) or progress.best_step == progress.step
-            if curriculum.is_over(stage, progress) and stage is not stages[-1]:
-                train_data[stage.number].close()
-                stage = stages[stage.number + 1]
-                progress.began.append(progress.step)
-                if stage.config.optimizer.restart:
-                    state = programs.restart(state)
-                if stage.config.grpo.reanchor:
-                    progress.reference_step, progress.reference = progress.step, fingerprint(state.params)
-                train_step = begin(stage)
-            if due:
-                save()
-            if curriculum.is_over(stage, progress):
-                break
-            stop.check()
-            start = time.perf_counter()
-            with profiling.step(workdir, config.log.profile_steps, progress.step + 1):
-                state, metrics, skipped = train_step(state, progress.step_in_stage)
-            metrics["time/step"] = time.perf_counter() - start
-            progress.step += 1
-            log.step(progress.step, curriculum.planned_steps(stages, progress), metrics | stage_figures())
-            for update in skipped:
-                log.skipped_update(progress.step, update.number, update.ids, update.figures)
-            _check_skipped(int(state.skipped), config, progress.step, workdir)
-    except Stopped:
-        save()
-        total = curriculum.planned_steps(stages, progress)
-        logger.info("stopped after step %d of %d: the same command goes on", progress.step, total)
-        raise
-    finally:
-        checkpoints.close()  # completes the write under way
-    log.close()
+    def begin_stage(self) -> Step:
+        """The training step of the stage that is now."""
+        stage, step = self.stage, self.progress.reference_step
+        if stage.name:
+            logger.info("%s", curriculum.describe(stage, len(self.parts.stages), self.progress))
+        if stage.uses_reference and (self.reference is None or self.reference[0] != step):
+            self.reference = step, self.programs.reference(reference_params(self))
+        reference = self.reference[1] if stage.uses_reference and self.reference else None
+        return self.parts.maker.step(stage, self.parts.train_data[stage.number], reference)
+
+    def go_to_next_stage(self) -> None:
+        """What changes between the last step of a stage and the first of the next."""
+        progress = self.progress
+        self.parts.train_data[self.stage.number].close()
+        self.stage = self.parts.stages[self.stage.number + 1]
+        progress.began.append(progress.step)
+        if self.stage.config.optimizer.restart:
+            self.state = self.programs.restart(self.state)
+        if self.stage.config.grpo.reanchor:
+            progress.reference_step, progress.reference = progress.step, fingerprint(self.state.params)
+
+    def is_due(self, every: int) -> bool:
+        """Whether what is done every so many steps, and at the end of stages, is done now."""
+        return self.progress.step % every == 0 or self.stage_is_over
+
+    @property
+    def stage_is_over(self) -> bool:
+        """Whether the current stage is done."""
+        return curriculum.is_over(self.stage, self.progress)
+
+    @property
+    def planned_steps(self) -> int:
+        """Steps the run will have, if none of the stages to come ends early."""
+        return curriculum.planned_steps(self.parts.stages, self.progress)
+
+    @property
+    def stage_figures(self) -> dict[str, float]:
+        """What metrics say of the current stage."""
+        return {"stage": self.progress.stage + 1.0} if self.stage.name else {}
+
+
+def begin_files(run: Run) -> RunLog:
+    """Writes what a workdir has beside checkpoints, and opens the log."""
+    workdir, parts, progress = run.workdir, run.parts, run.progress
+    if jax.process_index() == 0:
+        copy_model_files(parts.opened.files, workdir / "model")
+        write_json(workdir / settings.DATA_FILE, parts.data)
+        write_json(workdir / "config.json", json.loads(run.config.to_json()))
+    log = RunLog(
+        workdir, LogConfig.from_config(run.config), first_step=progress.step, evaluated=progress.evaluated
+    )
+    log.padding({f"{stage.name} training".strip(): parts.train_data[stage.number] for stage in parts.stages})
+    log.padding({f"{name} held-out".strip(): loader for name, loader in parts.eval_data.items()})
+    return log
+
+
+def reference_params(run: Run) -> nnx.State:
+    """The parameters that the KL reference is: the model as it was at a step, known by its fingerprint.
+
+    Raises:
+        ValueError: the model is another by now.
+    """
+    parts, step, wanted = run.parts, run.progress.reference_step, run.progress.reference
+    if step == run.progress.step:
+        params = run.state.params
+    else:
+        params = run.checkpoints.restore_params(step, parts.shapes) if step else parts.start()
+    if fingerprint(params) != wanted:
+        where = f"its checkpoint {step}" if step else parts.start_folder
+        raise ValueError(
+            f"the KL reference of {run.workdir} is another model (fingerprint {wanted}) than {where} holds"
+            f" now ({fingerprint(params)}): restore that model, or use a new workdir"
+        )
+    return params
 
 
 def _check_skipped(in_a_row: int, config: ConfigDict, step: int, workdir: epath.Path) -> None:

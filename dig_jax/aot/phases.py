@@ -27,8 +27,7 @@ from dig_jax.run import loading
 from dig_jax.run.batch import BatchConfig
 from dig_jax.update import sft
 from dig_jax.update.grpo import GRPOConfig
-from dig_jax.update.learner import Learner, TrainState
-from dig_jax.update.programs import TrainPrograms, train_programs
+from dig_jax.update.learner import Learner, TrainPrograms, TrainState, train_programs
 
 END_OF_TURN, END_OF_TEXT = 151645, 151643  # of Qwen's tokenizers; which tokens they are costs nothing
 

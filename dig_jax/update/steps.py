@@ -27,10 +27,9 @@ from dig_jax.tasks.differences.reward import RewardConfig
 from dig_jax.update import grpo, sft
 from dig_jax.update.experience import Collector
 from dig_jax.update.grpo import GRPOConfig
-from dig_jax.update.learner import Learner, TrainState, with_learning_rate
+from dig_jax.update.learner import Learner, TrainPrograms, TrainState, train_programs, with_learning_rate
 from dig_jax.update.optimizer import OptimizerConfig
 from dig_jax.update.policy import Experience
-from dig_jax.update.programs import TrainPrograms, train_programs
 
 Metrics = dict[str, float]
 Step = Callable[[TrainState, int], tuple[TrainState, Metrics, list["SkippedUpdate"]]]

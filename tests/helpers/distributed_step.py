@@ -29,8 +29,7 @@ from dig_jax.tasks.differences.reward import RewardConfig  # noqa: E402
 from dig_jax.update import steps  # noqa: E402
 from dig_jax.update.experience import Collected, Collector  # noqa: E402
 from dig_jax.update.grpo import GRPOConfig  # noqa: E402
-from dig_jax.update.learner import Learner  # noqa: E402
-from dig_jax.update.programs import train_programs  # noqa: E402
+from dig_jax.update.learner import Learner, train_programs  # noqa: E402
 
 PROMPTS = 16
 

@@ -23,10 +23,9 @@ from dig_jax.rollout.pool import Pool
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.run import loading
-from dig_jax.update.learner import TrainState
+from dig_jax.update.learner import TrainState, train_programs
 from dig_jax.update.microbatches import Cut
 from dig_jax.update.policy import Experience, forward
-from dig_jax.update.programs import train_programs
 
 PROMPTS, GROUP, LENGTH = 16, 2, 8
 GRID = (4, 4)  # patches of an image
