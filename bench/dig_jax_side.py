@@ -9,23 +9,24 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from bench.timing import Seconds
-from dig_jax.data.augment import Augment
-from dig_jax.data.encode import PairEncoder
+from dig_jax.data.encode import ExampleEncoder
+from dig_jax.data.example import Example, Shape
 from dig_jax.data.images import ImageConfig
-from dig_jax.data.loader import PairDataset, PairLoader
+from dig_jax.data.loader import ExampleDataset, ExampleLoader
 from dig_jax.data.records import Pair
 from dig_jax.machines import parallel
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.run import curriculum, loading
+from dig_jax.tasks.differences.task import Differences
 from dig_jax.update.steps import StepMaker
 
 
-class InMemory(list[Pair]):
-    """Pairs as the loader reads them from a dataset: counted, indexed, of known sizes."""
+class InMemory(list[Example]):
+    """Examples as the loader reads them from a dataset: counted, indexed, of known shapes."""
 
     @property
-    def image_sizes(self) -> np.ndarray:
-        return np.array([pair.size for pair in self])
+    def shapes(self) -> list[Shape]:
+        return [example.shape for example in self]
 
 
 class DigJaxSide:
@@ -41,24 +42,25 @@ class DigJaxSide:
         mesh = parallel.make_mesh(config.mesh)
         opened = loading.open_model(epath.Path(folder))
         tokenizer, model_config = opened.tokenizer, opened.architecture
-        encoder = PairEncoder(
+        encoder = ExampleEncoder(
             tokenizer,
             ImageConfig.from_folder(folder),
             model_config,
-            question=question,
-            max_boxes=config.reward.max_boxes,
-            answer_step=config.sft.answer_step,
             max_answer_length=0,
         )
-        loader = PairLoader(
-            cast(PairDataset, InMemory(pairs)),
+        config.data.question = question
+        task = loading.make_task(config, epath.Path(folder), tokenizer, training=True)
+        assert isinstance(task, Differences)
+        examples = InMemory(map(task.example, pairs))
+        loader = ExampleLoader(
+            cast(ExampleDataset, examples),
             encoder,
             bucket_pixels=(),
             global_batch_size=config.batch.prompts,
             seed=config.seed,
             shuffle=True,
             group_sizes=False,
-            augment=Augment(**config.data.augment.to_dict()),
+            augment=task.augment,
         )
         graphdef, params = loading.load_params(config, opened.folder, opened.folder, mesh)
         sampling = rollout_programs(graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh))
@@ -67,9 +69,9 @@ class DigJaxSide:
         )
         (stage,) = curriculum.stages(config)
         programs = maker.programs(config)
-        self._step = maker.step(stage, loader, programs.reference(params))
+        self._step = maker.step(stage, task, loader, programs.reference(params))
         self._state = programs.init(params)
-        prompts = encoder(pairs[:1], loader.bucket(0)).prompts
+        prompts = encoder(examples[:1], loader.bucket(0)).prompts
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.prompt_tokens = int(np.asarray(prompts.length)[0])
         self.prompt_length = loader.bucket(0).prompt_length

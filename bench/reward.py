@@ -86,13 +86,13 @@ def compare(
 ) -> Result:
     """Times both sides, from the text or from the parsed answers on."""
     from bench import reward_peer
-    from dig_jax.tasks.boxes.answer import parse_answer
+    from dig_jax.tasks.boxes.text import read_boxes
     from dig_jax.tasks.differences.reward import score_answers
 
     truths = [boxes[:number] for boxes, number in zip(true, num_true, strict=True)]
 
     def read() -> list:
-        return [parse_answer(text, thinking=False, max_boxes=config.max_boxes) for text in texts]
+        return [read_boxes(text, thinking=False, max_boxes=config.max_boxes) for text in texts]
 
     answers = read()
 

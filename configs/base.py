@@ -13,6 +13,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
 
     config.algorithm = "grpo"  # "grpo": reward only. "sft": supervised answers (warm-up).
+    config.task = "differences"  # what is asked: "differences" | "referring" | one of task_file
+    config.task_file = ""  # Python file with tasks of your own (--task_file=FILE.py): docs/add_a_task.md
     config.seed = 0  # order of the data, sampling noise, augmentation
     # Training steps; one step is one rollout (grpo) or one batch (sft). With a curriculum: of each stage.
     config.num_steps = 45
@@ -62,13 +64,21 @@ def get_config() -> ConfigDict:
     config.model.lora.targets = "text/.*_proj"
 
     config.data = ConfigDict()
-    config.data.train = ("",)  # dig_pairs folders; several are mixed uniformly over pairs
+    # Folders or files that the task can open, dig_pairs folders above all; several are mixed uniformly over
+    # their examples.
+    config.data.train = ("",)
     config.data.train_split = "train"
     config.data.eval = ""  # dig_pairs folder for held-out evaluation; "" = none
     config.data.eval_extra = ()  # further held-out sets, each "name=folder"; their figures are "name/f1", ...
     config.data.eval_split = "test"
     config.data.num_differences = ()  # keep only pairs with these numbers of differences; () = all
-    config.data.question = ""  # the text after the images; "" = dig_jax.data.prompts.QUESTION
+    # The text after the images; "" = the task's own. {width} and {height} become the size of the image as the
+    # model sees it, {phrase} what "referring" asks for.
+    config.data.question = ""
+    # How answers write boxes: "thousandths" | "pixels" of the resized image | "unit", shares with three
+    # decimals. "" = as the model's makers do; another one has to be learnt.
+    config.data.box_convention = ""
+    config.data.images = ""  # folder of the images that annotation files name; "" = that of the file
     config.data.min_pixels = 0  # image resize limits in pixels; 0 = those of the model folder
     config.data.max_pixels = 0
     # Pixels per image of the sizes that batches are padded to, such as (65536, 262144). A batch takes the
@@ -170,6 +180,12 @@ def get_config() -> ConfigDict:
     config.reward.l1_weight = 1.0  # matching cost
     config.reward.giou_weight = 1.0
     config.reward.max_boxes = 16  # boxes kept of one answer
+
+    config.referring = ConfigDict()  # reward of that task: docs in dig_jax/tasks/referring/task.py
+    config.referring.hit_weight = 0.5  # of a box that overlaps enough
+    config.referring.iou_weight = 0.5
+    config.referring.format_weight = 0.1
+    config.referring.iou_threshold = 0.5  # a box is a hit from this IoU
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-6

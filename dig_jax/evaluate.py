@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,8 +22,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from dig_jax import settings
-from dig_jax.data.loader import Batch, PairLoader
-from dig_jax.data.records import Pair
+from dig_jax.data.encode import Batch
+from dig_jax.data.example import Example
+from dig_jax.data.loader import ExampleLoader
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import agreement, parallel
 from dig_jax.machines.folder import writable_file, write_result
@@ -35,7 +36,7 @@ from dig_jax.rollout.sampler import Completions, Sampler
 from dig_jax.rollout.sampling import RolloutConfig, Sampling
 from dig_jax.rollout.thinking import make_budget
 from dig_jax.run import cli, loading, model_folder
-from dig_jax.tasks.differences.reward import METRICS, RewardConfig
+from dig_jax.tasks.task import Task
 
 MOSTLY = 0.5  # share of truncated completions above which there is a warning
 
@@ -105,14 +106,14 @@ class Draws:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """One answer to a pair.
+    """One answer to an example.
 
     Attributes:
-        id: of the pair.
+        id: of the example.
         text: the answer.
-        boxes: those read from it, float32 [N, 4].
-        terms: of the reward.
-        pair: for pictures; None where another process has it.
+        read: what was read from it, as `Scores.read` says.
+        terms: of the score, the reward among them.
+        example: for pictures; None where another process has it.
         length: its tokens.
         finished: whether it ended; False means cut at the most tokens allowed.
         thought_closed: whether the thinking budget closed its thought.
@@ -120,9 +121,9 @@ class Answer:
 
     id: str
     text: str
-    boxes: np.ndarray
+    read: Mapping[str, Any]
     terms: dict[str, float]
-    pair: Pair | None
+    example: Example | None
     length: int = 0
     finished: bool = True
     thought_closed: bool = False
@@ -130,7 +131,7 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Figures of one evaluation, and an answer to every pair.
+    """Figures of one evaluation, and an answer to every example.
 
     Attributes:
         metrics: of the sampled completions, as `f1_sampled`, and of greedy answers, as `f1`: see
@@ -146,21 +147,21 @@ class Evaluation:
 def evaluate(
     sampler: Sampler,
     params: nnx.State,
-    loader: PairLoader,
+    loader: ExampleLoader,
     *,
-    num_pairs: int,
+    num_examples: int,
     draws: Draws,
 ) -> Evaluation:
-    """Evaluates `params` on the first `num_pairs` pairs of an unshuffled loader.
+    """Evaluates `params` on the first `num_examples` examples of an unshuffled loader.
 
-    The noise of the sampled completions depends on the seed and the pair only, so two evaluations of one run
-    differ by the model and nothing else.
+    The noise of the sampled completions depends on the seed and the example only, so two evaluations of one
+    run differ by the model and nothing else.
 
     Args:
         sampler: draws and scores completions.
         params: the policy.
-        loader: held-out pairs in a fixed order; its last batch may run over the end and is cut.
-        num_pairs: how many pairs to score.
+        loader: held-out examples in a fixed order; its last batch may run over the end and is cut.
+        num_examples: how many to score.
         draws: how.
     """
     key = jax.random.key(draws.seed)
@@ -182,7 +183,7 @@ def evaluate(
 
     answers: list[Answer] = []
     parts: dict[str, list[Terms]] = {ending: [] for ending in ways}
-    for first in range(0, num_pairs, size):
+    for first in range(0, num_examples, size):
         batch = loader.batch(first // size)
         agreement.agree_on_rows(batch.ids, batch.rows, loader.batch_size)
         ids = parallel.gather_texts(batch.ids, batch.rows, owners)
@@ -194,11 +195,11 @@ def evaluate(
     metrics: dict[str, float] = {}
     for ending, (group, _) in ways.items():
         terms = {
-            name: np.concatenate([part[name] for part in parts[ending]])[: num_pairs * group]
+            name: np.concatenate([part[name] for part in parts[ending]])[: num_examples * group]
             for name in parts[ending][0]
         }
-        metrics |= {_named(name, ending): value for name, value in figures_of(terms).items()}
-    return Evaluation(metrics, answers[:num_pairs])
+        metrics |= {_named(name, ending): value for name, value in figures_of(sampler.task, terms).items()}
+    return Evaluation(metrics, answers[:num_examples])
 
 
 def truncation_warning(what: str, share: float) -> str:
@@ -217,17 +218,17 @@ def _named(figure: str, ending: str) -> str:
 
 
 def _answers(batch: Batch, ids: list[str], completions: Completions, texts: list[str]) -> list[Answer]:
-    """The first answer to each pair of a batch, of which this process has some."""
-    pairs = dict(zip(batch.rows.tolist(), batch.pairs, strict=True))
+    """The first answer to each example of a batch, of which this process has some."""
+    examples = dict(zip(batch.rows.tolist(), batch.examples, strict=True))
     rollout, scores = completions.rollout, completions.scores
     group = rollout.finished.shape[1]
     return [
         Answer(
             id,
             texts[row],
-            scores.boxes[row * group],
-            {name: float(getattr(scores, name)[row * group]) for name in METRICS},
-            pairs.get(row),
+            scores.read[row * group],
+            {name: float(values[row * group]) for name, values in scores.all_terms.items()},
+            examples.get(row),
             length=int(rollout.mask[row, 0].sum()),
             finished=bool(rollout.finished[row, 0]),
             thought_closed=completions.thought_closed is not None
@@ -238,30 +239,24 @@ def _answers(batch: Batch, ids: list[str], completions: Completions, texts: list
 
 
 def _terms(completions: Completions) -> Terms:
-    """What the figures are made of: the terms of the reward, and `length`, `truncated`, `thought_closed`."""
+    """What the figures are made of: the terms of the scores, and `length`, `truncated`, `thought_closed`."""
     rollout, closed = completions.rollout, completions.thought_closed
-    return {name: getattr(completions.scores, name) for name in METRICS} | {
+    return completions.scores.all_terms | {
         "length": rollout.mask.sum(axis=-1).reshape(-1),
         "truncated": ~rollout.finished.reshape(-1),
         **({} if closed is None else {"thought_closed": closed.reshape(-1)}),
     }
 
 
-def figures_of(terms: Terms) -> dict[str, float]:
+def figures_of(task: Task, terms: Terms) -> dict[str, float]:
     """What an evaluation says about completions, of their terms [n].
 
     Returns:
-        Means of `format`, `f1`, `iou`, `precision`, `recall`, `reward`; `count_accuracy`, the share with as
-        many boxes as there are differences; `f1_at_<M>` over the pairs with M differences; `length_mean`,
-        `length_p50`, `length_p90`, `length_p99`, tokens, where one that was cut counts as long as it got;
-        `truncated`, the share of those; with a thinking budget also `thought_closed`, the share it closed.
+        The task's own figures; `length_mean`, `length_p50`, `length_p90`, `length_p99`, tokens, where one
+        that was cut counts as long as it got; `truncated`, the share of those; with a thinking budget also
+        `thought_closed`, the share it closed.
     """
-    num_true = terms["num_true"]
-    figures = {name: terms[name].mean() for name in ("format", "f1", "iou", "precision", "recall", "reward")}
-    # Text that is no list names no number, not even the 0 of an identical pair.
-    figures["count_accuracy"] = ((terms["num_predicted"] == num_true) & (terms["format"] == 1)).mean()
-    for count in np.unique(num_true):
-        figures[f"f1_at_{count}"] = terms["f1"][num_true == count].mean()
+    figures = dict(task.figures(terms))
     figures["length_mean"] = terms["length"].mean()
     for percent in (50, 90, 99):
         figures[f"length_p{percent}"] = np.percentile(terms["length"], percent, method="higher")
@@ -275,6 +270,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli.user_errors():
         model = model_folder.find_model(args.model)
         config = cli.config_of(model, args.config)
+        cli.take_user_files(config, args.task_file)
+        config.task = args.task or config.task
         config.data.train, config.data.eval_split = (args.data,), args.split
         settings.check(config)
     with cli.processes(args, config.distributed.silence_seconds):
@@ -290,15 +287,18 @@ def _evaluate_and_print(args: argparse.Namespace, model: epath.Path, config: Con
         tokenizer = loading.open_model(model).tokenizer
         draws = _draws(args, config, model, tokenizer)
         sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
-        loader = loading.eval_loader(config, args.data, model, tokenizer, sampling_mesh, args.mismatched)
+        task = loading.make_task(config, model, tokenizer, training=False)
+        loader = loading.eval_loader(
+            config, task, args.data, model, tokenizer, sampling_mesh, args.mismatched
+        )
         graphdef, params = loading.load_policy(config, model, model, mesh)
         programs = rollout_programs(graphdef, params, sampling_mesh)
-        sampler = Sampler(programs, tokenizer, RewardConfig.from_config(config))
+        sampler = Sampler(programs, tokenizer, task)
         result = evaluate(
             sampler,
             params,
             loader,
-            num_pairs=min(args.num_pairs or loader.num_pairs, loader.num_pairs),
+            num_examples=min(args.num_pairs or loader.num_examples, loader.num_examples),
             draws=draws,
         )
     if not writes:
@@ -350,7 +350,7 @@ def _draws(args: argparse.Namespace, config: ConfigDict, model: epath.Path, toke
 
 
 def _record(answer: Answer, draws: Draws) -> dict[str, Any]:
-    record = {"id": answer.id, "text": answer.text, "boxes": answer.boxes.tolist(), **answer.terms}
+    record = {"id": answer.id, "text": answer.text, **answer.read, **answer.terms}
     record |= {"length": answer.length, "finished": answer.finished}
     if draws.thinking_budget:
         record["thinking_closed_at"] = draws.thinking_budget if answer.thought_closed else None
@@ -364,8 +364,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--model", required=True, help="Hugging Face folder or workdir")
-    add("--data", required=True, help="dig_pairs dataset")
+    add("--data", required=True, help="dig_pairs dataset, or what else the task can open")
     add("--split", default="test")
+    add("--task", help="what is asked (default: config.task)")
+    add("--task_file", help=cli.TASK_FILE_HELP)
     add(
         "--config",
         help="config file, or FILE:ARGUMENT (default: the workdir's settings, else configs/base.py)",

@@ -1,9 +1,9 @@
 """Scores saved answers without a model: `python -m dig_jax.score --predictions=FILE.jsonl --data=DIR`.
 
-A predictions file has one `{"id": ..., "text": ...}` per line: the id of a pair and the raw text of an answer
-to it; a pair may have several answers. The result has one JSON line per answer (reward terms, parse reason,
-boxes) and a last line `{"summary": {...}}` with the means and the share of every parse reason. With `--out`
-it goes to that file, and the terminal gets the summary line alone.
+A predictions file has one `{"id": ..., "text": ...}` per line: the id of an example and the raw text of an
+answer to it; an example may have several answers. The result has one JSON line per answer (reward terms,
+parse reason, boxes or what else the task reads) and a last line `{"summary": {...}}` with the means and the
+share of every parse reason. With `--out` it goes to that file, and the terminal gets the summary line alone.
 
 A thought that was cut off before `</think>` is no answer and earns nothing. Whether the model thinks is told
 by `--thinking` or by the chat template of `--model`; without either it is guessed from the texts, and where
@@ -18,21 +18,26 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from configs import base
-from dig_jax.data.records import PairSource, open_pairs
-from dig_jax.data.tokenizer import load_tokenizer
+from dig_jax import settings
+from dig_jax.data.example import Example, Source
+from dig_jax.data.tokenizer import THINK_END, load_tokenizer
 from dig_jax.machines import textfile
 from dig_jax.machines.folder import to_path, writable_file, write_result
-from dig_jax.run import cli, model_folder
-from dig_jax.tasks.boxes.answer import THINK_END, TRUNCATED, VALID
-from dig_jax.tasks.differences.reward import METRICS, RewardConfig, Scores, mean_metrics, score_texts
+from dig_jax.run import cli, loading, model_folder
+from dig_jax.tasks import registry
+from dig_jax.tasks.boxes.text import CONVENTIONS, TRUNCATED, VALID
+from dig_jax.tasks.task import Answerer, Scores, Task, join
 
 THINK_START = "<think>"  # in a text only where the chat template does not open the thought itself
 
-Prediction = tuple[str, str]  # id of the pair, raw text of the answer
+_AT_A_TIME = 256  # examples whose images are in memory
+
+Prediction = tuple[str, str]  # id of the example, raw text of the answer
 
 
 def read_predictions(path: epath.PathLike) -> list[Prediction]:
@@ -85,11 +90,11 @@ def what_was_assumed(predictions: Sequence[Prediction], scores: Scores, thinking
     count = len(predictions)
     if thinking:
         shown = sum(_shows_thought(text) for _, text in predictions)
-        touched = scores.reasons.count(TRUNCATED)
+        touched = scores.notes.count(TRUNCATED)
         what = f"thinks, as {shown} of {count} answers do: the {touched} without {THINK_END} were"
         what += " taken for cut off and earn nothing"
     else:
-        touched = count - scores.reasons.count(VALID)
+        touched = count - scores.notes.count(VALID)
         what = f"does not think, as no answer has {THINK_END}: {touched} of {count} are more or less than a"
         what += (
             " plain list of boxes, and were scored by the boxes in them; thoughts cut off must earn nothing"
@@ -102,46 +107,84 @@ def _shows_thought(text: str) -> bool:
     return THINK_END in text or text.lstrip().startswith(THINK_START)
 
 
-def score_predictions(
-    predictions: Sequence[Prediction], pairs: PairSource, *, thinking: bool, config: RewardConfig
-) -> Scores:
-    """Scores answers against the true boxes of their pairs.
+def score_predictions(predictions: Sequence[Prediction], source: Source, task: Task) -> Scores:
+    """Scores answers to examples, in the order of the answers.
 
     Raises:
-      ValueError: an answer is for a pair that the split does not have.
+      ValueError: an answer is for an example that the split does not have.
     """
-    truths = {pair.id: pair.boxes for pair in (pairs[index] for index in range(len(pairs)))}
-    unknown = [id for id, _ in predictions if id not in truths]
-    if unknown:
-        raise ValueError(
-            f"{pairs.name} does not have the pairs of {len(unknown)} of {len(predictions)} predictions; "
-            f"the first is {unknown[0]!r}"
-        )
-    num_true = np.array([len(truths[id]) for id, _ in predictions], np.int32)
-    true_boxes = np.zeros((len(predictions), num_true.max(), 4), np.float32)
+    rows_of: dict[str, list[int]] = {}
     for row, (id, _) in enumerate(predictions):
-        true_boxes[row, : num_true[row]] = truths[id]
-    texts = [text for _, text in predictions]
-    return score_texts(texts, true_boxes, num_true, thinking=thinking, config=config)
+        rows_of.setdefault(id, []).append(row)
+    parts: list[Scores] = []
+    order: list[int] = []
+    for first in range(0, len(source), _AT_A_TIME):
+        examples = [source[index] for index in range(first, min(first + _AT_A_TIME, len(source)))]
+        asked: list[tuple[int, Example]] = [
+            (row, example) for example in examples for row in rows_of.pop(example.id, ())
+        ]
+        if asked:
+            order += [row for row, _ in asked]
+            texts = [predictions[row][1] for row in order[-len(asked) :]]
+            parts.append(task.score(texts, [example for _, example in asked]))
+    if rows_of:
+        unknown = sum(len(rows) for rows in rows_of.values())
+        raise ValueError(
+            f"{source.name} does not have the examples of {unknown} of {len(predictions)} predictions; "
+            f"the first is {next(iter(rows_of))!r}"
+        )
+    return _taken(join(parts), np.argsort(order))
+
+
+def _taken(scores: Scores, rows: np.ndarray) -> Scores:
+    """The scores of these answers, in this order."""
+    return Scores(
+        scores.reward[rows],
+        {name: values[rows] for name, values in scores.terms.items()},
+        tuple(scores.notes[row] for row in rows),
+        tuple(scores.read[row] for row in rows),
+    )
 
 
 def records(predictions: Sequence[Prediction], scores: Scores) -> list[dict[str, Any]]:
-    """One JSON object per answer: id, reward terms, counts, parse reason, and boxes normalised to 0..1."""
-    terms = {name: getattr(scores, name).tolist() for name in METRICS}
+    """One JSON object per answer: id, reward terms, parse reason, and what was read, boxes as 0..1."""
+    terms = {name: values.tolist() for name, values in scores.all_terms.items()}
     return [
         {"id": id}
         | {name: values[row] for name, values in terms.items()}
-        | {"reason": scores.reasons[row], "boxes": scores.boxes[row].tolist()}
+        | {"reason": scores.notes[row], **scores.read[row]}
         for row, (id, _) in enumerate(predictions)
     ]
+
+
+def make_task(config: ConfigDict, model: str | None, thinking: bool) -> Task:
+    """The task whose answers are scored; without a model, boxes are in thousandths unless the config differs.
+
+    Raises:
+      ValueError: boxes are in pixels of the image as a model sees it, and no model is named.
+    """
+    if model is not None:
+        folder = model_folder.find_model(model)
+        tokenizer = load_tokenizer(model_folder.hf_files(folder))
+        return loading.make_task(config, folder, tokenizer, training=False)
+    convention = config.data.box_convention or CONVENTIONS[0]
+    if convention == "pixels":
+        raise ValueError(
+            "config.data.box_convention='pixels' counts pixels of the image as the model sees it: name the"
+            " model with --model=DIR"
+        )
+    answerer = Answerer(thinking, convention, resized=lambda size: size)
+    return registry.task_class(config.task, config.task_file)(config, answerer)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="dig_jax.score", description=__doc__.splitlines()[0])
     parser.add_argument("--predictions", required=True, help='one {"id": ..., "text": ...} per line')
-    parser.add_argument("--data", required=True, help="dig_pairs dataset")
+    parser.add_argument("--data", required=True, help="dig_pairs dataset, or what else the task can open")
     parser.add_argument("--split", default="test")
+    parser.add_argument("--task", help="what was asked (default: config.task)")
+    parser.add_argument("--task_file", help=cli.TASK_FILE_HELP)
     parser.add_argument("--out", help="file for the result; without it, all lines go to the terminal")
     parser.add_argument("--config", help="config file with the reward's settings (default: configs/base.py)")
     parser.add_argument(
@@ -160,18 +203,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli.user_errors():
         out = writable_file(args.out, "--out") if args.out else None
         config = cli.config_of(epath.Path(args.config), args.config) if args.config else base.get_config()
+        cli.take_user_files(config, args.task_file)
+        config.task = args.task or config.task
+        config.data.num_differences = ()
+        settings.check_task(config)
         predictions = read_predictions(args.predictions)
-        pairs = open_pairs(args.data, args.split)
         thinking = decide_thinking(args.thinking, args.model, predictions)
-        scores = score_predictions(
-            predictions, pairs, thinking=thinking, config=RewardConfig.from_config(config)
-        )
+        task = make_task(config, args.model, thinking)
+        source = task.open(args.data, args.split)
+        scores = score_predictions(predictions, source, task)
         counts = {
             "num_answers": len(predictions),
-            "num_pairs": len(pairs),
-            "num_pairs_without_answer": len(pairs) - len({id for id, _ in predictions}),
+            "num_pairs": len(source),
+            "num_pairs_without_answer": len(source) - len({id for id, _ in predictions}),
         }
-        summary = counts | {"thinking": thinking} | mean_metrics(scores)
+        summary = counts | {"thinking": thinking} | task.summary(scores)
         lines = [*records(predictions, scores), {"summary": summary}]
     for line in lines if out is None else lines[-1:]:
         print(json.dumps(line), flush=True)  # whatever becomes of the file

@@ -20,13 +20,13 @@ from etils import epath
 from flax import nnx
 
 from dig_jax.data.images import ImageConfig
-from dig_jax.data.prompts import COORDINATE_MAX
 from dig_jax.machines.folder import check_free, to_path, whole_folder, writable_folder
 from dig_jax.models import families
 from dig_jax.models.api import Family
 from dig_jax.models.architecture import Architecture, TextConfig, VisionConfig
 from dig_jax.models.hf.checkpoint import save_model
 from dig_jax.models.nn.multimodal import VisionLanguageModel
+from dig_jax.tasks.boxes.text import THOUSANDTHS
 
 # Special tokens of Qwen's models, in the order of their ids there.
 _SPECIAL = (
@@ -128,8 +128,8 @@ class ScratchConfig:
 
     def __post_init__(self) -> None:
         step = self.number_step
-        if step is not None and (step < 1 or COORDINATE_MAX % step):
-            raise ValueError(f"number_step must be a divisor of {COORDINATE_MAX}, got {step}.")
+        if step is not None and (step < 1 or THOUSANDTHS[0] % step):
+            raise ValueError(f"number_step must be a divisor of {THOUSANDTHS[0]}, got {step}.")
         if step is not None and self.in_pixels:
             raise ValueError(f"number_step={step}: {self.family} writes boxes in pixels, which have no step.")
         if self.image_size % (2 * self.patch_size):
@@ -148,7 +148,7 @@ class ScratchConfig:
         """The coordinates that are one token each."""
         if self.in_pixels:
             return range(self.image_size + 1)
-        return range(0, COORDINATE_MAX + 1, self.number_step or 20)
+        return range(0, THOUSANDTHS[0] + 1, self.number_step or 20)
 
 
 def make_scratch_folder(out: epath.PathLike, config: ScratchConfig) -> Architecture:

@@ -32,7 +32,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dig_jax.data.buckets import round_up_coarsely
-from dig_jax.data.prompts import QUESTION
 from dig_jax.data.shown import Picture
 from dig_jax.machines import parallel
 from dig_jax.rollout.asking import (
@@ -120,11 +119,13 @@ class Session:
             self.config.model.dtype = dtype
         if not self.of_run:
             self.config.model.param_dtype = self.config.model.dtype  # nothing is trained: no master copy
+        task = loading.make_task(self.config, folder, self.opened.tokenizer, training=False)
         self.desk = Desk(
             self.opened.architecture,
             self.opened.tokenizer,
             loading.image_config(self.config, self.opened.files),
-            self.config.data.question or QUESTION,
+            task.question,
+            loading.box_format(self.config, self.opened.files),
             self.config.reward.max_boxes,
         )
         self.defaults = AnswerSettings()

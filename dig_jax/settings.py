@@ -10,8 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax.data.identity import fingerprint_of_pairs
-from dig_jax.data.noise import CountNoise
+from dig_jax.data.identity import fingerprint_of_data
 from dig_jax.machines import checks, textfile
 from dig_jax.models.nn import freeze, lora
 from dig_jax.models.nn.settings import ModelConfig
@@ -19,7 +18,8 @@ from dig_jax.rollout.sampling import RolloutConfig
 from dig_jax.run import curriculum, keys
 from dig_jax.run.batch import BatchConfig
 from dig_jax.run.outputs import CheckpointConfig, LogConfig
-from dig_jax.tasks.differences.reward import RewardConfig
+from dig_jax.tasks.boxes.text import CONVENTIONS
+from dig_jax.tasks.registry import task_class
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.optimizer import OptimizerConfig
 
@@ -33,7 +33,7 @@ def check(config: ConfigDict) -> None:
         ValueError: names the setting, its value, and what is expected.
     """
     _same_keys(config, base.get_config(), prefix="config")
-    RewardConfig.from_config(config)  # that of the evaluations
+    check_task(config)  # that of the evaluations
     _eval_sets(config)
     # Evaluations draw as long answers as the run does, whatever its stages do.
     if not 0 <= config.eval.thinking_budget < config.rollout.max_new_tokens:
@@ -64,8 +64,9 @@ def _check_stage(config: ConfigDict) -> None:
     checks.mesh_sizes("mesh", config.mesh)
     checks.mesh_sizes("rollout.mesh", config.rollout.mesh)
     batch, rollout = BatchConfig.from_config(config), RolloutConfig.from_config(config)
-    for part in (ModelConfig, OptimizerConfig, RewardConfig, GRPOConfig, CheckpointConfig, LogConfig):
+    for part in (ModelConfig, OptimizerConfig, GRPOConfig, CheckpointConfig, LogConfig):
         part.from_config(config)
+    check_task(config)
     freeze.frozen_parts(config)
     lora.from_config(config)
     _check_data(config)
@@ -92,14 +93,13 @@ def _check_stage(config: ConfigDict) -> None:
 def _check_data(config: ConfigDict) -> None:
     """Pairs, and the answers that supervised training makes of them."""
     if not any(config.data.train):
-        raise ValueError("config.data.train is empty: give the folders of dig_pairs datasets to train on")
+        raise ValueError("config.data.train is empty: give the folders of datasets to train on")
     pixels = "numbers of pixels, such as (65536, 262144), or () to derive them"
     checks.whole_numbers("data.buckets", config.data.buckets, 1, pixels)
     counts = "numbers of differences, such as (1, 2), or () for all"
     checks.whole_numbers("data.num_differences", config.data.num_differences, 0, counts)
     for name in ("min_pixels", "max_pixels", "max_bad_records", "prefetch"):
         checks.at_least(f"data.{name}", config.data[name], 0)
-    CountNoise(config.sft.count_noise, config.sft.count_noise_boxes)
     checks.at_least("sft.aux_weight", config.sft.aux_weight, 0, "off")
     checks.at_least("sft.answer_step", config.sft.answer_step, 1)
     checks.at_least("sft.max_answer_tokens", config.sft.max_answer_tokens, 1)
@@ -131,7 +131,14 @@ def _check_grpo(config: ConfigDict, batch: BatchConfig, rollout: RolloutConfig) 
 FREE_ON_RESUME = (
     *("rollout.slots", "rollout.rows", "rollout.mesh", "distributed", "compile_cache"),
     *("mesh", "model.remat", "model.attention", "optimizer.offload", "eval", "checkpoint", "log"),
-    *("data.prefetch", "data.eval", "data.eval_extra", "data.eval_split", "data.max_bad_records"),
+    *(
+        "data.prefetch",
+        "data.images",
+        "data.eval",
+        "data.eval_extra",
+        "data.eval_split",
+        "data.max_bad_records",
+    ),
     *("batch.micro_prompts", "batch.micro_completions", "batch.response_buckets", "batch.rollout_prompts"),
 )
 # But not these, where evaluations decide how long a stage is.
@@ -153,11 +160,13 @@ def data_fingerprints(config: ConfigDict) -> dict[str, Any]:
         own, data = f"curriculum.stages.{stage.name}.data.train", stage.config.data
         # Where every stage has pairs of its own, those of the run are not read and need not be there.
         key = own if own in set_here else "data.train"
-        found[key] = [fingerprint_of_pairs(folder, data.train_split) for folder in data.train]
+        found[key] = [fingerprint_of_data(folder, data.train_split) for folder in data.train]
     sets = {name: folder for name, folder in eval_folders(config).items() if folder}
-    held_out = {name: fingerprint_of_pairs(folder, config.data.eval_split) for name, folder in sets.items()}
+    held_out = {name: fingerprint_of_data(folder, config.data.eval_split) for name, folder in sets.items()}
     if "" in held_out:
         found["data.eval"] = held_out.pop("")
+    if config.task_file:
+        found["task_file"] = fingerprint_of_data(config.task_file, "")
     return found | {"data.eval_extra": [f"{name}={value}" for name, value in held_out.items()]}
 
 
@@ -230,8 +239,8 @@ def _same_data(
             same.append(key)
         elif key not in changes:
             changes[key] = (
-                f"{key}: {now[key]!r} does not hold the pairs that the run began with; restore them, or"
-                f" remove {noted} to go on with those that are there"
+                f"{key}: {now[key]!r} does not hold what it held when the run began; restore that, or remove"
+                f" {noted} to go on with what is there"
             )
     return same
 
@@ -297,6 +306,12 @@ def _advance(config: ConfigDict) -> None:
             f"config.advance.metric={metric!r} is of greedy answers, but config.eval.greedy=False: set it to"
             " True, or wait for a figure that ends in _sampled"
         )
+
+
+def check_task(config: ConfigDict) -> None:
+    """Refuses a task that is not there, and settings that contradict it."""
+    checks.one_of("data.box_convention", config.data.box_convention, ("", *CONVENTIONS))
+    task_class(config.task, config.task_file).check(config)
 
 
 def _eval_sets(config: ConfigDict) -> None:

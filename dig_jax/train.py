@@ -19,7 +19,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from dig_jax import settings
-from dig_jax.data.loader import PairLoader
+from dig_jax.data.loader import ExampleLoader
 from dig_jax.evaluate import Draws, Evaluation, evaluate
 from dig_jax.machines import compile_cache, parallel, profiling
 from dig_jax.machines.distributed import texts_of_all
@@ -27,6 +27,7 @@ from dig_jax.machines.folder import write_json
 from dig_jax.machines.stopping import Stop, Stopped
 from dig_jax.models.nn import freeze
 from dig_jax.report.runlog import RunLog
+from dig_jax.report.shown import Shown
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.rollout.sampler import Sampler
 from dig_jax.run import curriculum, loading, lock
@@ -35,6 +36,7 @@ from dig_jax.run.curriculum import Progress, Stage
 from dig_jax.run.fingerprint import fingerprint
 from dig_jax.run.model_folder import copy_model_files, find_model, find_workdir
 from dig_jax.run.outputs import LogConfig
+from dig_jax.tasks.task import Task
 from dig_jax.update.learner import TrainState
 from dig_jax.update.steps import Step, StepMaker
 
@@ -69,6 +71,7 @@ class Parts:
         data: fingerprints of the pairs, for the workdir.
         changes: settings that are other than when the workdir was begun, in words.
         stages: of the curriculum, one at least.
+        tasks: of each, what is asked.
         train_data: a loader for each.
         eval_data: loaders of the held-out sets by name.
         shapes: the parameters, as shapes with shardings.
@@ -82,8 +85,9 @@ class Parts:
     data: dict[str, Any]
     changes: list[str]
     stages: tuple[Stage, ...]
-    train_data: list[PairLoader]
-    eval_data: dict[str, PairLoader]
+    tasks: list[Task]
+    train_data: list[ExampleLoader]
+    eval_data: dict[str, ExampleLoader]
     shapes: nnx.State
     start: Callable[[], nnx.State]
     start_folder: epath.Path
@@ -110,12 +114,14 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     opened = loading.open_model(model_folder)
     tokenizer = opened.tokenizer
     Draws.from_config(config).check(tokenizer)
+    tasks = [loading.make_task(stage.config, model_folder, tokenizer, training=True) for stage in stages]
     train_data = []
-    for stage in stages:
+    for stage, task in zip(stages, tasks, strict=True):
         own = loading.train_rows(stage.config, mesh, sampling_mesh)
-        train_data.append(loading.train_loader(stage.config, model_folder, tokenizer, own))
+        train_data.append(loading.train_loader(stage.config, task, model_folder, tokenizer, own))
+    eval_task = loading.make_task(config, model_folder, tokenizer, training=False)
     eval_data = {
-        name: loading.eval_loader(config, folder, model_folder, tokenizer, sampling_mesh)
+        name: loading.eval_loader(config, eval_task, folder, model_folder, tokenizer, sampling_mesh)
         for name, folder in settings.eval_folders(config).items()
         if folder
     }
@@ -131,9 +137,9 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     drawer = rollout_programs(graphdef, shapes, sampling_mesh)
     rows = opened.architecture.text.vocab_size
     maker = StepMaker(graphdef, shapes, mesh, drawer, tokenizer, rows, check)
-    evaluator = maker.sampler(config)
+    evaluator = maker.sampler(eval_task)
     return Parts(
-        *(opened, data, changes, stages, train_data, eval_data),
+        *(opened, data, changes, stages, tasks, train_data, eval_data),
         *(shapes, start, init_folder, maker, evaluator),
     )
 
@@ -211,9 +217,10 @@ class Run:
             return
         start = time.perf_counter()
         result = run_evaluation(self.config, self.parts.evaluator, self.state.params, loaders)
-        progress.note_evaluation(result.metrics, self.parts.stages)
+        task = self.parts.evaluator.task
+        progress.note_evaluation(result.metrics, self.parts.stages, task.main)
         result = dataclasses.replace(result, metrics=result.metrics | self.stage_figures)
-        self.log.evaluation(progress.step, result, seconds=time.perf_counter() - start)
+        self.log.evaluation(progress.step, result, task, seconds=time.perf_counter() - start)
 
     def save(self) -> None:
         """Writes a checkpoint of this step, if there is none."""
@@ -231,7 +238,8 @@ class Run:
         if stage.uses_reference and (self.reference is None or self.reference[0] != step):
             self.reference = step, self.programs.reference(reference_params(self))
         reference = self.reference[1] if stage.uses_reference and self.reference else None
-        return self.parts.maker.step(stage, self.parts.train_data[stage.number], reference)
+        task, loader = self.parts.tasks[stage.number], self.parts.train_data[stage.number]
+        return self.parts.maker.step(stage, task, loader, reference)
 
     def go_to_next_stage(self) -> None:
         """What changes between the last step of a stage and the first of the next."""
@@ -271,9 +279,9 @@ def begin_files(run: Run) -> RunLog:
         copy_model_files(parts.opened.files, workdir / "model")
         write_json(workdir / settings.DATA_FILE, parts.data)
         write_json(workdir / "config.json", json.loads(run.config.to_json()))
-    log = RunLog(
-        workdir, LogConfig.from_config(run.config), first_step=progress.step, evaluated=progress.evaluated
-    )
+    places = {"first_step": progress.step, "evaluated": progress.evaluated}
+    shown = Shown.of(parts.tasks, parts.evaluator.task)
+    log = RunLog(workdir, LogConfig.from_config(run.config), shown, **places)
     log.padding({f"{stage.name} training".strip(): parts.train_data[stage.number] for stage in parts.stages})
     log.padding({f"{name} held-out".strip(): loader for name, loader in parts.eval_data.items()})
     return log
@@ -309,23 +317,23 @@ def _check_skipped(in_a_row: int, config: ConfigDict, step: int, workdir: epath.
 
 
 def run_evaluation(
-    config: ConfigDict, sampler: Sampler, params: nnx.State, loaders: dict[str, PairLoader]
+    config: ConfigDict, sampler: Sampler, params: nnx.State, loaders: dict[str, ExampleLoader]
 ) -> Evaluation:
-    """Evaluates on the held-out pairs that `config.eval` names.
+    """Evaluates on the held-out examples that `config.eval` names.
 
     Args:
         config: of the run.
         sampler: draws and scores completions.
         params: the policy.
-        loaders: of the held-out sets by name; the figures of set "x" are named "x/f1" and so on, and those of
-            the main set, "", just "f1". Answers are those to the main set.
+        loaders: of the held-out sets by name; the figures of set "x" are named "x/NAME", and those of the
+            main set, "", just NAME. Answers are those to the main set.
     """
     results = {
         name: evaluate(
             sampler,
             params,
             loader,
-            num_pairs=min(config.eval.num_pairs or loader.num_pairs, loader.num_pairs),
+            num_examples=min(config.eval.num_pairs or loader.num_examples, loader.num_examples),
             draws=Draws.from_config(config),
         )
         for name, loader in loaders.items()

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dig_jax.data.records import open_pairs
-from dig_jax.report.pictures import draw_pair
+from dig_jax.tasks.boxes.pictures import draw_boxes
 from study.arms import FINAL
 from study.jobs import Place
 
@@ -29,7 +29,8 @@ def draw(place: Place, name: str, seed: int) -> Path | None:
         for word, answer in zip(RANKS, chosen, strict=True):
             pair = pairs[answer["id"]]
             caption = [f"{word}: reward {answer['reward']:.2f}, F1 {answer['f1']:.2f}", answer["text"]]
-            row.append(draw_pair(pair.image_a, pair.image_b, pair.boxes, np.array(answer["boxes"]), caption))
+            images, answered = (pair.image_a, pair.image_b), np.array(answer["boxes"])
+            row.append(draw_boxes(images, pair.boxes, answered, caption))
         rows.append(row)
     path = place.out / "answers.png"
     _sheet(rows).save(path)

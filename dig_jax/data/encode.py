@@ -1,7 +1,7 @@
-"""From pairs to the arrays of a batch, all of one static shape.
+"""From examples to the arrays of a batch, all of one static shape.
 
-Shape letters: B pairs, P padded prompt length, N padded patches per row, R padded answer length,
-M differences.
+Shape letters: B examples, P padded prompt length, N padded patches per row, R padded answer length,
+M boxes.
 """
 
 from __future__ import annotations
@@ -12,60 +12,54 @@ from collections.abc import Sequence
 import numpy as np
 
 from dig_jax.data.buckets import Bucket
+from dig_jax.data.example import Demonstration, Example, Shape, Turn
 from dig_jax.data.images import ImageConfig, patch_grid, preprocess
-from dig_jax.data.noise import Answer
-from dig_jax.data.prompts import answer_ids, box_tokens, prompt_ids
-from dig_jax.data.records import Pair
+from dig_jax.data.prompts import conversation_ids, response_ids
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.inputs import Prompts, make_prompts
 
-# A cell counts as changed from this share of its area inside a box. Below it, it mostly shows background.
+# A cell counts as covered from this share of its area inside a box. Below it, it mostly shows background.
 _CELL_OVERLAP = 0.25
+
+Grids = tuple[tuple[int, int], ...]  # (h, w) in patches of each image, in the order shown
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Pairs as the model takes them, with their labels. NumPy arrays, one row per pair.
+    """Examples as the model takes them. NumPy arrays, one row per example.
 
     Attributes:
-      prompts: tokens [B, P], patches [B, N, ...] and positions of the question about both images.
-      boxes: float32 [B, max_boxes, 4], true boxes in 0..1, zeros after the last.
-      num_boxes: int32 [B].
+      prompts: tokens [B, P], patches [B, N, ...] and positions of the conversations.
       answers: int32 [B, R], the answer to learn with its end-of-turn token, then padding.
-      answer_mask: float32 [B, R], 1 on the answer and its end-of-turn token, 0 on coordinates of false boxes.
-      cell_targets: float32 [B, P], 1 at the prompt slots whose token shows a changed part of the last image.
-      cell_mask: float32 [B, P], 1 at the prompt slots of the last image.
-      pairs: the pairs themselves, as shown (after augmentation).
+      answer_mask: float32 [B, R], 1 on what the loss covers of the answer and its end-of-turn token.
+      cell_targets: float32 [B, P], 1 at the prompt slots whose token shows a part of a region asked for.
+      cell_mask: float32 [B, P], 1 at the prompt slots of images with regions.
+      examples: the examples themselves, as shown (after augmentation).
       rows: int [B], ascending: which rows of the batch of all processes these are.
     """
 
     prompts: Prompts
-    boxes: np.ndarray
-    num_boxes: np.ndarray
     answers: np.ndarray
     answer_mask: np.ndarray
     cell_targets: np.ndarray
     cell_mask: np.ndarray
-    pairs: tuple[Pair, ...]
+    examples: tuple[Example, ...]
     rows: np.ndarray
 
     @property
     def ids(self) -> list[str]:
-        """The name of each row's pair."""
-        return [pair.id for pair in self.pairs]
+        """The name of each row's example."""
+        return [example.id for example in self.examples]
 
 
-class PairEncoder:
-    """Turns pairs into batches of the shapes asked for.
+class ExampleEncoder:
+    """Turns examples into batches of the shapes asked for.
 
     Args:
       tokenizer: the model's.
       image_config: the model's image preprocessing.
       config: the model's configuration (token ids and grids for the positions).
-      question: the text after the two images.
-      max_boxes: the most differences a pair may have.
-      answer_step: coordinates of answers are rounded to multiples of this.
       max_answer_length: R. 0 when no answers are needed: the arrays are then [B, 0].
     """
 
@@ -75,75 +69,68 @@ class PairEncoder:
         image_config: ImageConfig,
         config: Architecture,
         *,
-        question: str,
-        max_boxes: int,
-        answer_step: int,
         max_answer_length: int,
     ):
         self._tokenizer = tokenizer
         self.image_config = image_config
         self._config = config
-        self._question = question
-        self._max_boxes = max_boxes
-        self._answer_step = answer_step
         self._max_answer_length = max_answer_length
-        self._prompts: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
+        self._prompts: dict[tuple[tuple[Turn, ...], Grids], np.ndarray] = {}
 
-    def need(self, size: tuple[int, int]) -> Bucket:
-        """What a pair of images of (height, width) `size` pixels needs, exactly.
+    def need(self, shape: Shape) -> Bucket:
+        """What an example of this shape needs, exactly.
 
         Raises:
           ValueError: no model takes images of this shape.
         """
-        grid = patch_grid(*size, self.image_config)
-        return Bucket(len(self._prompt((grid, grid))), 2 * grid[0] * grid[1])
+        grids = tuple(patch_grid(*shape.sizes[k], self.image_config) for k in shape.shown())
+        return Bucket(len(self._prompt(shape.messages, grids)), sum(h * w for h, w in grids))
 
-    def need_of_pixels(self, pixels: int) -> Bucket:
-        """The most that a pair of images of up to `pixels` pixels each, after resizing, can need."""
-        merge_size = self.image_config.merge_size
-        smallest = (merge_size, merge_size)  # patches of one token
-        text = len(self._prompt((smallest, smallest))) - 2
-        tokens = 2 * (pixels // self.image_config.factor**2)
+    def need_of_pixels(self, shape: Shape, pixels: int) -> Bucket:
+        """The most that such an example can need if each image has up to `pixels` pixels after resizing."""
+        merge_size, count = self.image_config.merge_size, len(shape.shown())
+        smallest = ((merge_size, merge_size),) * count  # patches of one token each
+        text = len(self._prompt(shape.messages, smallest)) - count
+        tokens = count * (pixels // self.image_config.factor**2)
         return Bucket(text + tokens, tokens * merge_size**2)
 
     def __call__(
-        self, pairs: Sequence[Pair], bucket: Bucket, answers: Sequence[Answer] | None = None
+        self, examples: Sequence[Example], bucket: Bucket, answers: Sequence[Demonstration] | None = None
     ) -> Batch:
-        """Encodes pairs, padded to the P and N of `bucket`.
+        """Encodes examples, padded to the P and N of `bucket`.
 
         Args:
-          pairs: B pairs.
+          examples: B examples.
           bucket: P and N.
-          answers: what the answers to learn name, one per pair; None for the true boxes.
+          answers: to learn, one per example; None where none are wanted.
 
         Raises:
-          ValueError: naming the pair, when it does not fit into P, N, R or max_boxes.
+          ValueError: naming the example, when it does not fit into P, N or R.
         """
         prompts, all_images = [], []
-        boxes = np.zeros((len(pairs), self._max_boxes, 4), np.float32)
-        answer_tokens = np.full((len(pairs), self._max_answer_length), self._tokenizer.pad_id, np.int32)
+        answer_tokens = np.full((len(examples), self._max_answer_length), self._tokenizer.pad_id, np.int32)
         answer_mask = np.zeros(answer_tokens.shape, np.float32)
-        cell_targets = np.zeros((len(pairs), bucket.prompt_length), np.float32)
+        cell_targets = np.zeros((len(examples), bucket.prompt_length), np.float32)
         cell_mask = np.zeros_like(cell_targets)
-        for row, pair in enumerate(pairs):
-            images = [preprocess(image, self.image_config) for image in (pair.image_a, pair.image_b)]
-            prompt = self._prompt(tuple(grid for _, grid in images))
-            self._check(pair, Bucket(len(prompt), sum(len(patches) for patches, _ in images)), bucket)
+        for row, example in enumerate(examples):
+            shown = example.shape.shown()
+            images = [preprocess(example.images[k], self.image_config) for k in shown]
+            prompt = self._prompt(example.messages, tuple(grid for _, grid in images))
+            self._check(example, Bucket(len(prompt), sum(len(patches) for patches, _ in images)), bucket)
             prompts.append(prompt)
             all_images.append(images)
-            boxes[row, : len(pair.boxes)] = pair.boxes
-            if self._max_answer_length:
-                answer = self._answer(pair, pair.boxes if answers is None else answers[row].boxes)
-                answer_tokens[row, : len(answer)] = answer
-                answer_mask[row, : len(answer)] = 1
-                if answers is not None:
-                    for box in answers[row].boxes[~answers[row].true]:
-                        tokens = box_tokens(self._tokenizer, answer, box, self._answer_step)
-                        answer_mask[row, tokens] = 0
-            targets = changed_cells(pair.boxes, images[-1][1], self.image_config.merge_size).ravel()
-            slots = np.flatnonzero(prompt == self._tokenizer.image_token_id)[-len(targets) :]
-            cell_targets[row, slots] = targets
-            cell_mask[row, slots] = 1
+            if answers is None or not self._max_answer_length:
+                continue
+            tokens, mask = self._response(example, answers[row])
+            answer_tokens[row, : len(tokens)] = tokens
+            answer_mask[row, : len(tokens)] = mask
+            slots = np.flatnonzero(prompt == self._tokenizer.image_token_id)
+            for k, (_, grid) in zip(shown, images, strict=True):
+                cells = grid[0] * grid[1] // self.image_config.merge_size**2
+                own, slots = slots[:cells], slots[cells:]
+                if (boxes := answers[row].regions.get(k)) is not None:
+                    cell_mask[row, own] = 1
+                    cell_targets[row, own] = covered_cells(boxes, grid, self.image_config.merge_size).ravel()
         return Batch(
             prompts=make_prompts(
                 prompts,
@@ -152,44 +139,46 @@ class PairEncoder:
                 prompt_length=bucket.prompt_length,
                 num_patches=bucket.num_patches,
             ),
-            boxes=boxes,
-            num_boxes=np.array([len(pair.boxes) for pair in pairs], np.int32),
             answers=answer_tokens,
             answer_mask=answer_mask,
             cell_targets=cell_targets,
             cell_mask=cell_mask,
-            pairs=tuple(pairs),
-            rows=np.arange(len(pairs)),
+            examples=tuple(examples),
+            rows=np.arange(len(examples)),
         )
 
-    def _prompt(self, grids: tuple[tuple[int, int], ...]) -> np.ndarray:
-        if grids not in self._prompts:  # pairs of the same size share their prompt
+    def _prompt(self, messages: tuple[Turn, ...], grids: Grids) -> np.ndarray:
+        key = messages, grids
+        if key not in self._prompts:  # examples of one question and the same sizes share their prompt
             merge_size = self.image_config.merge_size
-            self._prompts[grids] = prompt_ids(self._tokenizer, self._question, grids, merge_size)
-        return self._prompts[grids]
+            self._prompts[key] = conversation_ids(self._tokenizer, messages, grids, merge_size)
+        return self._prompts[key]
 
-    def _answer(self, pair: Pair, boxes: np.ndarray) -> list[int]:
-        answer = answer_ids(self._tokenizer, boxes, self._answer_step)
-        if len(answer) > self._max_answer_length:
+    def _response(self, example: Example, answer: Demonstration) -> tuple[list[int], np.ndarray]:
+        tokens, mask = response_ids(self._tokenizer, answer)
+        if len(tokens) > self._max_answer_length:
             raise ValueError(
-                f"{pair.id}: the answer takes {len(answer)} tokens, but max_answer_length is "
+                f"{example.id}: the answer takes {len(tokens)} tokens, but max_answer_length is "
                 f"{self._max_answer_length}; allow longer answers, or round to a coarser answer_step."
             )
-        return answer
+        return tokens, mask
 
-    def _check(self, pair: Pair, need: Bucket, bucket: Bucket) -> None:
+    def _check(self, example: Example, need: Bucket, bucket: Bucket) -> None:
         if not bucket.holds(need):
-            height, width = pair.size
             raise ValueError(
-                f"{pair.id}: two images of {width}x{height} pixels need {need}, more than the {bucket} that"
+                f"{example.id}: {describe_sizes(example.sizes)} need {need}, more than the {bucket} that"
                 " the image sizes of its dataset promised: the dataset's declared image shape is wrong."
             )
-        if len(pair.boxes) > self._max_boxes:
-            raise ValueError(f"{pair.id}: has {len(pair.boxes)} differences, max_boxes is {self._max_boxes}.")
 
 
-def changed_cells(boxes: np.ndarray, grid: tuple[int, int], merge_size: int) -> np.ndarray:
-    """Which merged tokens of an image show a change.
+def describe_sizes(sizes: Sequence[tuple[int, int]]) -> str:
+    """In words: "images of 128x64 and 32x32 pixels" (width x height)."""
+    names = list(dict.fromkeys(f"{width}x{height}" for height, width in sizes))
+    return f"{len(sizes)} image{'s' * (len(sizes) != 1)} of {' and '.join(names) or 'no'} pixels"
+
+
+def covered_cells(boxes: np.ndarray, grid: tuple[int, int], merge_size: int) -> np.ndarray:
+    """Which merged tokens of an image show a part of a box.
 
     A cell (the square of one merged token) counts when a box covers a quarter of it or has its center in it,
     so that a box smaller than a cell is not lost.

@@ -1,4 +1,4 @@
-"""Which pairs a dataset holds, whatever path leads to it: what a run that goes on must find again."""
+"""Which examples a dataset holds, whatever path leads to it: what a run that goes on must find again."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -13,27 +13,40 @@ _PLACES = 8  # of a file, the first and the last piece among them
 _READERS = 16
 
 
-def fingerprint_of_pairs(folder: epath.PathLike, split: str) -> str:
+def fingerprint_of_data(folder: epath.PathLike, split: str) -> str:
     """A hash of names, sizes and samples of the files that a split is in.
 
     Eight pieces of each file are read, so that large datasets in a bucket take seconds. One that was rendered
     anew differs in them; a changed bit elsewhere is damage, which the checksum of its record tells.
 
     Args:
-        folder: see `records.open_pairs`.
+        folder: of a TFDS dataset, see `records.dataset_folder`; or another folder, whose own files count; or
+            a file.
         split: "train", or a slice such as "train[:256]"; the files are those of the whole split.
 
     Raises:
         FileNotFoundError, ValueError: there is no dataset, or there are several.
     """
-    dataset = dataset_folder(to_path(folder))
-    records = sorted(path for path in dataset.iterdir() if ".array_record" in path.name)
-    files = [path for path in records if f"-{split.split('[')[0]}." in path.name] or records
+    files = _files(to_path(folder), split.split("[")[0])
     digest = hashlib.sha256()
     with ThreadPoolExecutor(_READERS) as readers:
         for path, sample in zip(files, readers.map(_sample, files), strict=True):
             digest.update(path.name.encode() + sample)
     return digest.hexdigest()[:16]
+
+
+def _files(path: epath.Path, split: str) -> list[epath.Path]:
+    if path.exists() and not path.is_dir():
+        return [path]
+    try:
+        dataset = dataset_folder(path)
+    except FileNotFoundError:
+        files = sorted(file for file in path.iterdir() if not file.is_dir()) if path.exists() else []
+        if not files:
+            raise
+        return files
+    records = sorted(file for file in dataset.iterdir() if ".array_record" in file.name)
+    return [file for file in records if f"-{split}." in file.name] or records
 
 
 def _sample(path: epath.Path) -> bytes:

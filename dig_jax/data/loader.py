@@ -1,4 +1,4 @@
-"""Batches of pairs: `batch(step)` as a pure function, with a thread to prepare them ahead."""
+"""Batches of examples: `batch(step)` as a pure function, with a thread to prepare them ahead."""
 
 from __future__ import annotations
 
@@ -6,168 +6,177 @@ import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-from etils import epath
 
-from dig_jax.data.augment import Augment
 from dig_jax.data.buckets import Bucket, Padding, derive_buckets, smallest_bucket
-from dig_jax.data.encode import Batch, PairEncoder
-from dig_jax.data.noise import NO_NOISE, CountNoise
-from dig_jax.data.records import BadRecord, Pair, PairSource, open_pairs
+from dig_jax.data.encode import Batch, ExampleEncoder, describe_sizes
+from dig_jax.data.example import BadRecord, Demonstration, Example, Shape, Source
 
 logger = logging.getLogger("dig_jax")
+
+Change = Callable[[Example, np.random.Generator], Example]
+Demonstrate = Callable[[Example, np.random.Generator], Demonstration]
 
 _ORDER_STREAM, _AUGMENT_STREAM, _NOISE_STREAM = 0, 1, 2  # random numbers that are kept apart
 
 
-class PairDataset:
-    """The pairs of one or more datasets, one after another, decoded on demand and kept while memory allows.
+class ExampleDataset:
+    """The examples of several data sets, one after another, decoded on demand and kept while memory allows.
 
     Args:
-      folders: dataset folders; pairs of all of them are equally likely.
-      split: the split read from each.
-      num_differences: only pairs with these numbers of differences; empty for all.
-      max_bad_records: how many unreadable pairs are left out, with a warning each; one more is an error.
-      cache_bytes: decoded pairs are kept up to this much memory. No pair is evicted for another: in shuffled
-        epochs the pair that was used last is the one needed latest, so eviction would never pay.
+      sources: of the data sets; examples of all of them are equally likely.
+      max_bad_records: how many unreadable examples are left out, with a warning each; one more is an error.
+      cache_bytes: decoded examples are kept up to this much memory. None is evicted for another: in shuffled
+        epochs the one that was used last is the one needed latest, so eviction would never pay.
 
     Attributes:
-      image_sizes: int [len, 2], (height, width) in pixels of every pair.
+      shapes: of all examples.
 
     Raises:
-      FileNotFoundError, ValueError: see `open_pairs`; also when no pair is left.
+      BadRecord: more are unreadable than may be, or all of a data set.
     """
 
-    def __init__(
-        self,
-        folders: Sequence[epath.PathLike],
-        split: str,
-        *,
-        num_differences: Collection[int],
-        max_bad_records: int,
-        cache_bytes: int,
-    ):
+    def __init__(self, sources: Sequence[Source], *, max_bad_records: int, cache_bytes: int):
         self._max_bad_records = max_bad_records
         self._bad: set[tuple[str, int]] = set()
-        self._items: list[tuple[PairSource, int]] = []
-        sizes = []
-        for folder in folders:
-            source = open_pairs(folder, split)
-            wanted = np.ones(len(source), bool)
-            if num_differences:
-                counts = source.num_differences()
-                for index in np.flatnonzero(counts < 0):
-                    self._leave_out(source, int(index), _why_unreadable(source, int(index)))
-                wanted = np.isin(counts, list(num_differences))
-            self._items += [(source, int(index)) for index in np.flatnonzero(wanted)]
-            sizes.append(_known_sizes(source)[wanted])
-        if not self._items:
-            allowed = f" with {sorted(num_differences)} differences" if num_differences else ""
-            raise ValueError(
-                f"no pairs{allowed} in split {split!r} of {', '.join(map(str, folders)) or 'no folder'}."
-            )
-        self.image_sizes = np.concatenate(sizes)
-        self._cache: dict[int, Pair] = {}
+        self._items: list[tuple[Source, int]] = []
+        self.shapes: list[Shape] = []
+        for source in sources:
+            for record, error in source.unusable:
+                self._leave_out(source, -1 - record, error)
+            self._items += [(source, index) for index in range(len(source))]
+            self.shapes += _known_shapes(source)
+        self._cache: dict[int, Example] = {}
         self._cache_left = cache_bytes
 
     def __len__(self) -> int:
         return len(self._items)
 
     def leave_out(self, index: int, error: BadRecord) -> None:
-        """Counts pair number `index`, which could not be read.
+        """Counts example number `index`, which could not be read.
 
         Raises:
           BadRecord: it is one too many.
         """
         self._leave_out(*self._items[index], error)
 
-    def _leave_out(self, source: PairSource, record: int, error: BadRecord) -> None:
+    def _leave_out(self, source: Source, record: int, error: BadRecord) -> None:
         if (source.name, record) in self._bad:
             return
         self._bad.add((source.name, record))
         if len(self._bad) > self._max_bad_records:
             raise BadRecord(
-                f"{error}. That is unreadable pair number {len(self._bad)}, and config.data.max_bad_records"
-                f" is {self._max_bad_records}: restore the dataset, or allow more"
+                f"{error}. That is unreadable example number {len(self._bad)}, and"
+                f" config.data.max_bad_records is {self._max_bad_records}: restore the dataset, or allow more"
             ) from error
         logger.warning("%s. Left out (%d of at most %d)", error, len(self._bad), self._max_bad_records)
 
-    def __getitem__(self, index: int) -> Pair:
-        """Pair number `index`, in the order of the folders and of their records. Raises BadRecord."""
+    def __getitem__(self, index: int) -> Example:
+        """Example number `index`, in the order of the data sets and of their records. Raises BadRecord."""
         if index in self._cache:
             return self._cache[index]
         source, record = self._items[index]
-        pair = source[record]
-        size = pair.image_a.nbytes + pair.image_b.nbytes
+        example = source[record]
+        size = sum(image.nbytes for image in example.images)
         if size <= self._cache_left:
             self._cache_left -= size
-            self._cache[index] = pair
-        return pair
+            self._cache[index] = example
+        return example
 
 
-def _known_sizes(source: PairSource) -> np.ndarray:
-    """Image sizes; an unreadable pair counts as large as the first readable one. What uses it will notice."""
-    sizes = source.image_sizes()
-    unknown = sizes.min(axis=1, initial=1) == 0
-    if unknown.all() and len(source):
-        raise _why_unreadable(source, 0)
-    sizes[unknown] = sizes[~unknown][:1]
-    return sizes
+class MismatchedDataset(ExampleDataset):
+    """The control for comparison: the first image of every example is that of another one, of the same size.
+
+    Targets stay those of the true example, which nobody can find by comparing any more: what a model still
+    scores it owes to its other images, or to guessing.
+
+    Raises:
+      ValueError: an example is the only one of its size.
+    """
+
+    def __init__(self, sources: Sequence[Source], *, max_bad_records: int, cache_bytes: int):
+        super().__init__(sources, max_bad_records=max_bad_records, cache_bytes=cache_bytes)
+        self._other = np.zeros(len(self), int)
+        sizes = np.array([shape.sizes[0] for shape in self.shapes])
+        for size in np.unique(sizes, axis=0):
+            alike = np.flatnonzero((sizes == size).all(axis=1))
+            if len(alike) == 1:
+                height, width = size
+                raise ValueError(
+                    f"only one example has an image of {width}x{height} pixels: none to exchange it with"
+                )
+            self._other[alike] = np.roll(alike, len(alike) // 2)  # neighbours may be of one scene
+
+    def __getitem__(self, index: int) -> Example:
+        """Example number `index`, with the first image of another."""
+        other, own = super().__getitem__(int(self._other[index])), super().__getitem__(index)
+        return dataclasses.replace(own, images=(other.images[0], *own.images[1:]))
 
 
-def _why_unreadable(source: PairSource, index: int) -> BadRecord:
+def _known_shapes(source: Source) -> list[Shape]:
+    """Shapes; an unreadable example counts as the first readable one. What uses it will notice."""
+    shapes = source.shapes()
+    known = next((shape for shape in shapes if shape is not None), None)
+    if known is None:
+        if len(source):
+            raise _why_unreadable(source, 0)
+        return []
+    return [known if shape is None else shape for shape in shapes]
+
+
+def _why_unreadable(source: Source, index: int) -> BadRecord:
     try:
         source[index]
     except BadRecord as error:
         return error
-    return BadRecord(f"{source.name}, pair {index}: it could not be read a moment ago")
+    return BadRecord(f"{source.name}, example {index}: it could not be read a moment ago")
 
 
-class PairLoader:
-    """Batches of shuffled, augmented pairs. A step number is all that is needed to continue a run.
+class ExampleLoader:
+    """Batches of shuffled, augmented examples. A step number is all that is needed to continue a run.
 
     Epoch follows epoch without end, each in an order of its own. Position `step * batch_size + row` of
-    that sequence decides which pair a row holds and how it is augmented, so a batch depends neither on
+    that sequence decides which example a row holds and how it is augmented, so a batch depends neither on
     earlier batches nor on the number of processes. Each process loads the rows that it is asked for, which
     others may load as well. A batch is padded to the smallest bucket that holds the rows of all processes.
 
     Args:
-      dataset: where the pairs come from.
+      dataset: where the examples come from.
       encoder: turns them into arrays.
       bucket_pixels: pixels per image, after resizing, that each bucket is made for; empty derives a few
         buckets from the encoder's pixel limits and the sizes in the dataset.
       global_batch_size: rows per batch over all processes.
       seed: of order and augmentation.
       shuffle: False keeps the order of the dataset, for evaluation.
-      group_sizes: whether batches of a shuffled epoch are made of pairs of one bucket, where that works out.
-      augment: see `Augment`.
-      count_noise: of the answers to learn.
+      group_sizes: whether batches of a shuffled epoch are made of examples of one bucket, where possible.
+      augment: changes an example and keeps its target true; None: examples are shown as they are stored.
+      demonstrate: gives the answer to learn; None: there is none.
       readahead: how many of the following batches a background thread prepares while one is used; 0 for none.
       rows: ascending, the rows of a batch that this process loads (`parallel.RowLayout.of`); None: all.
 
     Attributes:
       batch_size: rows per batch, over all processes.
-      num_pairs: pairs in the dataset.
+      num_examples: in the dataset.
 
     Raises:
-      ValueError: a pair fits into no bucket.
+      ValueError: an example fits into no bucket.
     """
 
     def __init__(
         self,
-        dataset: PairDataset,
-        encoder: PairEncoder,
+        dataset: ExampleDataset,
+        encoder: ExampleEncoder,
         *,
         bucket_pixels: Sequence[int],
         global_batch_size: int,
         seed: int,
         shuffle: bool,
         group_sizes: bool,
-        augment: Augment,
-        count_noise: CountNoise = NO_NOISE,
+        augment: Change | None = None,
+        demonstrate: Demonstrate | None = None,
         readahead: int = 0,
         rows: np.ndarray | None = None,
     ):
@@ -175,8 +184,8 @@ class PairLoader:
         self._encoder = encoder
         self._seed = seed
         self._augment = augment
-        self._count_noise = count_noise
-        self.num_pairs = len(dataset)
+        self._demonstrate = demonstrate
+        self.num_examples = len(dataset)
         self.batch_size = global_batch_size
         self._rows = np.arange(global_batch_size) if rows is None else np.asarray(rows)
         self._shuffle = shuffle
@@ -222,18 +231,20 @@ class PairLoader:
         return step * self.batch_size + np.arange(self.batch_size)
 
     def bucket_for(self, positions: np.ndarray) -> Bucket:
-        """The smallest bucket that holds the pairs at all these positions."""
+        """The smallest bucket that holds the examples at all these positions."""
         return self._padding.bucket(self._indices(positions))
 
     def load(self, positions: np.ndarray, bucket: Bucket) -> Batch:
-        """The pairs at these positions, of any batches, padded to `bucket`; nothing is prepared ahead."""
+        """The examples at these positions, of any batches, padded to `bucket`; nothing is prepared ahead."""
         numbers = [int(position) for position in positions]
-        pairs = [self._pair(position) for position in numbers]
-        answers = [
-            self._count_noise(pair.boxes, self._rng(_NOISE_STREAM, position))
-            for pair, position in zip(pairs, numbers, strict=True)
-        ]
-        return self._encoder(pairs, bucket, answers)
+        examples = [self._example(position) for position in numbers]
+        answers = None
+        if self._demonstrate is not None:
+            answers = [
+                self._demonstrate(example, self._rng(_NOISE_STREAM, position))
+                for example, position in zip(examples, numbers, strict=True)
+            ]
+        return self._encoder(examples, bucket, answers)
 
     def figures(self, step: int) -> dict[str, float]:
         """What batch number `step` costs, over all processes.
@@ -249,83 +260,84 @@ class PairLoader:
 
     def describe_padding(self) -> list[str]:
         """One line per bucket: how many batches of the first epoch take it, and what padding costs there."""
-        steps = -(-self.num_pairs // self.batch_size)
+        steps = -(-self.num_examples // self.batch_size)
         return self._padding.describe([self._indices(self.positions(step)) for step in range(steps)])
 
     def _load(self, step: int) -> Batch:
         batch = self.load(self.positions(step)[self._rows], self.bucket(step))
         return dataclasses.replace(batch, rows=self._rows)
 
-    def _pair(self, position: int) -> Pair:
-        pair = self._readable(self._index(position))
-        return self._augment(pair, self._rng(_AUGMENT_STREAM, position))
+    def _example(self, position: int) -> Example:
+        example = self._readable(self._index(position))
+        return self._augment(example, self._rng(_AUGMENT_STREAM, position)) if self._augment else example
 
     def _rng(self, stream: int, number: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, stream, number])
 
-    def _readable(self, index: int) -> Pair:
-        """Pair number `index`, or in the place of an unreadable one, the next that takes the same bucket."""
+    def _readable(self, index: int) -> Example:
+        """Example number `index`, or in place of an unreadable one, the next that takes the same bucket."""
         alike = np.flatnonzero(self._padding.smallest == self._padding.smallest[index])
         for candidate in np.roll(alike, -int(np.searchsorted(alike, index))):
             try:
                 return self._dataset[int(candidate)]
             except BadRecord as error:
                 self._dataset.leave_out(int(candidate), error)
-        raise BadRecord("no pair of the dataset can be read")
+        raise BadRecord("no example of the dataset can be read")
 
     def _indices(self, positions: np.ndarray) -> np.ndarray:
-        """Which pairs of the dataset are at these positions."""
+        """Which examples of the dataset are at these positions."""
         return np.array([self._index(int(position)) for position in positions])
 
     def _index(self, position: int) -> int:
-        epoch, place = divmod(position, self.num_pairs)
+        epoch, place = divmod(position, self.num_examples)
         return int(self._epoch_order(epoch)[place])
 
     def _draw_order(self, epoch: int) -> np.ndarray:
         if not self._shuffle:
-            return np.arange(self.num_pairs)
+            return np.arange(self.num_examples)
         rng = self._rng(_ORDER_STREAM, epoch)
-        order = rng.permutation(self.num_pairs)
+        order = rng.permutation(self.num_examples)
         # With one bucket, grouping leaves the order as it is.
         return self._grouped(order, epoch, rng) if self._group_sizes and self._padding.several else order
 
     def _grouped(self, order: np.ndarray, epoch: int, rng: np.random.Generator) -> np.ndarray:
-        """The same pairs in batches of one bucket each, but for those where one bucket's pairs run out.
+        """The same examples in batches of one bucket each, but for those where one bucket's examples run out.
 
         An epoch begins with the rows that complete the last batch before it, and ends with a part of a batch.
-        Both take from the largest pairs; only the whole batches between them change places.
+        Both take from the largest; only the whole batches between them change places.
         """
         order = order[np.argsort(self._padding.smallest[order], kind="stable")]
         size = self.batch_size
-        begin = min(-epoch * self.num_pairs % size, self.num_pairs)
-        batches, rest = np.split(order, [(self.num_pairs - begin) // size * size])
+        begin = min(-epoch * self.num_examples % size, self.num_examples)
+        batches, rest = np.split(order, [(self.num_examples - begin) // size * size])
         batches = rng.permutation(batches.reshape(-1, size)).ravel()
         return np.concatenate([rest[:begin], batches, rest[begin:]])
 
 
-def plan_padding(dataset: PairDataset, encoder: PairEncoder, bucket_pixels: Sequence[int]) -> Padding:
-    """The buckets of a dataset, and which of them each pair takes.
+def plan_padding(dataset: ExampleDataset, encoder: ExampleEncoder, bucket_pixels: Sequence[int]) -> Padding:
+    """The buckets of a dataset, and which of them each example takes.
 
     Raises:
-      ValueError: naming a pair, when no model takes its images or it fits into no bucket.
+      ValueError: naming an example, when no model takes its images or it fits into no bucket.
     """
-    sizes, which = np.unique(dataset.image_sizes, axis=0, return_inverse=True)  # sizes are few
+    numbers: dict[Shape, int] = {}  # shapes are few: questions times sizes
+    which = np.array([numbers.setdefault(shape, len(numbers)) for shape in dataset.shapes])
+    shapes = list(numbers)
 
     def described(number: int) -> str:
-        height, width = sizes[number]
         first = dataset[int(np.flatnonzero(which == number)[0])]
-        return f"{first.id}, two images of {width}x{height} pixels"
+        return f"{first.id}, {describe_sizes(shapes[number].sizes)}"
 
     needs = []
-    for number, (height, width) in enumerate(sizes):
+    for number, shape in enumerate(shapes):
         try:
-            needs.append(encoder.need((int(height), int(width))))
+            needs.append(encoder.need(shape))
         except ValueError as error:
             raise ValueError(f"{described(number)}: {error}") from None
     if bucket_pixels:
-        buckets = tuple(sorted({encoder.need_of_pixels(pixels).rounded() for pixels in bucket_pixels}))
+        buckets = tuple(sorted({_most(encoder, shapes, pixels).rounded() for pixels in bucket_pixels}))
     else:
-        most = encoder.need_of_pixels(encoder.image_config.max_pixels)
+        most = _most(encoder, shapes, encoder.image_config.max_pixels)
         buckets = derive_buckets(needs, most.num_patches)
     smallest = [smallest_bucket(buckets, need) for need in needs]
     if None in smallest:
@@ -337,3 +349,10 @@ def plan_padding(dataset: PairDataset, encoder: PairEncoder, bucket_pixels: Sequ
         )
     table = np.array([(need.prompt_length, need.num_patches) for need in needs])
     return Padding(buckets, table[which], np.array(smallest)[which])
+
+
+def _most(encoder: ExampleEncoder, shapes: Iterable[Shape], pixels: int) -> Bucket:
+    """What holds any of these questions with images of up to `pixels` pixels."""
+    questions = {(shape.messages, len(shape.sizes)): shape for shape in shapes}
+    needs = (encoder.need_of_pixels(shape, pixels) for shape in questions.values())
+    return functools.reduce(Bucket.joined, needs)

@@ -1,4 +1,4 @@
-"""What the model is asked and what it should answer, as text and as tokens."""
+"""What the model is asked and what it should answer, as tokens."""
 
 from __future__ import annotations
 
@@ -6,21 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dig_jax.data.example import Demonstration, Turn
 from dig_jax.data.tokenizer import CLOSE_THINKING, IMAGE_PLACEHOLDER, Tokenizer
-
-# It never tells how many differences there are: finding that out is the task.
-QUESTION = (
-    "The two images show almost the same scene. There may be no difference between them, one, or several: "
-    "an object may have been added or removed, or its color, material, shape, size, position, orientation "
-    "or texture may have changed. Ignore noise. Find every difference and give a bounding box for each. "
-    "Boxes are relative to the image: if a changed object looks different or lies elsewhere in the other "
-    "image, the box must enclose it in both. Coordinates are integers from 0 to 1000 of the width and "
-    "height. Answer with a JSON list of [x0, y0, x1, y1] boxes, where (x0, y0) is the top left and (x1, "
-    "y1) the bottom right corner, for example [[100, 200, 300, 400]]. Answer [] if there is no "
-    "difference."
-)
-
-COORDINATE_MAX = 1000  # Qwen3-VL's native convention: integers 0..1000 of width and height
 
 
 def prompt_ids(
@@ -40,8 +27,27 @@ def prompt_ids(
     Raises:
       ValueError: the text contains an image placeholder of its own.
     """
-    content = [{"type": "image"} for _ in grids] + [{"type": "text", "text": text}]
-    ids = tokenizer.encode(tokenizer.render([{"role": "user", "content": content}]))
+    return conversation_ids(tokenizer, [Turn("user", (*range(len(grids)), text))], grids, merge_size)
+
+
+def conversation_ids(
+    tokenizer: Tokenizer, messages: Sequence[Turn], grids: Sequence[tuple[int, int]], merge_size: int
+) -> np.ndarray:
+    """Tokens of a conversation up to the opening of the assistant's turn, with placeholders expanded.
+
+    Args:
+      tokenizer: gives the chat template and the placeholder's id.
+      messages: turns of text and images.
+      grids: (h, w) patch grid of each image that the turns show, in the order they are shown.
+      merge_size: m; an image takes h*w/m^2 tokens.
+
+    Returns:
+      int32 [length].
+
+    Raises:
+      ValueError: the text contains an image placeholder of its own.
+    """
+    ids = tokenizer.encode(tokenizer.render([_message(turn) for turn in messages]))
     if ids.count(tokenizer.image_token_id) != len(grids):
         raise ValueError(
             f"the rendered prompt has {ids.count(tokenizer.image_token_id)} image placeholders for "
@@ -53,57 +59,30 @@ def prompt_ids(
     return np.array([id for run in expanded for id in run], np.int32)
 
 
-def format_answer(boxes: np.ndarray, step: int = 1) -> str:
-    """The answer text for a set of boxes: "[[x0,y0,x1,y1],...]", or "[]" for none.
-
-    Boxes are sorted left to right (then top to bottom), so that there is one right text for a set of boxes.
-
-    Args:
-      boxes: float [M, 4], x0, y0, x1, y1 normalised to 0..1.
-      step: coordinates are rounded to multiples of this. A box thinner than a step is widened to one, never
-        written with zero area.
-
-    Raises:
-      ValueError: `step` does not divide 1000, or a box is not ordered within 0..1.
-    """
-    if step < 1 or COORDINATE_MAX % step:
-        raise ValueError(f"the coordinate step must be a positive divisor of {COORDINATE_MAX}, got {step}.")
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    low, high = boxes[:, :2], boxes[:, 2:]
-    # The negated form also catches NaN.
-    if not ((boxes >= 0).all() and (boxes <= 1).all() and (low <= high).all()):
-        raise ValueError(f"boxes must be ordered [x0, y0, x1, y1] in 0..1, got {boxes.tolist()}.")
-
-    steps = COORDINATE_MAX // step
-    first, last = np.rint(low * steps), np.rint(high * steps)
-    thin = first == last
-    first = np.where(thin, np.minimum(np.floor(low * steps), steps - 1), first)
-    last = np.where(thin, first + 1, last)
-    corners = np.concatenate([first, last], axis=1).astype(int) * step
-    return "[" + ",".join("[" + ",".join(map(str, box)) + "]" for box in sorted(corners.tolist())) + "]"
+def _message(turn: Turn) -> dict[str, object]:
+    """A turn as chat templates take it."""
+    parts = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in turn.parts
+    ]
+    return {"role": turn.role, "content": parts}
 
 
-def answer_ids(tokenizer: Tokenizer, boxes: np.ndarray, step: int = 1) -> list[int]:
-    """Tokens of the full response to learn: the answer and the end-of-turn token.
+def response_ids(tokenizer: Tokenizer, answer: Demonstration) -> tuple[list[int], np.ndarray]:
+    """Tokens of the full response to learn, and which of them the loss covers.
 
-    Where the template has opened "<think>", the response first closes it: there is no reasoning to imitate.
+    The response is the answer and the end-of-turn token. Where the template has opened "<think>", it first
+    closes it: there is no reasoning to imitate.
+
+    Returns:
+      The ids, and float32 [length]: 1, but 0 on the tokens of `answer.unlearned`.
     """
     thinking = CLOSE_THINKING if tokenizer.opens_thinking else ""
-    return [*tokenizer.encode(thinking + format_answer(boxes, step)), tokenizer.eos_ids[0]]
-
-
-def box_tokens(tokenizer: Tokenizer, answer: Sequence[int], box: np.ndarray, step: int = 1) -> slice:
-    """Which tokens of an answer are the coordinates of a box that it names, with the commas between.
-
-    Args:
-      tokenizer: the one the answer was made with.
-      answer: ids of `answer_ids`.
-      box: float [4], one of the boxes.
-      step: as for the answer.
-    """
-    coordinates = format_answer(box[None], step)[2:-2]
-    ends = np.cumsum([len(tokenizer.decode([id])) for id in answer])
-    first = tokenizer.decode(answer).index(f"[{coordinates}]") + 1
-    last = first + len(coordinates)
-    # The first token to end behind `first`, up to the last one that ends by `last`.
-    return slice(*(np.searchsorted(ends, [first, last], side="right").tolist()))
+    ids = [*tokenizer.encode(thinking + answer.text), tokenizer.eos_ids[0]]
+    mask = np.ones(len(ids), np.float32)
+    if answer.unlearned:
+        ends = np.cumsum([len(tokenizer.decode([id])) for id in ids])
+        for span in answer.unlearned:
+            # The first token to end behind the span's first character, up to the last one that ends in it.
+            first, last = np.searchsorted(ends, np.add(span, len(thinking)), side="right")
+            mask[first:last] = 0
+    return ids, mask

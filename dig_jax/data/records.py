@@ -1,4 +1,4 @@
-"""Reading rendered pairs: TFDS datasets of the `dig_pairs` format, by random access, without TensorFlow."""
+"""Reading TFDS datasets, those of the `dig_pairs` format above all: by random access, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from dig_jax.data import images
+from dig_jax.data.example import BadRecord, Size
 from dig_jax.machines import textfile
 from dig_jax.machines.folder import to_path
 
@@ -21,10 +22,6 @@ _IMAGES = ("image_a", "image_b")
 _DESCRIPTION = ("dataset_info.json", "features.json")
 _OWN = "Pictures and boxes of your own become one by `python -m data_gen.import_pairs` (docs/own_pairs.md)."
 _FEATURES = ("id", *_IMAGES, *_BOXES, *_TEXTS)
-
-
-class BadRecord(ValueError):
-    """A pair that cannot be used: its bytes are damaged, or its file is gone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +56,12 @@ class Pair:
         return height, width
 
 
-class PairSource:
-    """Random access to the pairs of one split of one dataset. Safe to read from several threads."""
+class Records:
+    """Random access to the records of one split of one TFDS dataset. Safe to read from several threads.
+
+    Attributes:
+      name: of dataset and split, for errors.
+    """
 
     def __init__(self, builder: Any, split: str):
         import tensorflow_datasets as tfds
@@ -69,14 +70,70 @@ class PairSource:
         self._records = builder.as_data_source(
             split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
-        # Only what is needed is parsed: the scenes and objects of a record are larger than its boxes.
-        self._features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in _FEATURES})
-        self._count = tfds.features.FeaturesDict(
-            {key: builder.info.features[key] for key in ["num_differences"]}
-        )
+        self._features = builder.info.features
+        self._skip = tfds.decode.SkipDecoding()
+        self._parsers: dict[tuple[str, ...], Any] = {}
         self._warned = False
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, index: int, features: tuple[str, ...]) -> dict[str, Any]:
+        """These features of record number `index`; images as bytes of their files, none inside of sequences.
+
+        Only what is asked for is parsed: the scenes and objects of a record are larger than its boxes.
+
+        Damaged bytes can make any of the readers raise anything.
+        """
+        import tensorflow_datasets as tfds
+
+        if features not in self._parsers:
+            self._parsers[features] = tfds.features.FeaturesDict(
+                {key: _without_inner_images(self._features[key]) for key in features}
+            )
         # PNG bytes are left to us: their size is checked before they are decoded.
-        self._decoders = dict.fromkeys(_IMAGES, tfds.decode.SkipDecoding())
+        pictures = {key for key in features if isinstance(self._features[key], tfds.features.Image)}
+        return self._parsers[features].deserialize_example_np(
+            self._records[index], decoders=dict.fromkeys(pictures, self._skip)
+        )
+
+    def decode(self, data: bytes, what: str) -> np.ndarray:
+        """An image, uint8 [H, W, 3], from the bytes of its file; `what` names it in errors."""
+        return images.decode_image(data, f"{self.name}, {what}", warn=self._warn)
+
+    def declared_size(self, feature: str) -> Size | None:
+        """(height, width) of all images of this feature, where the dataset declares one."""
+        height, width = self._features[feature].shape[:2]
+        return None if height is None or width is None else (height, width)
+
+    def has(self, *features: str) -> bool:
+        """Whether the records have these features."""
+        return all(key in self._features for key in features)
+
+    def _warn(self, note: str) -> None:
+        """Tells once per split what becomes of its images: the others are made the same way, every epoch."""
+        if not self._warned:
+            self._warned = True
+            logger.warning("%s (the first such image of this split; others are not named)", note)
+
+
+def _without_inner_images(feature: Any) -> Any:
+    """A feature without images inside of a sequence, such as masks of objects: nobody asks for them."""
+    import tensorflow_datasets as tfds
+
+    inner = getattr(feature, "feature", None)
+    if not isinstance(feature, tfds.features.Sequence) or not isinstance(inner, tfds.features.FeaturesDict):
+        return feature
+    kept = {key: part for key, part in inner.items() if not isinstance(part, tfds.features.Image)}
+    return tfds.features.Sequence(kept)
+
+
+class PairSource:
+    """Random access to the pairs of one split of one dataset. Safe to read from several threads."""
+
+    def __init__(self, records: Records):
+        self.name = records.name
+        self._records = records
 
     def __len__(self) -> int:
         return len(self._records)
@@ -93,11 +150,9 @@ class PairSource:
             raise BadRecord(f"{self.name}, pair {index}: {error}") from error
 
     def _read(self, index: int) -> Pair:
-        record = self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
+        record = self._records.read(index, _FEATURES)
         id = record["id"].decode()
-        image_a, image_b = (
-            images.decode_image(record[key], f"{self.name}, {id}, {key}", warn=self._warn) for key in _IMAGES
-        )
+        image_a, image_b = (self._records.decode(record[key], f"{id}, {key}") for key in _IMAGES)
         if image_a.shape != image_b.shape:
             raise ValueError(
                 f"{self.name}, {id}: the images differ in size, {image_a.shape} and {image_b.shape}."
@@ -106,26 +161,19 @@ class PairSource:
         kinds, descriptions = (tuple(text.decode() for text in record[key]) for key in _TEXTS)
         return Pair(id, image_a, image_b, boxes, boxes_a, boxes_b, kinds, descriptions)
 
-    def _warn(self, note: str) -> None:
-        """Tells once per split what becomes of its images: the others are made the same way, every epoch."""
-        if not self._warned:
-            self._warned = True
-            logger.warning("%s (the first such image of this split; others are not named)", note)
-
     def image_sizes(self) -> np.ndarray:
         """int [len, 2]: (height, width) in pixels of every pair; zeros where it cannot be read.
 
         A dataset that declares one size for all its images, as the generator's do, says it at once. Otherwise
         every record is read once and the header of its first image is looked at (0.3 ms per pair on a disk).
         """
-        declared = self._features[_IMAGES[0]].shape[:2]
-        if None not in declared:
+        if declared := self._records.declared_size(_IMAGES[0]):
             return np.tile(declared, (len(self), 1))
         return np.array([self._image_size(index) for index in range(len(self))]).reshape(-1, 2)
 
-    def _image_size(self, index: int) -> tuple[int, int]:
+    def _image_size(self, index: int) -> Size:
         try:
-            record = self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
+            record = self._records.read(index, ("image_a",))
             return images.image_size(record["image_a"], f"{self.name}, pair {index}")
         except Exception:  # as in `__getitem__`, which says what it was
             return 0, 0
@@ -139,13 +187,21 @@ class PairSource:
 
     def _num_differences(self, index: int) -> int:
         try:
-            return self._count.deserialize_example_np(self._records[index])["num_differences"]
+            return self._records.read(index, ("num_differences",))["num_differences"]
         except Exception:  # as in `__getitem__`, which says what it was
             return -1
 
 
 def open_pairs(folder: epath.PathLike, split: str) -> PairSource:
-    """Opens one split of a dataset folder.
+    """Opens one split of a folder of pairs; arguments and errors are those of `open_records`."""
+    records = open_records(folder, split)
+    if missing := [key for key in (*_FEATURES, "num_differences") if not records.has(key)]:
+        raise ValueError(f"{folder} is not a dataset of pairs: it has no feature {', '.join(missing)}.")
+    return PairSource(records)
+
+
+def open_records(folder: epath.PathLike, split: str) -> Records:
+    """Opens one split of a TFDS dataset folder.
 
     Args:
       folder: the folder that holds dataset_info.json, or one above it with a single dataset inside
@@ -154,18 +210,16 @@ def open_pairs(folder: epath.PathLike, split: str) -> PairSource:
 
     Raises:
       FileNotFoundError: no such folder, or no dataset in it.
-      ValueError: several datasets, a missing split, a dataset of another kind, or a damaged one.
+      ValueError: several datasets, a missing split, or a damaged one.
     """
     builder = _described(dataset_folder(to_path(folder)))
     name = split.split("[")[0]
     if name not in builder.info.splits:
         raise ValueError(f"{folder} has no split {name!r}; it has {', '.join(sorted(builder.info.splits))}.")
-    if missing := [key for key in (*_FEATURES, "num_differences") if key not in builder.info.features]:
-        raise ValueError(f"{folder} is not a dataset of pairs: it has no feature {', '.join(missing)}.")
     first = epath.Path(builder.info.splits[name].filepaths[0])  # Git LFS fetches all files or none
     if first.exists():  # else the loader tells what is gone
         textfile.check_fetched(first)
-    return PairSource(builder, split)
+    return Records(builder, split)
 
 
 def _described(dataset: epath.Path) -> Any:

@@ -10,33 +10,15 @@ from typing import Any
 from etils import epath
 
 from dig_jax.report.curves import line_chart
+from dig_jax.report.shown import Shown
 from dig_jax.report.style import STYLE
 from dig_jax.report.summary import before_and_after, held_out_sets, read_config, stage_names
 from dig_jax.report.writer import EVALS_FILE, METRICS_FILE, SAMPLES_FILE, read_lines
 
 Records = list[dict[str, Any]]
 
-# Charts shown first: title, and the (label, key) of each line. The rest of the metrics follow, folded away.
-_HELD_OUT_CHARTS = (
-    (
-        "sampled answers",
-        (("F1", "f1_sampled"), ("mean IoU", "iou_sampled"), ("right form", "format_sampled")),
-    ),
-    ("greedy answers", (("F1", "f1"), ("mean IoU", "iou"), ("right form", "format"))),
-    ("reward", (("sampled", "reward_sampled"), ("greedy", "reward_greedy"))),
-    ("tokens of sampled answers", (("median", "length_p50_sampled"), ("99%", "length_p99_sampled"))),
-)
+# Charts of any run, behind those that its tasks declare; the rest of the metrics follow, folded away.
 _TRAINING_CHARTS = (
-    ("Training reward", (("reward", "reward/reward"), ("F1", "reward/f1"), ("IoU", "reward/iou"))),
-    (
-        "Share of answers",
-        (
-            ("right form", "reward/format"),
-            ("no difference", "reward/no_difference"),
-            ("cut", "rollout/truncated"),
-        ),
-    ),
-    ("Boxes per answer", (("predicted", "reward/num_predicted"), ("true", "reward/num_true"))),
     (
         "Response tokens",
         (("mean", "rollout/response_length_mean"), ("longest", "rollout/response_length_max")),
@@ -46,7 +28,6 @@ _TRAINING_CHARTS = (
     ("Supervised loss", (("answer", "sft/answer_loss"), ("cells", "sft/aux_loss"))),
     ("Seconds per step", (("step", "time/step"),)),
 )
-_TERMS = ("reward", "f1", "iou", "format")
 _TEXT_SHOWN = 2000  # characters of an answer on the page; samples.jsonl has all of it
 
 
@@ -61,15 +42,18 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     """
     workdir = epath.Path(workdir)
     config = read_config(workdir)
-    names = stage_names(config)
+    names, shown = stage_names(config), Shown.read(workdir)
     metrics = read_lines(workdir / METRICS_FILE)
     evals = read_lines(workdir / EVALS_FILE)
     samples = read_lines(workdir / SAMPLES_FILE)
     body = [
         _header(workdir.name, config, names, metrics),
-        _before_and_after(evals, names),
-        _section("Learning curves", _charts(evals, metrics, _stage_marks(metrics, names))),
-        _section("Answers on held-out pairs", _samples(samples, (workdir / SAMPLES_FILE).parent)),
+        _before_and_after(evals, names, shown),
+        _section("Learning curves", _charts(evals, metrics, _stage_marks(metrics, names), shown)),
+        _section(
+            "Answers on held-out pairs",
+            _samples(samples, workdir, [*shown.held_out.metrics]),
+        ),
         _settings(config),
     ]
     page = (
@@ -100,8 +84,8 @@ def _header(name: str, config: dict[str, Any], stages: list[str], metrics: Recor
     return f"<header><h1>{html.escape(name)}</h1><p>{words}</p></header>\n"
 
 
-def _before_and_after(evals: Records, stages: list[str]) -> str:
-    headings, rows = before_and_after(evals, stages)
+def _before_and_after(evals: Records, stages: list[str], shown: Shown) -> str:
+    headings, rows = before_and_after(evals, stages, shown)
     if not rows:
         return ""
     head = "".join(f"<td>{html.escape(heading)}</td>" for heading in headings)
@@ -133,21 +117,23 @@ def _stage_marks(metrics: Records, names: list[str]) -> list[tuple[float, str]]:
     return [(step, names[int(number) - 1]) for number, step in began.items()]
 
 
-def _charts(evals: Records, metrics: Records, marks: list[tuple[float, str]]) -> str:
-    shown = []
+def _charts(evals: Records, metrics: Records, marks: list[tuple[float, str]], shown: Shown) -> str:
+    charts = []
     for held_out in held_out_sets(evals):
         what = f"Held out ({held_out})" if held_out else "Held out"
-        for title, lines in _HELD_OUT_CHARTS:
+        for title, lines in shown.held_out.held_out_charts():
             of_set = [(label, f"{held_out}/{key}".removeprefix("/")) for label, key in lines]
-            shown.append(_chart(f"{what}: {title}", of_set, evals, marks))
-    shown += [_chart(title, lines, metrics, marks) for title, lines in _TRAINING_CHARTS]
-    main = {key for _, lines in _TRAINING_CHARTS for _, key in lines}
+            charts.append(_chart(f"{what}: {title}", of_set, evals, marks))
+    # Of two tasks with the same chart one is enough.
+    own = dict(chart for declared in shown.training.values() for chart in declared.training_charts())
+    first = [*own.items(), *_TRAINING_CHARTS]
+    charts += [_chart(title, lines, metrics, marks) for title, lines in first]
+    main = {key for _, lines in first for _, key in lines}
     names = sorted({name for line in metrics for name in line} - main - {"step", "stage"})
     rest = "".join(_chart(name, [(name, name)], metrics, marks) for name in names)
     if rest:
         rest = f'<details><summary>All other metrics</summary><div class="charts">{rest}</div></details>'
-    charts = "".join(shown)
-    return f'<div class="charts">{charts}</div>{rest}' if charts or rest else ""
+    return f'<div class="charts">{"".join(charts)}</div>{rest}' if any(charts) or rest else ""
 
 
 def _chart(
@@ -162,7 +148,7 @@ def _points(records: Records, key: str) -> list[tuple[float, float]]:
     return [(step, y) for step, y in values if isinstance(y, int | float) and math.isfinite(y)]
 
 
-def _samples(samples: Records, folder: epath.Path) -> str:
+def _samples(samples: Records, workdir: epath.Path, terms: Sequence[str]) -> str:
     """The first and the last picture of every pair, side by side."""
     by_pair: dict[str, Records] = {}
     for sample in samples:
@@ -170,21 +156,21 @@ def _samples(samples: Records, folder: epath.Path) -> str:
     groups = []
     for answers in by_pair.values():
         shown = answers if len(answers) < 2 else [answers[0], answers[-1]]
-        figures = "".join(_figure(sample, folder) for sample in shown)
+        figures = "".join(_figure(sample, (workdir / SAMPLES_FILE).parent, terms) for sample in shown)
         groups.append(f'<div class="samples">{figures}</div>')
     return "".join(groups)
 
 
-def _figure(sample: dict[str, Any], folder: epath.Path) -> str:
+def _figure(sample: dict[str, Any], folder: epath.Path, names: Sequence[str]) -> str:
     picture = folder / sample["picture"]
     if not picture.exists():
         return ""
     data = base64.b64encode(picture.read_bytes()).decode()
-    terms = " &middot; ".join(f"{name} {sample[name]:.2f}" for name in _TERMS if sample.get(name) is not None)
+    terms = " &middot; ".join(f"{name} {sample[name]:.2f}" for name in names if sample.get(name) is not None)
     text = sample["text"]
     cut = text if len(text) <= _TEXT_SHOWN else text[:_TEXT_SHOWN] + " ..."
     return (
-        f'<figure><img alt="Both images with true boxes in green and predicted boxes in red" loading="lazy" '
+        f'<figure><img alt="What was asked; true boxes in green, predicted boxes in red" loading="lazy" '
         f'src="data:image/png;base64,{data}"><figcaption><b>step {sample["step"]}</b> {terms}'
         f"<pre>{html.escape(cut)}</pre></figcaption></figure>"
     )

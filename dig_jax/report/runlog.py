@@ -10,9 +10,10 @@ import jax.monitoring
 from etils import epath
 
 from dig_jax import report
-from dig_jax.data.loader import PairLoader
-from dig_jax.evaluate import Evaluation, truncation_warning
+from dig_jax.data.loader import ExampleLoader
+from dig_jax.evaluate import Answer, Evaluation, truncation_warning
 from dig_jax.run.outputs import LogConfig
+from dig_jax.tasks.task import Task
 
 Metrics = Mapping[str, float]
 
@@ -20,11 +21,8 @@ logger = logging.getLogger("dig_jax")
 
 LONG_COMPILE_S = 1.0  # compiling for longer is worth a line: a bucket that was not met before
 
-# Shown on the terminal, in this order, where a step has them.
+# Shown on the terminal, in this order and behind the reward and the task's, where a step has them.
 HEADLINES = (
-    ("reward", "reward/reward"),
-    ("f1", "reward/f1"),
-    ("format", "reward/format"),
     ("kl", "grpo/kl"),
     ("entropy", "grpo/entropy"),
     ("loss", "sft/loss"),
@@ -61,14 +59,18 @@ class RunLog:
     Args:
         workdir: of the run.
         config: `config.log`.
+        shown: which metrics its tasks want to be shown.
         first_step: the step the run (re)starts at; lines of later steps, left by a run that was stopped after
             its last checkpoint, are dropped, because they will be written again.
         evaluated: the last step whose evaluation is kept; -1 for none.
     """
 
-    def __init__(self, workdir: epath.Path, config: LogConfig, first_step: int, evaluated: int):
+    def __init__(
+        self, workdir: epath.Path, config: LogConfig, shown: report.Shown, *, first_step: int, evaluated: int
+    ):
         self._every = config.every
         self._samples = config.samples
+        self._shown = shown
         self._workdir = workdir
         self._first_step = first_step
         self._started = time.monotonic()
@@ -76,6 +78,7 @@ class RunLog:
         self._warned = False  # that the last step's completions were mostly truncated
         self._writer = None
         if jax.process_index() == 0:
+            shown.write(workdir)
             self._writer = report.MetricsWriter(
                 workdir,
                 first_step=first_step,
@@ -84,7 +87,7 @@ class RunLog:
                 wandb_project=config.wandb_project,
             )
 
-    def padding(self, loaders: dict[str, PairLoader | None]) -> None:
+    def padding(self, loaders: dict[str, ExampleLoader | None]) -> None:
         """Says what the batches of each loader are padded to, and what that costs."""
         for name, loader in loaders.items():
             if loader is not None and self._writer is not None:
@@ -110,7 +113,8 @@ class RunLog:
         self._warned = bool(warning)
         if not is_shown:
             return
-        shown = [f"{name} {metrics[key]:.3g}" for name, key in HEADLINES if key in metrics]
+        lines = [*self._headlines(), *HEADLINES]
+        shown = [f"{name} {metrics[key]:.3g}" for name, key in lines if key in metrics]
         pace = (time.monotonic() - self._started) / (done - self._first_step)
         logger.info(
             "step %d/%d  %s  %.2f s/step  %s left",
@@ -120,6 +124,11 @@ class RunLog:
             pace,
             _clock(pace * (total - done)),
         )
+
+    def _headlines(self) -> list[tuple[str, str]]:
+        """The reward, the main terms of the run's tasks, and whether answers have the right form."""
+        mains = dict.fromkeys(declared.main for declared in self._shown.training.values())
+        return [(name, f"reward/{name}") for name in ("reward", *mains, "format")]
 
     def skipped_update(self, step: int, update: int, ids: Sequence[str], metrics: Metrics) -> None:
         """Notes an update whose loss or gradient was not finite, and the pairs it was computed on."""
@@ -136,17 +145,24 @@ class RunLog:
         if self._writer is not None:
             self._writer.sync()
 
-    def evaluation(self, step: int, result: Evaluation, seconds: float) -> None:
-        """Logs held-out figures, and pictures of the first answers to pairs that this process has."""
+    def evaluation(self, step: int, result: Evaluation, task: Task, seconds: float) -> None:
+        """Logs held-out figures, and pictures of the first answers to examples that this process has.
+
+        Args:
+            step: training steps done.
+            result: of the evaluation.
+            task: of the answers.
+            seconds: that it took.
+        """
         self._compiling.lap()  # that was for the evaluation, not for the next step
         if self._writer is None:
             return
         self._writer.evaluation(step, result.metrics | {"seconds": seconds})
-        shown = [answer for answer in result.answers if answer.pair is not None]
+        shown = [answer for answer in result.answers if answer.example is not None]
         for number, answer in enumerate(shown[: self._samples]):
-            self._writer.sample(step, number, answer)
+            self._sample(step, number, answer, task)
         for held_out in sorted({name.rpartition("/")[0] for name in result.metrics}):  # "": the main set
-            keys = {name: f"{held_out}/{name}".removeprefix("/") for name in report.HELD_OUT}
+            keys = {name: f"{held_out}/{name}".removeprefix("/") for name in self._shown.held_out.held_out}
             figures = [
                 f"{name} {result.metrics[key]:.3f}" for name, key in keys.items() if key in result.metrics
             ]
@@ -156,6 +172,14 @@ class RunLog:
             if warning := truncation_warning(f"{what} at step {step}", truncated):
                 logger.warning("%s", warning)
         report.write_report(self._workdir)
+
+    def _sample(self, step: int, number: int, answer: Answer, task: Task) -> None:
+        assert answer.example is not None and self._writer is not None
+        first = dict.fromkeys(["reward", task.main, *(metric.name for metric in task.metrics)])
+        terms = [f"{name} {answer.terms[name]:.2f}" for name in first if name in answer.terms]
+        caption = (f"step {step}   {answer.id}", "   ".join(terms), answer.text)
+        picture = task.draw(answer.example, answer.read, caption)
+        self._writer.sample(step, number, answer, task.truth(answer.example), picture)
 
     def close(self) -> None:
         """Writes the report and prints the held-out figures before and after."""

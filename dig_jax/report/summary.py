@@ -8,19 +8,8 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from dig_jax.report.shown import Shown
 from dig_jax.report.writer import EVALS_FILE, read_lines
-
-# The figures that say whether training worked, in the order shown, with the words for a reader.
-HELD_OUT = {
-    "format": "right form, greedy answers",
-    "f1": "F1, greedy answers",
-    "iou": "mean IoU, greedy answers",
-    "reward_greedy": "mean reward, greedy answers",
-    "format_sampled": "right form, sampled answers",
-    "f1_sampled": "F1, sampled answers",
-    "iou_sampled": "mean IoU, sampled answers",
-    "reward_sampled": "mean reward, sampled answers",
-}
 
 Row = tuple[str, str, list[Any]]  # held-out set, words, and a figure per column
 
@@ -35,12 +24,15 @@ def held_out_sets(evals: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({name.rpartition("/")[0] for line in evals for name in line})
 
 
-def before_and_after(evals: Sequence[dict[str, Any]], stages: Sequence[str]) -> tuple[list[str], list[Row]]:
+def before_and_after(
+    evals: Sequence[dict[str, Any]], stages: Sequence[str], shown: Shown
+) -> tuple[list[str], list[Row]]:
     """The first evaluation and the last, or the last of every stage.
 
     Args:
       evals: lines of evals.jsonl.
       stages: names of the stages, in order; empty for a run of one.
+      shown: which figures, with their words.
 
     Returns:
       Headings of the columns ("start" and the stages' names, or the two steps), and a row for every figure
@@ -56,7 +48,7 @@ def before_and_after(evals: Sequence[dict[str, Any]], stages: Sequence[str]) -> 
         columns = [(f"step {line['step']}", line) for line in (evals[0], evals[-1])]
     rows = []
     for held_out in held_out_sets(evals):
-        for name, words in HELD_OUT.items():
+        for name, words in shown.held_out.held_out.items():
             values = [line.get(f"{held_out}/{name}".removeprefix("/")) for _, line in columns]
             if None not in values:
                 rows.append((held_out, words, values))
@@ -66,7 +58,8 @@ def before_and_after(evals: Sequence[dict[str, Any]], stages: Sequence[str]) -> 
 def print_before_after(workdir: epath.PathLike) -> None:
     """Prints the main set's figures before, between and after the stages; nothing if there are none."""
     workdir = epath.Path(workdir)
-    headings, rows = before_and_after(read_lines(workdir / EVALS_FILE), stage_names(read_config(workdir)))
+    stages, shown = stage_names(read_config(workdir)), Shown.read(workdir)
+    headings, rows = before_and_after(read_lines(workdir / EVALS_FILE), stages, shown)
     if not rows:
         return
     table = Table(title="Held-out pairs, before and after")

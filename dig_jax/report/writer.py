@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from dig_jax.report.pictures import draw_pair
-
 if TYPE_CHECKING:  # an annotation alone must not make the report depend on the model and its rollout
+    from PIL import Image
+
     from dig_jax.evaluate import Answer
 
 METRICS_FILE = "metrics.jsonl"
@@ -70,13 +70,18 @@ class MetricsWriter:
         """Writes held-out figures of the model after `step` steps."""
         self._write(self._evals, step, metrics, prefix="eval/")
 
-    def sample(self, step: int, number: int, answer: "Answer") -> None:
-        """Draws one answer, whose pair is here, to samples/; writes its text, boxes and reward beside it."""
-        assert answer.pair is not None
-        pair, terms = answer.pair, dict(answer.terms)
-        shown = [f"{name} {terms[name]:.2f}" for name in ("reward", "f1", "iou", "format") if name in terms]
-        caption = (f"step {step}   {pair.id}", "   ".join(shown), answer.text)
-        picture = draw_pair(pair.image_a, pair.image_b, pair.boxes, answer.boxes, caption)
+    def sample(
+        self, step: int, number: int, answer: "Answer", truth: Mapping[str, Any], picture: "Image.Image"
+    ) -> None:
+        """Keeps one answer in samples/: its picture, and its text and terms, what is true and what was read.
+
+        Args:
+          step: training steps done.
+          number: of the answer, from 0.
+          answer: to one example.
+          truth: values that JSON takes; "x" becomes "true_x", as what was read becomes "predicted_x".
+          picture: of it.
+        """
         name = f"step{step:06d}_{number:02d}.png"
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
@@ -84,12 +89,12 @@ class MetricsWriter:
         self._samples.append(
             {
                 "step": step,
-                "id": pair.id,
+                "id": answer.id,
                 "picture": name,
                 "text": answer.text,
-                "true_boxes": np.asarray(pair.boxes).tolist(),
-                "predicted_boxes": np.asarray(answer.boxes).tolist(),
-                **_finite(terms),
+                **{f"true_{key}": value for key, value in truth.items()},
+                **{f"predicted_{key}": value for key, value in answer.read.items()},
+                **_finite(answer.terms),
             }
         )
         if self._tensorboard:

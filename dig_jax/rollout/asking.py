@@ -7,13 +7,14 @@ Shapes: B requests, n answers to each, R tokens of the longest.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import jax
 import numpy as np
 
 from dig_jax.data.buckets import round_up_coarsely
+from dig_jax.data.example import Size
 from dig_jax.data.images import ImageConfig, patch_grid, preprocess
 from dig_jax.data.prompts import prompt_ids
 from dig_jax.data.shown import Picture, Shown, show
@@ -23,7 +24,7 @@ from dig_jax.models.inputs import Prompts, make_prompts
 from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import Budget, make_budget
-from dig_jax.tasks.boxes.answer import parse_answer
+from dig_jax.tasks.boxes.text import BoxFormat
 
 DEFAULT_NEW_TOKENS = 2048
 
@@ -73,7 +74,7 @@ class Reply:
       logprobs: of the tokens, under the model itself: no temperature, filter or mask.
       finished: whether it came to its end; False means cut at the most tokens allowed.
       boxes: float32 [N, 4], x0, y0, x1, y1 in 0..1 of width and height, those read from the answer.
-      form: "valid", or why it is no list of boxes (`tasks.boxes.answer.REASONS`).
+      form: "valid", or why it is no list of boxes (`tasks.boxes.text.REASONS`).
       closed_at: the token at which the thinking budget closed the thought; None where it did not.
       notes: what the model did not see of the images, in words.
     """
@@ -130,28 +131,28 @@ class Desk:
       architecture: of the model.
       tokenizer: its own.
       image_config: how images are looked at.
-      question: what is asked about two images where nothing else is.
-      max_boxes: the most boxes that are read from an answer.
+      question: sizes of images -> what is asked about them where nothing else is.
+      boxes: how the model writes them.
+      max_boxes: the most that are read from an answer.
     """
 
     architecture: Architecture
     tokenizer: Tokenizer
     image_config: ImageConfig
-    question: str
+    question: Callable[[Sequence[Size]], str]
+    boxes: BoxFormat
     max_boxes: int
 
     def read(self, images: Sequence[Picture], text: str | None, settings: AnswerSettings) -> Request:
         """Reads a question; raises as `Session.request` says."""
         if isinstance(settings.stop, str) or not all(settings.stop):
             raise ValueError(f"stop={settings.stop!r}: expected a tuple of texts that are not empty")
-        if text is None and len(images) != 2:
-            raise ValueError(f"no text: the model's own question is about two images, not {len(images)}")
         shown = [
             show(picture, self.image_config, f"image {number} of {len(images)}")
             for number, picture in enumerate(images, start=1)
         ]
         grids = [patch_grid(*image.size, self.image_config) for image in shown]
-        text = self.question if text is None else text
+        text = self.question([image.size for image in shown]) if text is None else text
         ids = prompt_ids(self.tokenizer, text, grids, self.architecture.vision.spatial_merge_size)
         of_images = int(np.sum(ids == self.tokenizer.image_token_id))
         context = self.architecture.text.max_position_embeddings
@@ -184,7 +185,10 @@ class Desk:
         forced = budget is not None and bool(
             budget.was_forced(np.asarray(drawn.tokens[place]), np.asarray(count))
         )
-        read = parse_answer(text, thinking=self.tokenizer.opens_thinking, max_boxes=self.max_boxes)
+        # Boxes of several images are shares of their size, which is that of the first.
+        size = request.shown[0].size if request.shown else (1, 1)
+        thinking, most = self.tokenizer.opens_thinking, self.max_boxes
+        read = self.boxes.read(text, size, thinking=thinking, max_boxes=most)
         return Reply(
             text=text,
             tokens=tokens[:count],

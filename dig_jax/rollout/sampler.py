@@ -9,24 +9,24 @@ Shapes: B prompts of all processes, G completions per prompt, R response tokens.
 
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from dig_jax.data.loader import Batch
+from dig_jax.data.encode import Batch
+from dig_jax.data.example import Example
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import parallel
 from dig_jax.rollout.drawer import Drawer, Limits
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import make_budget
-from dig_jax.tasks.boxes.answer import REASONS
-from dig_jax.tasks.differences.reward import METRICS, RewardConfig, Scores, join, score_texts
+from dig_jax.tasks.task import Scores, Task, join
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Sampler:
     Args:
         drawer: of the policy's completions.
         tokenizer: its own.
-        reward: settings of the reward.
+        task: scores what is drawn.
         check: called before every slice of prompts; what it raises abandons the answers.
     """
 
@@ -61,13 +61,13 @@ class Sampler:
         self,
         drawer: Drawer,
         tokenizer: Tokenizer,
-        reward: RewardConfig,
+        task: Task,
         check: Callable[[], None] = lambda: None,
     ):
         self._drawer = drawer
         self._check = check
         self._tokenizer = tokenizer
-        self._reward = reward
+        self.task = task
         self.moved_bytes = drawer.moved_bytes  # between the devices, for each `weights`
 
     def weights(self, params: nnx.State) -> nnx.State:
@@ -75,23 +75,8 @@ class Sampler:
         return jax.block_until_ready(self._drawer.weights(params))
 
     def sampling(self, temperature: float, top_p: float = 1.0, top_k: int = 0) -> Sampling:
-        """How to sample from this policy: only the end-of-turn token ends an answer, padding is never drawn.
-
-        Args:
-            temperature: 0 is greedy.
-            top_p: 1 is off.
-            top_k: 0 is off.
-        """
-        end_of_turn, *other_ends = self._tokenizer.eos_ids
-        return Sampling(
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            eos_ids=(end_of_turn,),
-            suppressed=tuple(sorted({*self._tokenizer.suppressed, *other_ends})),
-            vocab_size=self._tokenizer.vocab_size,
-            pad_id=self._tokenizer.pad_id,
-        )
+        """How to sample from this policy: see `sampling_of`."""
+        return sampling_of(self._tokenizer, temperature, top_p, top_k)
 
     def complete(
         self,
@@ -102,11 +87,11 @@ class Sampler:
         slice_prompts: int,
         thinking_budget: int = 0,
     ) -> Completions:
-        """Draws completions for every prompt of `batch` and scores them against its boxes.
+        """Draws completions for every prompt of `batch` and scores them.
 
         Args:
             weights: of the policy, from `weights`.
-            batch: the rows that this process has of B prompts, with their true boxes; those at least that its
+            batch: the rows that this process has of B prompts; those at least that its
                 devices need of each slice.
             keys: typed PRNG keys [B, G], on every process those of all.
             limits: how.
@@ -165,28 +150,46 @@ class Sampler:
         thinking = self._tokenizer.opens_thinking
         # A thought is several times as long as its answer, and only the answer is scored.
         texts = _decoded(drawn, rows, self._tokenizer.decode_answer if thinking else self._tokenizer.decode)
-        pairs = np.repeat(np.searchsorted(batch.rows, first + rows), drawn.mask.shape[1])
-        settings: dict[str, Any] = {"thinking": thinking, "config": self._reward}
+        asked = np.repeat(np.searchsorted(batch.rows, first + rows), drawn.mask.shape[1])
+        examples = [batch.examples[row] for row in asked]
         # On the host, or the rewards would wait until the devices are done with the slice they draw.
         with jax.default_device(_host_device()):
             try:
-                scores = score_texts(texts, batch.boxes[pairs], batch.num_boxes[pairs], **settings)
+                scores = self.task.score(texts, examples)
             except Exception as error:
-                _name_the_failing(texts, pairs, batch, settings, error)
+                self._name_the_failing(texts, examples, error)
                 raise
         return scores, time.perf_counter() - start
 
+    def _name_the_failing(self, texts: list[str], examples: list[Example], error: Exception) -> None:
+        """Raises RuntimeError with the first answer that can not be scored alone, if there is one."""
+        for text, example in zip(texts, examples, strict=True):
+            try:
+                self.task.score([text], [example])
+            except Exception:
+                what = f"the answer {text[:2000]!r} ({len(text)} characters) to {example.id}"
+                raise RuntimeError(f"the reward failed on {what}: {error}") from error
 
-def _name_the_failing(
-    texts: list[str], pairs: np.ndarray, batch: Batch, settings: dict[str, Any], error: Exception
-) -> None:
-    """Raises RuntimeError with the first answer that can not be scored alone, if there is one."""
-    for text, row in zip(texts, pairs, strict=True):
-        try:
-            score_texts([text], batch.boxes[[row]], batch.num_boxes[[row]], **settings)
-        except Exception:
-            what = f"the answer {text[:2000]!r} ({len(text)} characters) to pair {batch.ids[row]}"
-            raise RuntimeError(f"the reward failed on {what}: {error}") from error
+
+def sampling_of(tokenizer: Tokenizer, temperature: float, top_p: float = 1.0, top_k: int = 0) -> Sampling:
+    """A distribution of answers: only the end-of-turn token ends one, padding is never drawn.
+
+    Args:
+        tokenizer: of the policy.
+        temperature: 0 is greedy.
+        top_p: 1 is off.
+        top_k: 0 is off.
+    """
+    end_of_turn, *other_ends = tokenizer.eos_ids
+    return Sampling(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        eos_ids=(end_of_turn,),
+        suppressed=tuple(sorted({*tokenizer.suppressed, *other_ends})),
+        vocab_size=tokenizer.vocab_size,
+        pad_id=tokenizer.pad_id,
+    )
 
 
 def _decoded(drawn: Rollout, rows: Iterable[int], decode: Callable[[list[int]], str]) -> list[str]:
@@ -224,14 +227,12 @@ def _from_owners(scores: Scores, numbers: np.ndarray, owners: np.ndarray) -> Sco
         whole[numbers] = values
         return parallel.from_owners(whole, owners)
 
-    terms = {name: of_all(getattr(scores, name)) for name in METRICS}
-    reasons = of_all(np.array([REASONS.index(reason) for reason in scores.reasons], np.int32))
-    counts = terms["num_predicted"]
-    boxes = np.zeros((len(numbers), max(1, counts.max()), 4), np.float32)
-    for row, of_one in enumerate(scores.boxes):
-        boxes[row, : len(of_one)] = of_one
+    # What was read from an answer is text, numbers and lists of them, of any length.
+    said = [json.dumps([note, dict(read)]) for note, read in zip(scores.notes, scores.read, strict=True)]
+    notes, read = zip(*map(json.loads, parallel.gather_texts(said, numbers, owners)), strict=True)
     return Scores(
-        **terms,
-        reasons=tuple(REASONS[reason] for reason in reasons),
-        boxes=tuple(padded[:count] for padded, count in zip(of_all(boxes), counts, strict=True)),
+        reward=of_all(scores.reward),
+        terms={name: of_all(values) for name, values in scores.terms.items()},
+        notes=notes,
+        read=read,
     )

@@ -31,6 +31,15 @@ def user_errors(show_traceback: bool = False) -> Iterator[None]:
         sys.exit(2 if isinstance(error, wrong) else 1)
 
 
+TASK_FILE_HELP = "Python file that registers tasks of your own (config.task_file): docs/add_a_task.md"
+
+
+def take_user_files(config: ConfigDict, task_file: str | None) -> None:
+    """Puts files of the user that flags name into the config, where there are any."""
+    if task_file:
+        config.task_file = task_file
+
+
 def add_process_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of a command that runs in several processes, for `processes`."""
     for name, text in distributed.FLAGS.items():

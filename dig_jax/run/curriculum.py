@@ -32,7 +32,8 @@ from dig_jax.run.batch import BatchConfig
 
 # What a stage may change: what its steps compute, but neither the model nor how the run is watched.
 STAGE_SETTINGS = (
-    *("algorithm", "num_steps", "advance", "batch", "grpo", "sft", "reward", "optimizer"),
+    *("algorithm", "num_steps", "advance", "batch", "grpo", "sft", "optimizer"),
+    *("task", "reward", "referring"),
     *("data.train", "data.train_split", "data.num_differences", "data.augment", "data.group_sizes"),
     *("rollout.group_size", "rollout.slots", "rollout.rows", "rollout.max_new_tokens"),
     *("rollout.temperature", "rollout.top_p", "rollout.top_k"),
@@ -102,8 +103,14 @@ class Progress:
         """Steps of the current stage that are done."""
         return self.step - self.began[-1]
 
-    def note_evaluation(self, figures: Mapping[str, float], all_stages: Sequence[Stage]) -> None:
+    def note_evaluation(self, figures: Mapping[str, float], all_stages: Sequence[Stage], main: str) -> None:
         """An evaluation of the current step gave these figures.
+
+        Args:
+            figures: of the evaluation.
+            all_stages: of the run.
+            main: the figure of greedy answers that tells which of two models is better, where none are
+                sampled; where they are, the mean reward of those does.
 
         Raises:
             ValueError: a figure that a stage waits for is not among them.
@@ -116,7 +123,7 @@ class Progress:
                     f" {', '.join(sorted(figures))}"
                 )
         self.evaluated = self.step
-        score = figures["reward_sampled" if "reward_sampled" in figures else "f1"]  # f1: greedy answers alone
+        score = figures["reward_sampled" if "reward_sampled" in figures else main]
         if self.best_score is None or score > self.best_score:
             self.best_score, self.best_step = score, self.step
         wanted = all_stages[self.stage].config.advance

@@ -1,7 +1,8 @@
-"""From a folder and a config to what a run works with: parameters on the mesh, and loaders of pairs."""
+"""From a folder and a config to what a run works with: parameters, tasks, and loaders of their examples."""
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,9 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax.data.augment import NO_AUGMENT, Augment
-from dig_jax.data.encode import PairEncoder
-from dig_jax.data.images import ImageConfig
-from dig_jax.data.loader import PairDataset, PairLoader
-from dig_jax.data.mismatch import MismatchedPairs
-from dig_jax.data.noise import CountNoise
-from dig_jax.data.prompts import QUESTION
+from dig_jax.data.encode import ExampleEncoder
+from dig_jax.data.images import ImageConfig, patch_grid
+from dig_jax.data.loader import ExampleDataset, ExampleLoader, MismatchedDataset
 from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
 from dig_jax.machines import parallel
 from dig_jax.models import families
@@ -27,11 +24,14 @@ from dig_jax.models.nn import freeze, kernels, lora
 from dig_jax.models.nn.settings import ModelConfig
 from dig_jax.run import cli, model_folder
 from dig_jax.run.checkpoint import Checkpoints
+from dig_jax.tasks import registry
+from dig_jax.tasks.boxes.text import BoxFormat
+from dig_jax.tasks.task import Answerer, Task
 
 logger = logging.getLogger("dig_jax")
 
 MAX_LOST = 0.1  # share of what adapters change that rounding may take without a warning
-CACHE_BYTES = 4 << 30  # decoded pairs kept in memory, per loader: 4 GiB hold 40,000 pairs of 128x128 pixels
+CACHE_BYTES = 4 << 30  # decoded images kept in memory, per loader: 4 GiB hold 40,000 pairs of 128x128 pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,32 +186,61 @@ def train_rows(config: ConfigDict, mesh: Mesh, sampling_mesh: Mesh) -> np.ndarra
     )
 
 
+def make_task(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, *, training: bool) -> Task:
+    """The task that `config.task` names, for a model.
+
+    Args:
+        config: of the run, or of a stage.
+        model: Hugging Face folder or workdir: how it resizes images, and writes boxes.
+        tokenizer: its own.
+        training: False for held-out examples, of which `data.num_differences` leaves none out.
+    """
+    if not training:
+        config = config.copy_and_resolve_references()
+        config.data.num_differences = ()
+    boxes = box_format(config, model_folder.hf_files(model))
+    answerer = Answerer(tokenizer.opens_thinking, boxes.convention, boxes.resized)
+    return registry.task_class(config.task, config.task_file)(config, answerer)
+
+
+def box_format(config: ConfigDict, files: epath.Path) -> BoxFormat:
+    """How a model writes boxes: as its family does, unless the config overrules that.
+
+    Args:
+        config: of the run.
+        files: the model's Hugging Face folder, which says how it resizes images.
+    """
+    images = image_config(config, files)
+
+    def resized(size: tuple[int, int]) -> tuple[int, int]:
+        rows, columns = patch_grid(*size, images)
+        return rows * images.patch_size, columns * images.patch_size
+
+    convention = config.data.box_convention or families.of_folder(files).box_convention
+    return BoxFormat(convention, config.sft.answer_step, resized)
+
+
 def train_loader(
-    config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, rows: np.ndarray | None = None
-) -> PairLoader:
-    """Shuffled, augmented training pairs, with answers to learn where training is supervised.
+    config: ConfigDict, task: Task, model: epath.Path, tokenizer: Tokenizer, rows: np.ndarray | None = None
+) -> ExampleLoader:
+    """Shuffled, augmented training examples, with answers to learn where training is supervised.
 
     Args:
         config: of the stage.
+        task: its own.
         model: whose preprocessing the images get.
         tokenizer: its own.
         rows: of a batch that this process loads, `train_rows`; None: all.
     """
-    dataset = PairDataset(
-        config.data.train,
-        config.data.train_split,
-        num_differences=config.data.num_differences,
-        max_bad_records=config.data.max_bad_records,
-        cache_bytes=CACHE_BYTES,
-    )
-    return PairLoader(
-        dataset,
-        _encoder(config, model, tokenizer, supervised=config.algorithm == "sft"),
+    supervised = config.algorithm == "sft"
+    return ExampleLoader(
+        _dataset(ExampleDataset, config, task, config.data.train, config.data.train_split),
+        _encoder(config, model, tokenizer, supervised),
         bucket_pixels=config.data.buckets,
         global_batch_size=config.batch.prompts,
         seed=config.seed,
-        augment=Augment(**config.data.augment.to_dict()),
-        count_noise=CountNoise(config.sft.count_noise, config.sft.count_noise_boxes),
+        augment=task.augment,
+        demonstrate=task.demonstrate if supervised else None,
         shuffle=True,
         group_sizes=config.data.group_sizes,
         readahead=config.data.prefetch,
@@ -221,53 +250,50 @@ def train_loader(
 
 def eval_loader(
     config: ConfigDict,
+    task: Task,
     folder: epath.PathLike,
     model: epath.Path,
     tokenizer: Tokenizer,
     sampling_mesh: Mesh,
     mismatched: bool = False,
-) -> PairLoader:
-    """Held-out pairs of a folder in the order of the split; mismatched: with the image A of another pair.
+) -> ExampleLoader:
+    """Held-out examples of a folder in the order of the split; mismatched: see `MismatchedDataset`.
 
     Each process loads the rows that its devices need on `sampling_mesh`.
     """
-    dataset = (MismatchedPairs if mismatched else PairDataset)(
-        [folder],
-        config.data.eval_split,
-        num_differences=(),
-        max_bad_records=config.data.max_bad_records,
-        cache_bytes=CACHE_BYTES,
-    )
-    return PairLoader(
-        dataset,
+    kind = MismatchedDataset if mismatched else ExampleDataset
+    return ExampleLoader(
+        _dataset(kind, config, task, [folder], config.data.eval_split),
         _encoder(config, model, tokenizer, supervised=False),
         bucket_pixels=config.data.buckets,
         global_batch_size=config.eval.batch_prompts,
         seed=config.seed,
-        augment=NO_AUGMENT,
         shuffle=False,
         group_sizes=False,
-        readahead=0,
         rows=parallel.row_layout(sampling_mesh, config.eval.batch_prompts).of(jax.process_index()),
     )
 
 
-def _encoder(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, supervised: bool) -> PairEncoder:
+def _dataset(
+    kind: type[ExampleDataset], config: ConfigDict, task: Task, folders: Sequence[epath.PathLike], split: str
+) -> ExampleDataset:
+    dataset = kind(
+        [task.open(folder, split) for folder in folders],
+        max_bad_records=config.data.max_bad_records,
+        cache_bytes=CACHE_BYTES,
+    )
+    if not len(dataset):
+        names = ", ".join(map(str, folders)) or "no folder"
+        raise ValueError(f"no {task.unit} in split {split!r} of {names}.")
+    return dataset
+
+
+def _encoder(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, supervised: bool) -> ExampleEncoder:
     files = model_folder.hf_files(model)
-    architecture = families.load_config(files)
-    family = families.of(architecture)
-    if family.box_convention != "thousandths":
-        raise ValueError(
-            f"{model} is a {family.title}, which writes boxes in {family.box_convention}: questions and"
-            " rewards are in thousandths of width and height, another convention than its own"
-        )
-    return PairEncoder(
+    return ExampleEncoder(
         tokenizer,
         image_config(config, files),
-        architecture,
-        question=config.data.question or QUESTION,
-        max_boxes=config.reward.max_boxes,
-        answer_step=config.sft.answer_step,
+        families.load_config(files),
         max_answer_length=config.sft.max_answer_tokens if supervised else 0,
     )
 

@@ -17,14 +17,14 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax.data.loader import Batch, PairLoader
+from dig_jax.data.encode import Batch
+from dig_jax.data.loader import ExampleLoader
 from dig_jax.machines import agreement
 from dig_jax.models.inputs import Prompts, widen
 from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.rollout.sampler import Completions, Sampler
 from dig_jax.rollout.sampling import RolloutConfig
-from dig_jax.tasks.differences.reward import mean_metrics
 from dig_jax.update import grpo
 from dig_jax.update.policy import Experience
 
@@ -76,7 +76,7 @@ class Collected:
 class Collector:
     """Draws the experience of any step; a pure function of parameters, step and seed."""
 
-    def __init__(self, config: ConfigDict, sampler: Sampler, loader: PairLoader, loss: grpo.GRPOConfig):
+    def __init__(self, config: ConfigDict, sampler: Sampler, loader: ExampleLoader, loss: grpo.GRPOConfig):
         self._sampler = sampler
         self._loader = loader
         self._loss = loss
@@ -217,7 +217,7 @@ class Collector:
             rewards = self._rewards(completions)
             rollout_metrics = grpo.rollout_metrics(rewards, rollout.mask, rollout.finished)
             figures.append(
-                {f"reward/{name}": value for name, value in mean_metrics(scores).items()}
+                {f"reward/{name}": value for name, value in self._sampler.task.summary(scores).items()}
                 | {"reward/std_in_group": float(rewards.std(axis=1, ddof=1).mean())}
                 | {f"rollout/{name}": float(value) for name, value in rollout_metrics.items()}
             )

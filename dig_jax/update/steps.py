@@ -15,15 +15,15 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from dig_jax.data.loader import PairLoader
+from dig_jax.data.loader import ExampleLoader
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import agreement, parallel
 from dig_jax.rollout.drawer import Drawer
-from dig_jax.rollout.sampler import Sampler
+from dig_jax.rollout.sampler import Sampler, sampling_of
 from dig_jax.run import keys
 from dig_jax.run.batch import BatchConfig
 from dig_jax.run.curriculum import Stage
-from dig_jax.tasks.differences.reward import RewardConfig
+from dig_jax.tasks.task import Task
 from dig_jax.update import grpo, sft
 from dig_jax.update.experience import Collector
 from dig_jax.update.grpo import GRPOConfig
@@ -39,7 +39,8 @@ Rates = Callable[[int], float]  # number of the update, from 0 -> its learning r
 # What stages may change without another program: their length and seed, which pairs they read, what the host
 # does with completions and scores, and learning rates, which are arguments. All else is taken to matter.
 NOT_COMPILED = (
-    *("algorithm", "num_steps", "seed", "advance", "data", "reward", "curriculum"),
+    *("algorithm", "num_steps", "seed", "advance", "data", "curriculum"),
+    *("task", "task_file", "reward", "referring"),
     *("grpo.dynamic_sampling", "grpo.reanchor", "grpo.mask_truncated", "grpo.overlong"),
     *("optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_updates", "optimizer.restart"),
 )
@@ -83,8 +84,15 @@ class StepMaker:
         self._check = check
         self._made: dict[str, TrainPrograms] = {}
 
-    def step(self, stage: Stage, loader: PairLoader, reference: nnx.State | None) -> Step:
-        """The step of a stage; its argument `index` counts the steps of the stage, from 0."""
+    def step(self, stage: Stage, task: Task, loader: ExampleLoader, reference: nnx.State | None) -> Step:
+        """The step of a stage; its argument `index` counts the steps of the stage, from 0.
+
+        Args:
+            stage: which one.
+            task: scores what is drawn for the loader's examples.
+            loader: of its training data.
+            reference: parameters of the KL reference; None where the loss has no penalty.
+        """
         config = stage.config
         programs = self.programs(config)
         schedule = OptimizerConfig.from_config(config).learning_rates(stage.total_updates)
@@ -94,7 +102,7 @@ class StepMaker:
 
         if config.algorithm == "sft":
             return sft_step(config, programs, loader, self._mesh, rates)
-        collector = Collector(config, self.sampler(config), loader, GRPOConfig.from_config(config))
+        collector = Collector(config, self.sampler(task), loader, GRPOConfig.from_config(config))
         return grpo_step(config, programs, collector, reference, self._mesh, rates)
 
     def programs(self, config: ConfigDict) -> TrainPrograms:
@@ -104,16 +112,16 @@ class StepMaker:
             self._made[key] = train_programs(self._learner(config), self._params, self._mesh)
         return self._made[key]
 
-    def sampler(self, config: ConfigDict) -> Sampler:
-        """Draws and scores completions by the config's reward."""
-        return Sampler(self._drawer, self._tokenizer, RewardConfig.from_config(config), self._check)
+    def sampler(self, task: Task) -> Sampler:
+        """Draws completions and has the task score them."""
+        return Sampler(self._drawer, self._tokenizer, task, self._check)
 
     def _learner(self, config: ConfigDict) -> Learner:
         return Learner.from_config(
             config,
             self._graphdef,
             sft=sft_config(config, self._tokenizer),
-            allowed=self.sampler(config).sampling(1.0).allowed(self._vocab_rows),
+            allowed=sampling_of(self._tokenizer, 1.0).allowed(self._vocab_rows),
         )
 
 
@@ -190,7 +198,7 @@ def grpo_step(
 
 
 def sft_step(
-    config: ConfigDict, programs: TrainPrograms, loader: PairLoader, mesh: jax.sharding.Mesh, rates: Rates
+    config: ConfigDict, programs: TrainPrograms, loader: ExampleLoader, mesh: jax.sharding.Mesh, rates: Rates
 ) -> Step:
     """One supervised step on `batch.prompts` pairs, an update per `batch.update_prompts` of them."""
     sizes = BatchConfig.from_config(config)

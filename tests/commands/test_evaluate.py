@@ -7,6 +7,7 @@ import numpy as np
 
 from configs import base
 from dig_jax.evaluate import Draws, figures_of
+from tests.helpers.tasks import pairs_task
 
 
 def terms_of(count: int, **values: Any) -> dict[str, np.ndarray]:
@@ -16,13 +17,13 @@ def terms_of(count: int, **values: Any) -> dict[str, np.ndarray]:
 
 def test_text_that_is_no_list_has_no_number_of_boxes() -> None:
     terms = terms_of(4, num_true=[0, 0, 1, 2], num_predicted=[0, 0, 1, 1], format=[1.0, 0.0, 1.0, 1.0])
-    assert figures_of(terms)["count_accuracy"] == 0.5
+    assert figures_of(pairs_task(), terms)["count_accuracy"] == 0.5
 
 
 def test_lengths_are_given_as_quantiles_and_the_share_that_was_cut() -> None:
     lengths = np.arange(1, 101)  # 1 to 100 tokens, the last five of them cut
     terms = terms_of(100, length=lengths, truncated=lengths > 95, thought_closed=lengths > 80)
-    figures = figures_of(terms)
+    figures = figures_of(pairs_task(), terms)
     assert figures["length_mean"] == 50.5
     # Lengths that there are, with at least so many of a hundred below.
     assert [figures[f"length_p{percent}"] for percent in (50, 90, 99)] == [51, 91, 100]

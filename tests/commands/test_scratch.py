@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, GenerationConfig
 
-from dig_jax.data.prompts import answer_ids, prompt_ids
+from dig_jax.data.example import Demonstration
+from dig_jax.data.prompts import prompt_ids, response_ids
 from dig_jax.data.tokenizer import load_tokenizer
 from dig_jax.models.families import load_config
 from dig_jax.models.hf.checkpoint import load_model
 from dig_jax.scratch import ScratchConfig, main, make_scratch_folder
+from tests.helpers.tasks import box_format
 
 SMALL = ScratchConfig(vision_depth=1, text_depth=1, vision_inner=64, text_inner=64)
 
@@ -50,7 +52,8 @@ def test_an_answer_costs_one_token_per_number_and_separator(tokenizer):
     ]
     assert names(tokenizer, "[]") == ["[]"]
     four = np.array([[0, 0, 0.1, 0.1]] * 4)
-    assert len(answer_ids(tokenizer, four, step=20)) == 1 + 4 * 7 + 3 + 1 + 1
+    answer = Demonstration(box_format(step=20).write(four, (128, 128)))
+    assert len(response_ids(tokenizer, answer)[0]) == 1 + 4 * 7 + 3 + 1 + 1
 
 
 def test_a_number_off_the_grid_is_spelled_in_digits(tokenizer):

@@ -286,7 +286,7 @@ def test_an_update_that_is_not_finite_is_skipped_named_and_in_the_end_fatal(
 def test_a_reward_that_fails_names_the_answer_it_failed_on(
     inputs: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parse = reward.parse_answer
+    parse = reward.read_boxes
     seen = []
 
     def fails_on_the_third(text: str, **settings: object) -> object:
@@ -295,9 +295,9 @@ def test_a_reward_that_fails_names_the_answer_it_failed_on(
             raise ZeroDivisionError("a bug in a reward")
         return parse(text, **settings)
 
-    monkeypatch.setattr(reward, "parse_answer", fails_on_the_third)
+    monkeypatch.setattr(reward, "read_boxes", fails_on_the_third)
     config = small_config(inputs, "grpo", num_steps=1)
-    with pytest.raises(RuntimeError, match=r"failed on the answer .* to pair drawn-.*: a bug in a reward"):
+    with pytest.raises(RuntimeError, match=r"failed on the answer .* to drawn-.*: a bug in a reward"):
         run(config, tmp_path / "run")
 
 
@@ -393,5 +393,5 @@ def test_a_run_knows_its_pairs_by_what_the_folder_holds(
     shutil.rmtree(moved)
     others = {split: [draw_pair(i, size=(64, 64), seed=9) for i in range(8)] for split in ("train", "test")}
     write_pairs(moved, others)
-    with pytest.raises(ValueError, match="data.train: .*'moved'.* does not hold the pairs that"):
+    with pytest.raises(ValueError, match="data.train: .*'moved'.* does not hold what it held"):
         run(config, tmp_path / "run")

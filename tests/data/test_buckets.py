@@ -9,50 +9,47 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from dig_jax.data.augment import NO_AUGMENT
 from dig_jax.data.buckets import Bucket, derive_buckets, round_up_coarsely, smallest_bucket
-from dig_jax.data.encode import PairEncoder
+from dig_jax.data.encode import ExampleEncoder
+from dig_jax.data.example import Shape
 from dig_jax.data.images import ImageConfig
-from dig_jax.data.loader import PairDataset, PairLoader
+from dig_jax.data.loader import ExampleDataset, ExampleLoader
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.models.families import load_config
 from tests.helpers.drawn_pairs import draw_pair, write_pairs
+from tests.helpers.tasks import asked, pairs_dataset
 
 SIZES = [(64, 64), (64, 96), (128, 128), (96, 64), (256, 192)]  # 8, 12, 32, 12 and 96 image tokens per pair
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> PairDataset:
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> ExampleDataset:
     """Twenty pairs of five sizes, in turn."""
     folder = tmp_path_factory.mktemp("mixed")
     write_pairs(folder, {"train": [draw_pair(i, size=SIZES[i % 5]) for i in range(20)]})
-    return PairDataset([folder], "train", num_differences=(), max_bad_records=0, cache_bytes=1 << 24)
+    return pairs_dataset([folder], cache_bytes=1 << 24)
 
 
 @pytest.fixture(scope="module")
-def encoder(scratch_folder: pathlib.Path, tokenizer: Tokenizer) -> PairEncoder:
+def encoder(scratch_folder: pathlib.Path, tokenizer: Tokenizer) -> ExampleEncoder:
     image_config = dataclasses.replace(ImageConfig.from_folder(scratch_folder), max_pixels=65536)
-    return PairEncoder(
+    return ExampleEncoder(
         tokenizer,
         image_config,
         load_config(scratch_folder),
-        question="Find differences.",
-        max_boxes=4,
-        answer_step=20,
         max_answer_length=0,
     )
 
 
-def make_loader(dataset: PairDataset, encoder: PairEncoder, **changes: object) -> PairLoader:
+def make_loader(dataset: ExampleDataset, encoder: ExampleEncoder, **changes: object) -> ExampleLoader:
     settings = {
         "bucket_pixels": (),
         "global_batch_size": 2,
         "seed": 0,
         "shuffle": True,
         "group_sizes": False,
-        "augment": NO_AUGMENT,
     }
-    return PairLoader(dataset, encoder, **(settings | changes))
+    return ExampleLoader(dataset, encoder, **(settings | changes))
 
 
 def test_the_ladder_halves_from_the_limit_and_shrinks_to_the_data():
@@ -99,7 +96,9 @@ def test_coarse_rounding_wastes_a_fifth_at_most(length: int):
     assert rounded % 2 ** (math.floor(math.log2(length)) - 2) == 0  # four sizes per doubling
 
 
-def test_a_batch_takes_the_smallest_bucket_that_holds_all_its_rows(mixed: PairDataset, encoder: PairEncoder):
+def test_a_batch_takes_the_smallest_bucket_that_holds_all_its_rows(
+    mixed: ExampleDataset, encoder: ExampleEncoder
+):
     loader = make_loader(mixed, encoder)
     for step in range(10):
         batch = loader.batch(step)
@@ -110,7 +109,7 @@ def test_a_batch_takes_the_smallest_bucket_that_holds_all_its_rows(mixed: PairDa
         assert shape.num_patches == {32: 32, 48: 48, 128: 128, 384: 384}[int(patches)]
 
 
-def test_all_processes_pad_to_the_same_bucket(mixed: PairDataset, encoder: PairEncoder):
+def test_all_processes_pad_to_the_same_bucket(mixed: ExampleDataset, encoder: ExampleEncoder):
     whole = make_loader(mixed, encoder, global_batch_size=4)
     parts = [make_loader(mixed, encoder, global_batch_size=4, rows=np.array([row])) for row in range(4)]
     assert len({whole.bucket(step) for step in range(10)}) > 1
@@ -120,7 +119,7 @@ def test_all_processes_pad_to_the_same_bucket(mixed: PairDataset, encoder: PairE
         }
 
 
-def test_the_padding_told_is_the_padding_there(mixed: PairDataset, encoder: PairEncoder):
+def test_the_padding_told_is_the_padding_there(mixed: ExampleDataset, encoder: ExampleEncoder):
     loader = make_loader(mixed, encoder, global_batch_size=4)
     for step in range(3):
         prompts = loader.batch(step).prompts
@@ -131,7 +130,7 @@ def test_the_padding_told_is_the_padding_there(mixed: PairDataset, encoder: Pair
         assert told["padding/patches"] == pytest.approx(1 - (prompts.patch_image > 0).mean())
 
 
-def test_the_expected_padding_is_described_per_bucket(mixed: PairDataset, encoder: PairEncoder):
+def test_the_expected_padding_is_described_per_bucket(mixed: ExampleDataset, encoder: ExampleEncoder):
     loader = make_loader(mixed, encoder, global_batch_size=5, shuffle=False)  # every batch has every size
     lines = loader.describe_padding()
     assert len(lines) == 4  # of 32, 48, 128 and 384 patches
@@ -143,7 +142,7 @@ def test_the_expected_padding_is_described_per_bucket(mixed: PairDataset, encode
 
 @pytest.mark.parametrize("size", [2, 3, 7, 40])
 def test_grouped_epochs_show_every_pair_once_in_batches_of_one_bucket(
-    mixed: PairDataset, encoder: PairEncoder, size: int
+    mixed: ExampleDataset, encoder: ExampleEncoder, size: int
 ):
     plain, grouped = (
         make_loader(mixed, encoder, global_batch_size=size, group_sizes=group) for group in (False, True)
@@ -154,36 +153,38 @@ def test_grouped_epochs_show_every_pair_once_in_batches_of_one_bucket(
         assert len(set(ids[20 * epoch : 20 * (epoch + 1)])) == 20
     assert ids[:20] != sorted(ids[:20]) and ids[:20] != ids[20:40]
 
-    def padding(loader: PairLoader) -> float:
+    def padding(loader: ExampleLoader) -> float:
         return np.mean([loader.figures(step)["padding/patches"] for step in steps])
 
     assert padding(grouped) < padding(plain) if size < 20 else padding(grouped) == padding(plain)
 
 
 def test_grouping_changes_nothing_where_all_pairs_are_of_one_size(
-    pairs_folder: pathlib.Path, encoder: PairEncoder
+    pairs_folder: pathlib.Path, encoder: ExampleEncoder
 ):
-    dataset = PairDataset([pairs_folder], "train", num_differences=(), max_bad_records=0, cache_bytes=0)
+    dataset = pairs_dataset([pairs_folder])
     plain, grouped = (make_loader(dataset, encoder, group_sizes=group) for group in (False, True))
     assert [plain.batch(step).ids for step in range(8)] == [grouped.batch(step).ids for step in range(8)]
 
 
-def test_buckets_can_be_given_in_pixels(mixed: PairDataset, encoder: PairEncoder):
+def test_buckets_can_be_given_in_pixels(mixed: ExampleDataset, encoder: ExampleEncoder):
     loader = make_loader(mixed, encoder, bucket_pixels=(128 * 128, 65536))
     assert {loader.bucket(step).num_patches for step in range(10)} == {128, 512}
 
 
-def test_an_image_too_large_for_the_buckets_names_pair_and_setting(mixed: PairDataset, encoder: PairEncoder):
+def test_an_image_too_large_for_the_buckets_names_pair_and_setting(
+    mixed: ExampleDataset, encoder: ExampleEncoder
+):
     with pytest.raises(ValueError) as raised:
         make_loader(mixed, encoder, bucket_pixels=(96 * 96, 128 * 128))
-    assert "drawn-0-00004, two images of 192x256 pixels need" in str(raised.value)
+    assert "drawn-0-00004, 2 images of 192x256 pixels need" in str(raised.value)
     assert "config.data.buckets=(9216, 16384)" in str(raised.value)
     assert "config.data.max_pixels" in str(raised.value)
 
 
-def test_an_image_that_no_model_takes_names_its_pair(encoder: PairEncoder):
+def test_an_image_that_no_model_takes_names_its_pair(encoder: ExampleEncoder):
     class Strip(list):
-        image_sizes = np.array([[64, 64], [1, 400]])
+        shapes = [Shape(asked(draw_pair(0)).messages, (size, size)) for size in [(64, 64), (1, 400)]]
 
-    with pytest.raises(ValueError, match=r"drawn-0-00001, two images of 400x1 pixels: .* within 200:1"):
-        make_loader(Strip([draw_pair(0), draw_pair(1)]), encoder)
+    with pytest.raises(ValueError, match=r"drawn-0-00001, 2 images of 400x1 pixels: .* within 200:1"):
+        make_loader(Strip([asked(draw_pair(0)), asked(draw_pair(1))]), encoder)

@@ -6,13 +6,13 @@ import pathlib
 
 import pytest
 
-from dig_jax.data.augment import NO_AUGMENT
-from dig_jax.data.encode import PairEncoder
+from dig_jax.data.encode import ExampleEncoder
 from dig_jax.data.images import ImageConfig
-from dig_jax.data.loader import PairDataset, PairLoader
+from dig_jax.data.loader import ExampleLoader
 from dig_jax.data.records import BadRecord
 from dig_jax.models.families import load_config
 from tests.helpers.drawn_pairs import draw_pair, write_pairs
+from tests.helpers.tasks import pairs_dataset
 
 PAIRS = 12
 
@@ -37,21 +37,16 @@ def zero_block(path: pathlib.Path) -> None:
 
 @pytest.fixture
 def make_loader(scratch_folder, tokenizer):
-    def make(folder: pathlib.Path, max_bad_records: int) -> PairLoader:
-        dataset = PairDataset(
-            [folder], "train", num_differences=(), max_bad_records=max_bad_records, cache_bytes=0
-        )
-        encoder = PairEncoder(
+    def make(folder: pathlib.Path, max_bad_records: int) -> ExampleLoader:
+        dataset = pairs_dataset([folder], max_bad_records=max_bad_records, cache_bytes=0)
+        encoder = ExampleEncoder(
             tokenizer,
             ImageConfig.from_folder(scratch_folder),
             load_config(scratch_folder),
-            question="Find differences.",
-            max_boxes=4,
-            answer_step=20,
             max_answer_length=20,
         )
         settings = {"bucket_pixels": (), "global_batch_size": PAIRS, "seed": 0, "group_sizes": False}
-        return PairLoader(dataset, encoder, shuffle=True, augment=NO_AUGMENT, **settings)
+        return ExampleLoader(dataset, encoder, shuffle=True, **settings)
 
     return make
 

@@ -7,53 +7,52 @@ import json
 import numpy as np
 import pytest
 
-from dig_jax.data.augment import NO_AUGMENT, Augment
 from dig_jax.data.buckets import Bucket
-from dig_jax.data.encode import PairEncoder, changed_cells
-from dig_jax.data.images import ImageConfig
-from dig_jax.data.loader import PairDataset, PairLoader
-from dig_jax.data.mismatch import MismatchedPairs
-from dig_jax.data.noise import Answer, CountNoise
+from dig_jax.data.encode import ExampleEncoder, covered_cells
+from dig_jax.data.example import Demonstration, Example, Turn
+from dig_jax.data.images import ImageConfig, preprocess
+from dig_jax.data.loader import ExampleDataset, ExampleLoader, MismatchedDataset
 from dig_jax.models.families import load_config
 from tests.data.conftest import NUM_TRAIN
 from tests.helpers.drawn_pairs import draw_pair, write_pairs
+from tests.helpers.tasks import asked, pairs_dataset, pairs_task
 
-ALL = Augment(True, True, True, True, True)
+ALL = {
+    f"data.augment.{name}": True
+    for name in ("flip_horizontal", "flip_vertical", "transpose", "swap_pair", "permute_channels")
+}
 ROOM = Bucket(prompt_length=48, num_patches=128)  # holds a pair of 128x128 pixels
 
 
 @pytest.fixture(scope="module")
-def dataset(pairs_folder) -> PairDataset:
-    return PairDataset([pairs_folder], "train", num_differences=(), max_bad_records=0, cache_bytes=1 << 20)
+def dataset(pairs_folder) -> ExampleDataset:
+    return pairs_dataset([pairs_folder])
 
 
 @pytest.fixture(scope="module")
 def make_encoder(scratch_folder, tokenizer):
-    def make(**changes) -> PairEncoder:
-        settings = {
-            "question": "Find differences.",
-            "max_boxes": 4,
-            "answer_step": 20,
-            "max_answer_length": 20,
-        }
+    def make(**changes) -> ExampleEncoder:
         image_config = ImageConfig.from_folder(scratch_folder)
-        return PairEncoder(tokenizer, image_config, load_config(scratch_folder), **(settings | changes))
+        settings = {"max_answer_length": 20} | changes
+        return ExampleEncoder(tokenizer, image_config, load_config(scratch_folder), **settings)
 
     return make
 
 
 @pytest.fixture(scope="module")
 def make_loader(dataset, make_encoder):
-    def make(**changes) -> PairLoader:
+    def make(*, task=None, **changes) -> ExampleLoader:
+        task = task or pairs_task(**ALL)
         settings = {
             "bucket_pixels": (),
             "global_batch_size": 4,
             "seed": 0,
             "shuffle": True,
             "group_sizes": False,
-            "augment": ALL,
+            "augment": task.augment,
+            "demonstrate": task.demonstrate,
         }
-        return PairLoader(changes.pop("dataset", dataset), make_encoder(), **(settings | changes))
+        return ExampleLoader(changes.pop("dataset", dataset), make_encoder(), **(settings | changes))
 
     return make
 
@@ -63,7 +62,7 @@ def arrays(batch) -> dict[str, np.ndarray]:
     result = {
         f.name: getattr(batch, f.name)
         for f in dataclasses.fields(batch)
-        if f.name not in ("prompts", "pairs")
+        if f.name not in ("prompts", "examples")
     }
     result |= {f.name: getattr(batch.prompts, f.name) for f in dataclasses.fields(batch.prompts)}
     return result | {"ids": np.array(batch.ids)}
@@ -90,8 +89,8 @@ def test_reading_ahead_changes_nothing(make_loader, readahead):
 
 def test_the_batches_that_are_said_to_follow_are_read_ahead_and_no_others(make_loader, monkeypatch):
     loaded = []
-    load = PairLoader._load
-    monkeypatch.setattr(PairLoader, "_load", lambda self, step: loaded.append(step) or load(self, step))
+    load = ExampleLoader._load
+    monkeypatch.setattr(ExampleLoader, "_load", lambda self, step: loaded.append(step) or load(self, step))
     loader = make_loader(readahead=2)
     loader.batch(0, following=[3, 6, 1])
     assert loader.batch(3, following=[6]).ids == make_loader().batch(3).ids
@@ -101,7 +100,7 @@ def test_the_batches_that_are_said_to_follow_are_read_ahead_and_no_others(make_l
 
 def test_an_error_while_reading_ahead_is_raised_for_its_batch(make_encoder):
     class Broken:
-        image_sizes = np.full((4, 2), 128)
+        shapes = [asked(draw_pair(0)).shape] * 4
 
         def __len__(self):
             return 4
@@ -109,10 +108,10 @@ def test_an_error_while_reading_ahead_is_raised_for_its_batch(make_encoder):
         def __getitem__(self, index):
             if index == 3:
                 raise ValueError("pair 3 is damaged")
-            return draw_pair(index)
+            return asked(draw_pair(index))
 
-    settings = {"global_batch_size": 1, "seed": 0, "shuffle": False, "augment": NO_AUGMENT, "readahead": 2}
-    loader = PairLoader(Broken(), make_encoder(), bucket_pixels=(), group_sizes=False, **settings)
+    settings = {"global_batch_size": 1, "seed": 0, "shuffle": False, "readahead": 2}
+    loader = ExampleLoader(Broken(), make_encoder(), bucket_pixels=(), group_sizes=False, **settings)
     assert [loader.batch(step).ids[0][-1] for step in range(3)] == ["0", "1", "2"]
     with pytest.raises(ValueError, match="pair 3 is damaged"):
         loader.batch(3)
@@ -136,12 +135,12 @@ def test_batches_run_across_the_end_of_an_epoch(make_loader):
 def test_the_seed_decides_the_order_and_the_augmentation(make_loader):
     batches = [make_loader(seed=seed, global_batch_size=NUM_TRAIN).batch(0) for seed in (0, 1)]
     assert batches[0].ids != batches[1].ids
-    pairs = [{pair.id: pair.image_a for pair in batch.pairs} for batch in batches]
+    pairs = [{example.id: example.images[0] for example in batch.examples} for batch in batches]
     assert any((pairs[0][id] != pairs[1][id]).any() for id in pairs[0])
 
 
 def test_an_unshuffled_loader_keeps_the_order_and_starts_over(make_loader):
-    loader = make_loader(shuffle=False, augment=NO_AUGMENT)
+    loader = make_loader(shuffle=False, augment=None)
     assert [id[-1] for step in range(3) for id in loader.batch(step).ids] == list("012345678901")
 
 
@@ -155,18 +154,16 @@ def test_rows_that_are_loaded_alone_are_those_of_the_whole_batch(make_loader, ro
 
 
 def test_only_pairs_with_the_wanted_number_of_differences_are_kept(pairs_folder, make_loader):
-    kept = PairDataset([pairs_folder], "train", num_differences=(0, 2), max_bad_records=0, cache_bytes=0)
+    kept = pairs_dataset([pairs_folder], pairs_task(**{"data.num_differences": (0, 2)}))
     assert len(kept) == 7
-    assert set(make_loader(dataset=kept, global_batch_size=7).batch(0).num_boxes) == {0, 2}
-    with pytest.raises(ValueError, match=r"no pairs with \[4\] differences in split 'train'"):
-        PairDataset([pairs_folder], "train", num_differences=(4,), max_bad_records=0, cache_bytes=0)
+    examples = make_loader(dataset=kept, global_batch_size=7).batch(0).examples
+    assert {len(example.target.boxes) for example in examples} == {0, 2}
+    assert pairs_task(**{"data.num_differences": (4,)}).unit == "pairs with [4] differences"
 
 
 def test_several_folders_are_mixed(pairs_folder, tmp_path, make_loader):
     write_pairs(tmp_path / "more", {"train": [draw_pair(i, seed=5) for i in range(4)]})
-    mixed = PairDataset(
-        [pairs_folder, tmp_path / "more"], "train", num_differences=(), max_bad_records=0, cache_bytes=0
-    )
+    mixed = pairs_dataset([pairs_folder, tmp_path / "more"])
     ids = make_loader(dataset=mixed, global_batch_size=14).batch(0).ids
     assert len(set(ids)) == 14
     assert sum(id.startswith("drawn-5") for id in ids) == 4
@@ -174,32 +171,27 @@ def test_several_folders_are_mixed(pairs_folder, tmp_path, make_loader):
 
 def test_the_cache_keeps_pairs_up_to_its_size(pairs_folder):
     pair_bytes = 2 * 128 * 128 * 3
-    cached = PairDataset(
-        [pairs_folder], "train", num_differences=(), max_bad_records=0, cache_bytes=2 * pair_bytes
-    )
+    cached = pairs_dataset([pairs_folder], cache_bytes=2 * pair_bytes)
     first = [cached[i] for i in range(4)]
     assert [cached[i] is first[i] for i in range(4)] == [True, True, False, False]
 
 
 def test_mismatched_pairs_differ_in_the_first_image_alone(pairs_folder, dataset):
-    options = {"num_differences": (), "max_bad_records": 0, "cache_bytes": 1 << 20}
-    mismatched = MismatchedPairs([pairs_folder], "train", **options)
-    firsts = [pair.image_a.tobytes() for pair in (dataset[i] for i in range(len(dataset)))]
-    assert sorted(mismatched[i].image_a.tobytes() for i in range(len(dataset))) == sorted(firsts)
+    mismatched = pairs_dataset([pairs_folder], kind=MismatchedDataset)
+    firsts = [dataset[i].images[0].tobytes() for i in range(len(dataset))]
+    assert sorted(mismatched[i].images[0].tobytes() for i in range(len(dataset))) == sorted(firsts)
     for i in range(len(dataset)):
         assert mismatched[i].id == dataset[i].id
-        assert mismatched[i].image_a.tobytes() != firsts[i]
-        np.testing.assert_array_equal(mismatched[i].image_b, dataset[i].image_b)
-        np.testing.assert_array_equal(mismatched[i].boxes, dataset[i].boxes)
+        assert mismatched[i].images[0].tobytes() != firsts[i]
+        np.testing.assert_array_equal(mismatched[i].images[1], dataset[i].images[1])
+        np.testing.assert_array_equal(mismatched[i].target.boxes, dataset[i].target.boxes)
 
 
 def test_a_batch_holds_the_labels_and_the_answer(make_loader, tokenizer):
     batch = make_loader(global_batch_size=8).batch(0)
-    for row, pair in enumerate(batch.pairs):
+    for row, example in enumerate(batch.examples):
+        pair = example.target
         count = len(pair.boxes)
-        assert batch.num_boxes[row] == count
-        np.testing.assert_array_equal(batch.boxes[row, :count], pair.boxes)
-        assert not batch.boxes[row, count:].any()
         length = int(batch.answer_mask[row].sum())
         assert batch.answers[row, length - 1] == tokenizer.eos_ids[0]
         assert (batch.answers[row, length:] == tokenizer.pad_id).all()
@@ -220,70 +212,93 @@ def test_prompts_show_the_two_images_then_the_question(make_loader, tokenizer):
 
 
 def test_count_noise_changes_answers_but_not_labels(make_loader):
-    plain, noisy = make_loader(), make_loader(count_noise=CountNoise(share=1.0, max_boxes=1))
+    noise = pairs_task(**ALL, **{"sft.count_noise": 1.0, "sft.count_noise_boxes": 1})
+    plain, noisy = make_loader(), make_loader(task=noise)
     for step in range(3):
         expected, batch = plain.batch(step), noisy.batch(step)
-        np.testing.assert_array_equal(batch.boxes, expected.boxes)
+        assert [len(example.target.boxes) for example in batch.examples] == [
+            len(example.target.boxes) for example in expected.examples
+        ]
         np.testing.assert_array_equal(batch.cell_targets, expected.cell_targets)
         assert not (batch.answers == expected.answers).all(axis=1).any()
-    assert_same(noisy.batch(1), make_loader(count_noise=CountNoise(share=1.0, max_boxes=1)).batch(1))
+    assert_same(noisy.batch(1), make_loader(task=noise).batch(1))
 
 
 def test_coordinates_of_false_boxes_are_not_learnt(make_encoder, tokenizer):
-    pair = dataclasses.replace(draw_pair(0), boxes=np.array([[0.5, 0.5, 0.7, 0.7]], np.float32))
-    answer = Answer(np.array([[0.5, 0.5, 0.7, 0.7], [0.1, 0.2, 0.3, 0.4]]), np.array([True, False]))
-    batch = make_encoder()([pair], ROOM, [answer])
+    answer = Demonstration("[[100,200,300,400],[500,500,700,700]]", unlearned=((2, 17),))
+    batch = make_encoder()([asked(draw_pair(0))], ROOM, [answer])
     learnt = batch.answers[0][batch.answer_mask[0] > 0]
-    assert tokenizer.decode(batch.answers[0]) == "[[100,200,300,400],[500,500,700,700]]"
+    assert tokenizer.decode(batch.answers[0]) == answer.text
     assert tokenizer.hf.decode(learnt) == "[[],[500,500,700,700]]<|im_end|>"
 
 
-def test_cell_targets_lie_on_the_tokens_of_the_last_image(make_encoder, tokenizer):
+@pytest.mark.parametrize("image", [0, 1])
+def test_cell_targets_lie_on_the_tokens_of_the_image_with_regions(make_encoder, tokenizer, image):
     quarter = np.array([[0.5, 0, 1, 0.5]], np.float32)  # the top right quarter of a 4x4 grid of tokens
-    batch = make_encoder()([dataclasses.replace(draw_pair(0), boxes=quarter)], ROOM)
-    slots = np.flatnonzero(batch.prompts.tokens[0] == tokenizer.image_token_id)
-    np.testing.assert_array_equal(np.flatnonzero(batch.cell_mask[0]), slots[16:])
+    batch = make_encoder()([asked(draw_pair(0))], ROOM, [Demonstration("[]", regions={image: quarter})])
+    slots = np.flatnonzero(batch.prompts.tokens[0] == tokenizer.image_token_id)[16 * image :][:16]
+    np.testing.assert_array_equal(np.flatnonzero(batch.cell_mask[0]), slots)
     expected = np.zeros((4, 4))
     expected[:2, 2:] = 1
-    np.testing.assert_array_equal(batch.cell_targets[0, slots[16:]].reshape(4, 4), expected)
+    np.testing.assert_array_equal(batch.cell_targets[0, slots].reshape(4, 4), expected)
     assert batch.cell_targets.sum() == 4
 
 
+def test_images_stand_where_the_turns_have_them_and_turns_follow_each_other(make_encoder, tokenizer):
+    image_a, image_b = asked(draw_pair(0)).images
+    turns = (
+        Turn("user", ("First", 1, "then", 0, "?")),
+        Turn("assistant", ("Yes.",)),
+        Turn("user", ("Why?",)),
+    )
+    example = Example("x", turns, (image_a, image_b[:64]), None, "any")
+    encode = make_encoder()
+    bucket = encode.need(example.shape).rounded()
+    batch = encode([example], bucket)
+    text = tokenizer.hf.decode(batch.prompts.tokens[0, : batch.prompts.length[0]])
+    small, large = ("<|vision_start|>" + "<|image_pad|>" * count + "<|vision_end|>" for count in (8, 16))
+    user = f"<|im_start|>user\nFirst{small}then{large}?<|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>\n"
+    assert text == f"{user}<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+    assert batch.prompts.length[0] == encode.need(example.shape).prompt_length
+    first = preprocess(image_b[:64], encode.image_config)[0]
+    np.testing.assert_array_equal(batch.prompts.patches[0, : len(first)], first)
+
+
 def test_a_cell_counts_from_a_quarter_of_its_area_or_with_the_center_of_a_box():
-    cells = changed_cells(np.array([[0.3, 0.5, 0.5, 0.75]]), (8, 8), 2)  # 0.8 of cell (2, 1), no other
+    cells = covered_cells(np.array([[0.3, 0.5, 0.5, 0.75]]), (8, 8), 2)  # 0.8 of cell (2, 1), no other
     assert np.argwhere(cells).tolist() == [[2, 1]]
-    cells = changed_cells(np.array([[0.19, 0.5, 0.5, 0.75]]), (8, 8), 2)  # and 0.24 of cell (2, 0)
+    cells = covered_cells(np.array([[0.19, 0.5, 0.5, 0.75]]), (8, 8), 2)  # and 0.24 of cell (2, 0)
     assert np.argwhere(cells).tolist() == [[2, 1]]
-    cells = changed_cells(np.array([[0.1875, 0.5, 0.5, 0.75]]), (8, 8), 2)  # exactly a quarter of it
+    cells = covered_cells(np.array([[0.1875, 0.5, 0.5, 0.75]]), (8, 8), 2)  # exactly a quarter of it
     assert np.argwhere(cells).tolist() == [[2, 0], [2, 1]]
-    cells = changed_cells(np.array([[0.9, 0.1, 0.92, 0.12]]), (8, 4), 2)  # tiny: the cell of its center
+    cells = covered_cells(np.array([[0.9, 0.1, 0.92, 0.12]]), (8, 4), 2)  # tiny: the cell of its center
     assert np.argwhere(cells).tolist() == [[0, 1]]
-    assert not changed_cells(np.zeros((0, 4)), (8, 8), 2).any()
+    assert not covered_cells(np.zeros((0, 4)), (8, 8), 2).any()
 
 
 def test_smaller_images_fit_into_the_same_shapes(make_encoder):
-    encode = make_encoder()
-    small = encode([draw_pair(0, size=(64, 96)), draw_pair(1)], ROOM)
-    large = encode([draw_pair(0), draw_pair(1)], ROOM)
+    encode, answers = make_encoder(), [Demonstration("[]", regions={1: np.zeros((0, 4))})] * 2
+    small = encode([asked(draw_pair(0, size=(64, 96))), asked(draw_pair(1))], ROOM, answers)
+    large = encode([asked(draw_pair(0)), asked(draw_pair(1))], ROOM, answers)
     shapes = [{name: value.shape for name, value in arrays(batch).items()} for batch in (small, large)]
     assert shapes[0] == shapes[1]
     assert small.cell_mask.sum(axis=1).tolist() == [6, 16]
 
 
-def test_what_does_not_fit_is_refused_with_the_pairs_name(make_encoder):
-    three = draw_pair(0, num_differences=3)
-    with pytest.raises(ValueError, match="drawn-0-00000: has 3 differences, max_boxes is 2"):
-        make_encoder(max_boxes=2)([three], ROOM)
+def test_what_does_not_fit_is_refused_with_the_pairs_name(make_encoder, pairs_folder):
+    with pytest.raises(ValueError, match="drawn-0-00002: has 2 differences, max_boxes is 1"):
+        pairs_task(**{"reward.max_boxes": 1}).open(pairs_folder, "train")[2]
+    three = pairs_task().demonstrate(asked(draw_pair(0, num_differences=3)), np.random.default_rng(0))
     with pytest.raises(
         ValueError, match=r"drawn-0-00000: the answer takes 26 tokens, but max_answer_length is 20"
     ):
-        make_encoder()([three], ROOM)
+        make_encoder()([asked(draw_pair(0))], ROOM, [three])
     with pytest.raises(
-        ValueError, match=r"drawn-0-00000: two images of 128x128 pixels need 47 tokens and 128 patches"
+        ValueError, match=r"drawn-0-00000: 2 images of 128x128 pixels need 47 tokens and 128 patches"
     ):
-        make_encoder()([draw_pair(0)], Bucket(prompt_length=48, num_patches=64))
+        make_encoder()([asked(draw_pair(0))], Bucket(prompt_length=48, num_patches=64))
 
 
 def test_no_answers_are_made_where_none_are_wanted(make_encoder):
-    batch = make_encoder(max_answer_length=0)([draw_pair(0, num_differences=4)], ROOM)
+    batch = make_encoder(max_answer_length=0)([asked(draw_pair(0, num_differences=4))], ROOM)
     assert batch.answers.shape == batch.answer_mask.shape == (1, 0)

@@ -15,9 +15,9 @@ import numpy as np
 
 from dig_jax import main
 from dig_jax.report import runlog
-from dig_jax.rollout import sampler
 from dig_jax.rollout.sampler import Sampler
 from dig_jax.tasks.differences import reward
+from dig_jax.tasks.differences.task import Differences
 
 notes = open(sys.argv.pop(1), "a", buffering=1)  # noqa: SIM115  open as long as the process
 
@@ -26,7 +26,7 @@ def note(**fields: Any) -> None:
     notes.write(json.dumps(fields) + "\n")
 
 
-complete, score, parse = Sampler.complete, sampler.score_texts, reward.parse_answer
+complete, score, parse = Sampler.complete, Differences.score, reward.read_boxes
 Writer = runlog.report.MetricsWriter
 
 
@@ -41,9 +41,9 @@ def noted_complete(self: Sampler, weights: Any, batch: Any, keys: Any, *args: An
     return completions
 
 
-def noted_score(texts: list[str], *args: Any, **options: Any) -> Any:
+def noted_score(self: Differences, texts: list[str], examples: Any) -> Any:
     note(scored=len(texts))
-    return score(texts, *args, **options)
+    return score(self, texts, examples)
 
 
 def noted_writer(*args: Any, **options: Any) -> Any:
@@ -57,7 +57,7 @@ def parse_anything(text: str, **options: Any) -> Any:
 
 
 Sampler.complete = noted_complete
-sampler.score_texts = noted_score
-reward.parse_answer = parse_anything
+Differences.score = noted_score  # type: ignore[method-assign]
+reward.read_boxes = parse_anything
 runlog.report.MetricsWriter = noted_writer
 main.run()

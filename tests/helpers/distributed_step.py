@@ -25,7 +25,6 @@ from dig_jax.machines import parallel  # noqa: E402
 from dig_jax.rollout.programs import rollout_programs  # noqa: E402
 from dig_jax.rollout.sampler import Sampler  # noqa: E402
 from dig_jax.run import loading  # noqa: E402
-from dig_jax.tasks.differences.reward import RewardConfig  # noqa: E402
 from dig_jax.update import steps  # noqa: E402
 from dig_jax.update.experience import Collected, Collector  # noqa: E402
 from dig_jax.update.grpo import GRPOConfig  # noqa: E402
@@ -55,8 +54,10 @@ def step(sizes: list[int], tensor: int, order: list[int], changes: dict[str, Any
     tokenizer = opened.tokenizer
     graphdef, params = loading.load_params(config, model, model, mesh)
     sampling_programs = rollout_programs(graphdef, params, sampling_mesh)
-    sampler = Sampler(sampling_programs, tokenizer, RewardConfig.from_config(config))
-    loader = loading.train_loader(config, model, tokenizer, loading.train_rows(config, mesh, sampling_mesh))
+    task = loading.make_task(config, model, tokenizer, training=True)
+    sampler = Sampler(sampling_programs, tokenizer, task)
+    rows = loading.train_rows(config, mesh, sampling_mesh)
+    loader = loading.train_loader(config, task, model, tokenizer, rows)
     collector = Collector(config, sampler, loader, GRPOConfig.from_config(config))
     learner = Learner.from_config(
         config,

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dig_jax.evaluate import Answer
-from dig_jax.report import MetricsWriter, draw_pair, print_before_after, read_lines, write_report
+from dig_jax.report import MetricsWriter, print_before_after, read_lines, write_report
 from dig_jax.report.curves import line_chart
-from dig_jax.report.pictures import PREDICTED_COLOR, TRUE_COLOR
 from tests.helpers.drawn_pairs import draw_pair as drawn_pair
+from tests.helpers.tasks import asked, pairs_task
 
-NO_BOXES = np.zeros((0, 4), np.float32)
 TERMS = {"reward": 0.55, "f1": 0.5, "iou": 0.5, "format": 1.0}
 
 
@@ -30,8 +29,14 @@ def writer(workdir, first_step: int = 0) -> MetricsWriter:
 
 
 def answer(index: int = 0, text: str = "[]") -> Answer:
-    pair = drawn_pair(index)
-    return Answer(pair.id, text, NO_BOXES, TERMS, pair)
+    example = asked(drawn_pair(index))
+    return Answer(example.id, text, {"boxes": []}, TERMS, example)
+
+
+def sample(run: MetricsWriter, step: int, number: int, answer: Answer) -> None:
+    """Keeps an answer as the log of a run does."""
+    task, example = pairs_task(), answer.example
+    run.sample(step, number, answer, task.truth(example), task.draw(example, answer.read, [answer.text]))
 
 
 def write_steps(workdir, first: int, last: int) -> None:
@@ -41,7 +46,7 @@ def write_steps(workdir, first: int, last: int) -> None:
         run.step(step, {"reward/reward": step / 10, "grpo/kl": 0.0})
         if step % 2 == 0:
             run.evaluation(step, {"f1": step / 10, "format": 1.0})
-            run.sample(step, 0, answer())
+            sample(run, step, 0, answer())
     run.close()
 
 
@@ -101,7 +106,7 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path):
 def test_a_sample_keeps_its_picture_text_boxes_and_terms(tmp_path):
     run = writer(tmp_path)
     text = 'unsure\u2028[[1,2,3,4]] "\ud800"'  # a line separator and a lone surrogate
-    run.sample(5, 2, answer(index=7, text=text))
+    sample(run, 5, 2, answer(index=7, text=text))
     run.close()
     [line] = read_lines(tmp_path / "samples" / "samples.jsonl")
     assert line["text"] == text and line["picture"] == "step000005_02.png" and line["f1"] == 0.5
@@ -113,7 +118,7 @@ def test_tensorboard_events_are_written_when_asked_for(tmp_path):
     run = MetricsWriter(tmp_path, first_step=0, evaluated=-1, tensorboard=True, wandb_project="")
     run.step(1, {"loss": 0.5})
     run.evaluation(1, {"f1": 0.25})
-    run.sample(1, 0, answer())
+    sample(run, 1, 0, answer())
     run.close()
     events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
     assert b"loss" in events and b"eval/f1" in events and b"samples/00" in events
@@ -149,40 +154,6 @@ def test_a_wandb_run_is_known_by_an_id_of_its_own_and_goes_on_under_it_where_the
     (tmp_path / "a/run").rename(tmp_path / "a/moved")
     assert begin(tmp_path / "a/moved", 3) == one
     assert begin(tmp_path / "begun_before_there_was_an_id", 3) == "begun_before_there_was_an_id"
-
-
-def pixels(picture: Image.Image, color: tuple[int, int, int]) -> np.ndarray:
-    """(x, y) of the pixels of exactly this color, legend left out: [n, 2]."""
-    ys, xs = np.nonzero((np.asarray(picture)[:390] == color).all(axis=-1))
-    return np.stack([xs, ys], axis=1)
-
-
-def test_boxes_are_drawn_where_they_are_on_both_images():
-    gray = np.full((96, 96, 3), 128, np.uint8)  # shown at 384 pixels, from (12, 12) and (408, 12)
-    picture = draw_pair(
-        gray, gray, np.float32([[0.25, 0.25, 0.5, 0.5]]), np.float32([[0.5, 0.5, 1, 0.75]]), []
-    )
-    for color, box in ((TRUE_COLOR, (96, 96, 192, 192)), (PREDICTED_COLOR, (192, 192, 384, 288))):
-        found = pixels(picture, color)
-        for left in (12, 408):
-            inside = found[(found[:, 0] >= left) & (found[:, 0] < left + 384)]
-            drawn = (*inside.min(axis=0), *inside.max(axis=0))
-            np.testing.assert_allclose(drawn, np.add(box, (left, 12, left, 12)), atol=3)
-
-
-@pytest.mark.parametrize("size", [(8, 8), (64, 200), (1200, 300)])
-def test_images_of_any_size_and_shape_are_shown_at_a_readable_size(size):
-    image = np.zeros((*size, 3), np.uint8)
-    picture = draw_pair(image, image, NO_BOXES, np.float32([[0.5, 0.5, 0.5001, 0.5001]]), ["caption"])
-    assert 200 < picture.width < 900 and picture.height > 100
-    assert len(pixels(picture, PREDICTED_COLOR))  # a box smaller than a pixel still shows
-
-
-def test_a_caption_of_any_text_stays_a_caption():
-    image = np.zeros((32, 32, 3), np.uint8)
-    short = draw_pair(image, image, NO_BOXES, NO_BOXES, ["a"])
-    long = draw_pair(image, image, NO_BOXES, NO_BOXES, ["\n\0\ud800\u202e<b>" * 200_000, "x" * 1_000_000])
-    assert long.width == short.width and long.height < 2 * short.height
 
 
 class Outline(HTMLParser):
@@ -250,7 +221,7 @@ def test_a_chart_marks_what_its_lines_reach_and_escapes_the_labels():
 
 def test_text_of_the_model_cannot_break_the_page(tmp_path):
     run = writer(tmp_path)
-    run.sample(1, 0, answer(text="</pre><script>alert(1)</script>\ud800"))
+    sample(run, 1, 0, answer(text="</pre><script>alert(1)</script>\ud800"))
     run.close()
     page = Outline(write_report(tmp_path).read_text())
     assert "script" not in page.tags and "<script>alert(1)</script>" in page.text

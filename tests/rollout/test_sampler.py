@@ -1,5 +1,6 @@
 """Scoring what was drawn: beside the drawing, of the answers alone, and with the same result."""
 
+import dataclasses
 import pathlib
 import threading
 import types
@@ -15,7 +16,9 @@ from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
 from dig_jax.machines import parallel
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.sampler import Completions, Sampler
-from dig_jax.tasks.differences.reward import METRICS, RewardConfig, score_texts
+from dig_jax.tasks.differences.task import Differences
+from tests.helpers.drawn_pairs import draw_pair
+from tests.helpers.tasks import answerer, asked
 
 THOUGHT = "a thought with a box [[1,2,3,4]] in it"
 TEXTS = [
@@ -25,12 +28,16 @@ TEXTS = [
     ["", f"{THOUGHT}</think>```json\n[[0,0,500,510]]\n```"],
 ]
 BOXES = np.array([[[0, 0, 0.5, 0.5], [0.5, 0.5, 0.9, 0.9]]] * 4, np.float32)
+COUNTS = (1, 0, 2, 2)
+EXAMPLES = tuple(
+    asked(dataclasses.replace(draw_pair(row), boxes=BOXES[row, :count])) for row, count in enumerate(COUNTS)
+)
+TASK = Differences(base.get_config(), answerer(thinking=True))
 BATCH: Any = types.SimpleNamespace(
     prompts=np.zeros((4, 1)),
     rows=np.arange(4),
     ids=list("abcd"),
-    boxes=BOXES,
-    num_boxes=np.array([1, 0, 2, 2]),
+    examples=EXAMPLES,
 )
 
 
@@ -66,7 +73,7 @@ def complete(tokenizer: Tokenizer) -> Callable[..., tuple]:
             return drawn(tokenizer, TEXTS[number * slice_prompts : (number + 1) * slice_prompts])
 
         drawer: Any = types.SimpleNamespace(mesh=mesh, moved_bytes=0, draw=draw)
-        sampler = Sampler(drawer, tokenizer, RewardConfig.from_config(config))
+        sampler = Sampler(drawer, tokenizer, TASK)
         limits: Any = None
         return sampler, sampler.complete(None, BATCH, np.zeros((4, 2)), limits, slice_prompts)  # type: ignore[arg-type]
 
@@ -80,13 +87,12 @@ def test_answers_scored_slice_by_slice_earn_what_whole_texts_scored_at_once_do(
     sampler, completions = complete(slice_prompts)
     texts = [text for group in TEXTS for text in group]
     rows = np.repeat(np.arange(4), 2)
-    reward = RewardConfig.from_config(base.get_config())
-    expected = score_texts(texts, BOXES[rows], BATCH.num_boxes[rows], thinking=True, config=reward)
-    for name in METRICS:
-        np.testing.assert_array_equal(getattr(completions.scores, name), getattr(expected, name), name)
-    assert completions.scores.reasons == expected.reasons
-    for ours, theirs in zip(completions.scores.boxes, expected.boxes, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    expected = TASK.score(texts, [EXAMPLES[row] for row in rows])
+    assert completions.scores.all_terms.keys() == {"reward", *TASK.terms}
+    for name, values in completions.scores.all_terms.items():
+        np.testing.assert_array_equal(values, expected.all_terms[name], name)
+    assert completions.scores.notes == expected.notes
+    assert completions.scores.read == expected.read
     assert len(set(completions.scores.reward)) > 4
     assert sampler.first_texts(completions) == texts[::2]  # as they are shown: with their thoughts
 

@@ -59,7 +59,7 @@ def test_a_stage_is_the_config_with_what_it_changes() -> None:
 
 
 def test_pairs_that_no_stage_reads_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "fingerprint_of_pairs", lambda folder, split: f"{split} of {folder}")
+    monkeypatch.setattr(settings, "fingerprint_of_data", lambda folder, split: f"{split} of {folder}")
     config = config_of(a={"data": {"train": ("one",)}})
     config.data.train = ("nowhere",)
     assert settings.data_fingerprints(config)["curriculum.stages.a.data.train"] == ["train of one"]
@@ -89,13 +89,13 @@ def test_a_stage_ends_after_its_steps_or_at_an_evaluation_that_passes() -> None:
     config = config_of(a={"num_steps": 4, "advance": {"metric": "single/f1", "at": 0.5}}, b={"num_steps": 2})
     stages = curriculum.stages(config)
     progress = Progress(reference="")
-    progress.note_evaluation({"f1": 0.1, "single/f1": 0.9}, stages)
+    progress.note_evaluation({"f1": 0.1, "single/f1": 0.9}, stages, "f1")
     assert not curriculum.is_over(stages[0], progress)  # no step of it is done
     progress.step = 2
-    progress.note_evaluation({"f1": 0.2, "single/f1": 0.4}, stages)
+    progress.note_evaluation({"f1": 0.2, "single/f1": 0.4}, stages, "f1")
     assert not curriculum.is_over(stages[0], progress)
     progress.step = 3
-    progress.note_evaluation({"f1": 0.1, "single/f1": 0.5}, stages)
+    progress.note_evaluation({"f1": 0.1, "single/f1": 0.5}, stages, "f1")
     assert curriculum.is_over(stages[0], progress)
     assert (progress.best_score, progress.best_step) == (0.2, 2)
 
@@ -112,7 +112,7 @@ def test_the_best_model_is_that_of_the_best_sampled_reward_where_there_are_sampl
     progress = Progress(reference="")
     for step, reward in enumerate((0.2, 0.5, 0.4)):
         progress.step = step
-        progress.note_evaluation({"reward_sampled": reward, "f1_sampled": 1 - reward}, stages)
+        progress.note_evaluation({"reward_sampled": reward, "f1_sampled": 1 - reward}, stages, "f1")
     assert (progress.best_score, progress.best_step) == (0.5, 1)
 
 
@@ -187,7 +187,7 @@ def test_longer_responses_are_computed_fewer_at_a_time() -> None:
 def test_a_figure_that_no_evaluation_has_is_named_at_the_first_one() -> None:
     stages = curriculum.stages(config_of(a={}, b={"advance": {"metric": "f9", "at": 0.5}}))
     with pytest.raises(ValueError, match="config.advance.metric='f9' is no held-out figure .* it has f1"):
-        Progress(reference="").note_evaluation({"f1": 0.0}, stages)
+        Progress(reference="").note_evaluation({"f1": 0.0}, stages, "f1")
 
 
 def test_where_evaluations_decide_their_settings_can_not_change(tmp_path: pathlib.Path) -> None:

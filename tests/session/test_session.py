@@ -15,7 +15,6 @@ from PIL import Image
 import dig_jax
 from configs import base
 from dig_jax import session as sessions
-from dig_jax.data.prompts import QUESTION
 from dig_jax.rollout import asking, lockstep
 from dig_jax.rollout.asking import AnswerSettings, Question, SettingChanges
 from dig_jax.rollout.engine import Rollout
@@ -167,7 +166,7 @@ def test_a_runs_model_is_asked_as_it_was_trained(workdir: pathlib.Path, session:
     of_run = Session(sessions.epath.Path(workdir))
     assert of_run.of_run and not session.of_run
     assert of_run.defaults == AnswerSettings(max_new_tokens=36, temperature=0.5, top_p=0.9)
-    assert of_run.desk.question == "Where?" and of_run.desk.max_boxes == 3
+    assert of_run.desk.question(((64, 64),) * 2) == "Where?" and of_run.desk.max_boxes == 3
     request = of_run.request([picture(1), picture(2, 640, 480)])
     assert (request.most, request.sampling.temperature, request.sampling.top_p) == (36, 0.5, 0.9)
     assert [note for image in request.shown for note in image.notes] == [
@@ -176,7 +175,8 @@ def test_a_runs_model_is_asked_as_it_was_trained(workdir: pathlib.Path, session:
     ]
     asked = of_run.request(text="What?", temperature=0, max_new_tokens=None)
     assert (asked.sampling.temperature, asked.most) == (0, 2048)
-    assert session.defaults == AnswerSettings() and session.desk.question == QUESTION
+    assert session.defaults == AnswerSettings()
+    assert "Find every difference" in session.desk.question(((64, 64),) * 2)
 
 
 def test_every_setting_of_an_answer_can_be_changed_by_its_name() -> None:

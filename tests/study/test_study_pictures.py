@@ -5,14 +5,14 @@ import json
 from PIL import Image
 
 from dig_jax.data.records import Pair
-from dig_jax.report import pictures
+from dig_jax.tasks.boxes import pictures
 from study.jobs import Place
 from study.pictures import choose, draw
 from tests.helpers.drawn_pairs import draw_pair, write_pairs
 
 
 def draw_pair_picture(pair: Pair) -> Image.Image:
-    return pictures.draw_pair(pair.image_a, pair.image_b, pair.boxes, pair.boxes, ["one line"])
+    return pictures.draw_boxes((pair.image_a, pair.image_b), pair.boxes, pair.boxes, ["one line"])
 
 
 def answer(id: str, count: int, reward: float) -> dict:

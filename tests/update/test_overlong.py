@@ -15,6 +15,7 @@ from etils import epath
 from configs import base
 from dig_jax import settings
 from dig_jax.report.runlog import RunLog
+from dig_jax.report.shown import Shown
 from dig_jax.rollout.engine import Rollout
 from dig_jax.update import grpo
 from dig_jax.update.experience import Collector, Drawn
@@ -134,7 +135,8 @@ def test_a_step_of_mostly_truncated_completions_is_warned_of(
 ) -> None:
     config = base.get_config().log
     config.tensorboard, config.every = False, 3
-    log = RunLog(epath.Path(tmp_path), config, first_step=0, evaluated=-1)
+    shown = Shown.read(epath.Path(tmp_path))
+    log = RunLog(epath.Path(tmp_path), config, shown, first_step=0, evaluated=-1)
     with caplog.at_level(logging.WARNING, "dig_jax"):
         for step, share in enumerate((0.5, 0.6, 0.9, 0.9, 0.4, 1.0), start=1):
             log.step(step, 6, {"rollout/truncated": share})

@@ -113,7 +113,8 @@ def update_of(inputs):  # noqa: F811
         half = checkpoint.load_params(model, architecture, param_dtype=jnp.bfloat16)
         start = jax.tree.map(lambda x: x.astype(config.model.param_dtype), half)
         _, start = loading.with_adapters(config, plain[0], start, mesh)
-        loader = loading.train_loader(config, model, tokenizer)
+        task = loading.make_task(config, model, tokenizer, training=True)
+        loader = loading.train_loader(config, task, model, tokenizer)
         batch = loader.batch(0)
         loader.close()
         examples = sft.Supervised(

@@ -26,13 +26,14 @@ from dig_jax.rollout import pool
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.sampler import Completions
 from dig_jax.run import loading
-from dig_jax.tasks.differences.reward import METRICS, Scores
+from dig_jax.tasks.task import Scores
 from dig_jax.update import experience, learner
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.microbatches import Cut
 from dig_jax.update.policy import Experience
 from tests.helpers.drawn_pairs import draw_pair, write_pairs
 from tests.helpers.small_model import make_small_model
+from tests.helpers.tasks import pairs_task
 from tests.models.conftest import NUM_PATCHES, PROMPT_LENGTH, PromptMaker
 
 SIZES = [(64, 64), (64, 96), (128, 128), (96, 64), (128, 96)]
@@ -185,6 +186,7 @@ class FixedSampler:
     """Each completion is the position of its prompt; only those of some rows of a batch earn anything."""
 
     moved_bytes = 0
+    task = pairs_task()
 
     def __init__(self, informative: list[list[int]]):
         self._informative = iter(enumerate(informative))
@@ -203,8 +205,8 @@ class FixedSampler:
         rollout = Rollout(tokens, ones, -ones, -ones, np.ones((count, group), bool), np.int32(1))
         reward = np.zeros((count, group), np.float32)
         reward[rows, 0] = 1
-        terms = {name: np.zeros(count * group) for name in METRICS} | {"reward": reward.ravel()}
-        scores = Scores(**terms, reasons=("valid",) * (count * group), boxes=())
+        terms = {name: np.zeros(count * group) for name in self.task.terms}
+        scores = Scores(reward.ravel(), terms, ("valid",) * (count * group), ({},) * (count * group))
         return Completions(rollout, scores, {"rollout": 1.0, "reward": 1.0})
 
 
@@ -216,7 +218,9 @@ def test_dynamic_sampling_takes_prompts_from_batches_in_other_buckets(
     config.batch.prompts, config.grpo.dynamic_sampling = 4, 3
     model = epath.Path(inputs / "model")
     own = None if rows is None else np.array(rows)
-    loader = loading.train_loader(config, model, load_tokenizer(model), own)
+    tokenizer = load_tokenizer(model)
+    task = loading.make_task(config, model, tokenizer, training=True)
+    loader = loading.train_loader(config, task, model, tokenizer, own)
     assert loader.bucket(0) != loader.bucket(1)
     sampler: Any = FixedSampler([[1], [0, 2], [], [2, 1, 0]])
     collector = experience.Collector(config, sampler, loader, GRPOConfig.from_config(config))

@@ -21,25 +21,18 @@ The paper states neither threshold nor denominator. Without a threshold "always 
 M = 4 wherever they are, and averaging over matched pairs alone pays for leaving out hard boxes.
 """
 
-import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from dig_jax.tasks.boxes.answer import REASONS, Answer, parse_answer
-from dig_jax.tasks.boxes.iou import costs_and_ious, padded_size
+from dig_jax.tasks.boxes.iou import IOU_SLACK, costs_and_ious, padded_size
 from dig_jax.tasks.boxes.matching import assign
+from dig_jax.tasks.boxes.text import THOUSANDTHS, Reading, Scale, read_boxes
 
 IOU_AVERAGES = ("max", "matched")
-
-# IoU is float32 of coordinates that are themselves rounded (0.1 is not a binary number), so a pair at the
-# threshold may come out a few 1e-6 below it. The slack makes "IoU >= 0.5" hold where the exact IoU is 0.5.
-_IOU_SLACK = 1e-5
 
 
 @dataclass(frozen=True)
@@ -97,13 +90,13 @@ class RewardConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class BoxScores:
     """Every reward term of n completions, in the order given; arrays are [n].
 
     Attributes:
       reward, accuracy, format, f1, iou, precision, recall: float32, each in 0..1.
       num_predicted, num_true, true_positives: int32.
-      reasons: why the form was or was not valid, from `answer.REASONS`.
+      reasons: why the form was or was not valid, from `boxes.text.REASONS`.
       boxes: the boxes read from each completion, float32 [N, 4] normalised.
     """
 
@@ -142,27 +135,33 @@ def score_texts(
     *,
     thinking: bool,
     config: RewardConfig,
-) -> Scores:
+    scales: Sequence[Scale] | None = None,
+) -> BoxScores:
     """Scores completions against the true boxes of their pairs.
 
     Args:
       texts: n decoded completions.
       true_boxes: float32 [n, M, 4], normalised, padded with anything.
       num_true: int [n], how many of the M are boxes.
-      thinking: whether the prompt opened `<think>`; see `parse_answer`.
+      thinking: whether the prompt opened `<think>`; see `read_boxes`.
       config: the reward's settings.
+      scales: coordinates of the right and the bottom edge of the image that each text is about; None for
+        thousandths.
 
     Raises:
       ValueError: shapes disagree, a true box is not finite, or a pair has more than `max_boxes` true boxes
         (no answer could then reach full recall).
     """
-    answers = [parse_answer(text, thinking=thinking, max_boxes=config.max_boxes) for text in texts]
+    answers = [
+        read_boxes(text, thinking=thinking, max_boxes=config.max_boxes, scale=scale)
+        for text, scale in zip(texts, [THOUSANDTHS] * len(texts) if scales is None else scales, strict=True)
+    ]
     return score_answers(answers, true_boxes, num_true, config)
 
 
 def score_answers(
-    answers: Sequence[Answer], true_boxes: np.ndarray, num_true: np.ndarray, config: RewardConfig
-) -> Scores:
+    answers: Sequence[Reading], true_boxes: np.ndarray, num_true: np.ndarray, config: RewardConfig
+) -> BoxScores:
     """Scores n answers as `score_texts` does the texts they were read from."""
     true_boxes, num_true = np.asarray(true_boxes), np.asarray(num_true)
     true, num_true = _check_true(len(answers), true_boxes, num_true, config)
@@ -174,7 +173,7 @@ def score_answers(
     valid = np.frombuffer(bytes([answer.valid for answer in answers]), bool)
     row, ious = _matched_ious(predicted, num_predicted, true, num_true, config, true_boxes.shape[1])
 
-    found = row[ious >= config.iou_threshold - _IOU_SLACK]
+    found = row[ious >= config.iou_threshold - IOU_SLACK]
     true_positives = np.bincount(found, minlength=len(boxes)).astype(np.int32)
     divisor = np.minimum if config.iou_average == "matched" else np.maximum
     iou_sum = np.bincount(row, weights=ious, minlength=len(boxes))
@@ -188,7 +187,7 @@ def score_answers(
     f1, iou, precision, recall = (np.where(rightly_none, 1.0, term) for term in (f1, iou, precision, recall))
     accuracy = np.clip(config.f1_weight * f1 + config.iou_weight * iou, 0.0, 1.0)
     reward = (1 - config.format_weight) * accuracy + config.format_weight * valid
-    return Scores(
+    return BoxScores(
         reward=np.clip(reward, 0.0, 1.0).astype(np.float32),
         accuracy=accuracy.astype(np.float32),
         format=valid.astype(np.float32),
@@ -202,33 +201,6 @@ def score_answers(
         reasons=reasons,
         boxes=boxes,
     )
-
-
-def join(parts: Sequence[Scores]) -> Scores:
-    """The scores of one part of the completions after those of another; there is at least one part."""
-
-    def joined(name: str) -> Any:
-        values = [getattr(part, name) for part in parts]
-        return np.concatenate(values) if name in METRICS else tuple(itertools.chain(*values))
-
-    return Scores(**{field.name: joined(field.name) for field in dataclasses.fields(Scores)})
-
-
-def mean_metrics(scores: Scores) -> dict[str, float]:
-    """Returns the mean of every term, of each parse reason as `answer/<reason>`, and `no_difference`.
-
-    The last is the share of answers that have a valid form and name no difference. Where it falls to 0,
-    identical pairs teach nothing any more: all their completions earn alike.
-
-    Raises:
-      ValueError: there are no completions.
-    """
-    count = len(scores.reasons)
-    if count == 0:
-        raise ValueError("mean_metrics needs at least one scored completion; got none")
-    metrics = {name: float(np.mean(getattr(scores, name), dtype=np.float64)) for name in METRICS}
-    metrics["no_difference"] = float(np.mean((scores.format == 1) & (scores.num_predicted == 0)))
-    return metrics | {f"answer/{reason}": scores.reasons.count(reason) / count for reason in REASONS}
 
 
 def _check_true(

@@ -64,13 +64,24 @@ def test_a_tokenizer_with_more_tokens_than_a_flat_config_has_rows_is_refused(tin
         load_tokenizer(folder)
 
 
-def test_it_is_not_trained_in_thousandths_unknowingly(tiny_qwen2_5_vl, tmp_path):
+def test_it_is_asked_and_trained_in_pixels_of_the_image_as_it_sees_it(tiny_qwen2_5_vl, tmp_path):
     config = base.get_config()
-    write_pairs(tmp_path / "pairs", {"train": [draw_pair(0)], "test": [draw_pair(1)]})
+    config.algorithm, config.batch.prompts, config.data.max_pixels = "sft", 1, 100 * 100
+    pair = draw_pair(0)  # 128x128 pixels
+    write_pairs(tmp_path / "pairs", {"train": [pair]})
     config.data.train = (str(tmp_path / "pairs"),)
     folder = epath.Path(tiny_qwen2_5_vl)
-    with pytest.raises(ValueError, match="is a Qwen2.5-VL, which writes boxes in pixels"):
-        loading.train_loader(config, folder, load_tokenizer(folder))
+    tokenizer = load_tokenizer(folder)
+    task = loading.make_task(config, folder, tokenizer, training=True)
+    batch = loading.train_loader(config, task, folder, tokenizer).batch(0)
+    (example,) = batch.examples
+    assert "pixels of the image, which is 84 wide and 84 high" in example.messages[0].parts[-1]
+    answer = tokenizer.decode(batch.answers[0][batch.answer_mask[0] > 0])
+    assert json.loads(answer) == np.rint(pair.boxes * 84).tolist()
+    assert task.score([answer], [example]).terms["f1"][0] == 1
+    config.data.box_convention = "thousandths"
+    other = loading.make_task(config, folder, tokenizer, training=True)
+    assert "integers from 0 to 1000" in other.question(example.sizes)
 
 
 def test_adapters_are_written_under_the_names_of_transformers_modules(tiny_qwen2_5_vl, tmp_path):

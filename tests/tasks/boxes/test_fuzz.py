@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from dig_jax.tasks.boxes.answer import REASONS, parse_answer
+from dig_jax.tasks.boxes.text import REASONS, read_boxes
 from dig_jax.tasks.differences.reward import RewardConfig, score_texts
 
 TOTAL, BATCH = 1_000_000, 20_000
@@ -57,7 +57,7 @@ def test_a_million_hostile_strings_are_read_and_scored():
         thinking = batch % 2 == 1
         for text in texts:
             start = time.thread_time()
-            answer = parse_answer(text, thinking=thinking, max_boxes=config.max_boxes)
+            answer = read_boxes(text, thinking=thinking, max_boxes=config.max_boxes)
             milliseconds = 1000 * (time.thread_time() - start)
             assert milliseconds <= MILLISECONDS_PER_KILOBYTE * max(1.0, len(text) / 1000), repr(text)
             if len(boxes := answer.boxes):

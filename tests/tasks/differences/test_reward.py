@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from configs import base
 from dig_jax.tasks.boxes.iou import costs_and_ious
-from dig_jax.tasks.differences.reward import RewardConfig, Scores, mean_metrics, score_texts
+from dig_jax.tasks.differences.reward import BoxScores, RewardConfig, score_texts
+from tests.helpers.drawn_pairs import draw_pair
+from tests.helpers.tasks import pairs_task
 from tests.tasks.boxes import reference
 
 DEFAULT = RewardConfig(
@@ -26,7 +28,7 @@ DEFAULT = RewardConfig(
 TRUE = [[100, 100, 300, 300], [600, 100, 800, 300], [100, 600, 300, 800], [600, 600, 800, 800]]
 
 
-def score(texts, truths, *, thinking=False, config=DEFAULT) -> Scores:
+def score(texts, truths, *, thinking=False, config=DEFAULT) -> BoxScores:
     """Scores answers (text, or a list of boxes in thousandths) against true boxes in thousandths."""
     texts = [text if isinstance(text, str) else json.dumps(text) for text in texts]
     true_boxes = np.full((len(truths), 4, 4), np.nan, np.float32)  # padding that must not matter
@@ -202,8 +204,8 @@ def test_contents_and_a_smaller_last_batch_compile_nothing_new():
     assert costs_and_ious._cache_size() == compiled
 
 
-def test_mean_metrics_average_every_term_and_count_the_reasons():
-    metrics = mean_metrics(score([TRUE[:2], "[]", "prose", "[[1,2"], [TRUE] * 4))
+def test_a_summary_averages_every_term_and_counts_the_reasons():
+    metrics = summary([TRUE[:2], "[]", "prose", "[[1,2"])
     assert metrics["f1"] == pytest.approx(2 / 3 / 4) and metrics["format"] == 0.5
     assert metrics["num_predicted"] == 0.5 and metrics["num_true"] == 4
     assert metrics["no_difference"] == 0.25
@@ -211,9 +213,17 @@ def test_mean_metrics_average_every_term_and_count_the_reasons():
     assert shares == {"answer/valid": 0.5, "answer/no_box": 0.5}
 
 
-def test_mean_metrics_of_nothing_is_an_error():
+def test_a_summary_of_nothing_is_an_error():
     with pytest.raises(ValueError, match="at least one"):
-        mean_metrics(score([], []))
+        summary([])
+
+
+def summary(texts) -> dict[str, float]:
+    """What a log says of answers to a pair with the boxes `TRUE`."""
+    pair = dataclasses.replace(draw_pair(0), boxes=np.float32(TRUE) / 1000)
+    task = pairs_task()
+    texts = [text if isinstance(text, str) else json.dumps(text) for text in texts]
+    return task.summary(task.score(texts, [task.example(pair)] * len(texts)))
 
 
 @pytest.mark.parametrize(

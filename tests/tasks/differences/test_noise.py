@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dig_jax.data.noise import CountNoise
+from dig_jax.tasks.differences.noise import CountNoise
 
 ONE = np.array([[0.1, 0.2, 0.3, 0.4]])
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dig_jax.data.augment import (
-    NO_AUGMENT,
+from dig_jax.data.records import Pair
+from dig_jax.tasks.differences.augment import (
     Augment,
     flip_horizontal,
     flip_vertical,
@@ -16,10 +16,10 @@ from dig_jax.data.augment import (
     swap_pair,
     transposed,
 )
-from dig_jax.data.records import Pair
 from tests.helpers.drawn_pairs import draw_pair
 
 ALL = Augment(True, True, True, True, True)
+NONE = Augment(False, False, False, False, False)
 
 
 def bright_box(image: np.ndarray) -> list[float]:
@@ -90,7 +90,7 @@ def test_channels_are_permuted_alike_in_both_images():
 
 def test_nothing_enabled_changes_nothing():
     pair = draw_pair(0)
-    assert NO_AUGMENT(pair, np.random.default_rng(0)) is pair
+    assert NONE(pair, np.random.default_rng(0)) is pair
 
 
 def test_a_changed_pair_carries_no_sentences_that_may_have_become_false():
@@ -100,7 +100,7 @@ def test_a_changed_pair_carries_no_sentences_that_may_have_become_false():
 
 
 def test_only_square_images_are_transposed():
-    only_transpose = dataclasses.replace(NO_AUGMENT, transpose=True)
+    only_transpose = dataclasses.replace(NONE, transpose=True)
     wide, square = draw_pair(0, size=(64, 96)), draw_pair(0)
     assert all(only_transpose(wide, np.random.default_rng(seed)) is wide for seed in range(20))
     assert any(only_transpose(square, np.random.default_rng(seed)) is not square for seed in range(20))
@@ -108,7 +108,7 @@ def test_only_square_images_are_transposed():
 
 def test_each_change_happens_about_half_of_the_time():
     pair = draw_pair(0)
-    only_swap = dataclasses.replace(NO_AUGMENT, swap_pair=True)
+    only_swap = dataclasses.replace(NONE, swap_pair=True)
     count = sum(only_swap(pair, np.random.default_rng(seed)) is not pair for seed in range(400))
     assert 160 < count < 240
 

@@ -1,4 +1,4 @@
-"""A picture of one answer: both images side by side, true boxes in green, predicted boxes in red."""
+"""A picture of one answer: images side by side, true boxes in green, predicted boxes in red."""
 
 import textwrap
 from collections.abc import Sequence
@@ -20,27 +20,26 @@ _MAX_CAPTION_LINES = 8
 _LINE_WIDTH = 2
 
 
-def draw_pair(
-    image_a: np.ndarray,
-    image_b: np.ndarray,
+def draw_boxes(
+    images: Sequence[np.ndarray],
     true_boxes: np.ndarray,
     predicted_boxes: np.ndarray,
     caption: Sequence[str],
 ) -> Image.Image:
-    """Draws the boxes on both images, above a legend and a caption.
+    """Draws the boxes on every image, above a legend and a caption.
 
     Args:
-      image_a, image_b: uint8 [H, W, 3]; small images are enlarged, large ones reduced.
+      images: uint8 [H, W, 3] each; small images are enlarged, large ones reduced.
       true_boxes: [M, 4], `x0, y0, x1, y1` normalised to 0..1.
       predicted_boxes: [N, 4], the same.
       caption: paragraphs under the images; long ones are wrapped, and the whole cut after a few lines.
 
     Returns:
-      An RGB picture, about 800 pixels wide.
+      An RGB picture, about 800 pixels wide for two images.
     """
-    panels = [_panel(image, true_boxes, predicted_boxes) for image in (image_a, image_b)]
+    panels = [_panel(image, true_boxes, predicted_boxes) for image in images]
     font = ImageFont.load_default(_FONT_SIZE)
-    width = sum(panel.width for panel in panels) + 3 * _MARGIN
+    width = sum(panel.width for panel in panels) + (len(panels) + 1) * _MARGIN
     lines = _wrap(caption, int((width - 2 * _MARGIN) / font.getlength("0")))
     panels_end = _MARGIN + max(panel.height for panel in panels)
     height = panels_end + _MARGIN + (1 + len(lines)) * _LINE_HEIGHT + _MARGIN

@@ -18,7 +18,7 @@ _SIDES = (0.1, 0.4)  # of a false box, in shares of the image
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class NamedBoxes:
     """What a supervised answer names.
 
     Attributes:
@@ -49,17 +49,14 @@ class CountNoise:
         if self.max_boxes < 1:
             raise ValueError(f"sft.count_noise_boxes is {self.max_boxes}; expected at least 1")
 
-    def __call__(self, boxes: np.ndarray, rng: np.random.Generator) -> Answer:
+    def __call__(self, boxes: np.ndarray, rng: np.random.Generator) -> NamedBoxes:
         """What to write for a pair with true `boxes` [M, 4]."""
         count = len(boxes)
         if rng.random() < self.share:
             count = int(rng.choice([n for n in range(self.max_boxes + 1) if n != len(boxes)]))
         false = [_random_box(rng) for _ in range(count - len(boxes))]
         named = np.concatenate([boxes[:count], np.reshape(false, (-1, 4))])
-        return Answer(named, np.arange(count) < len(boxes))
-
-
-NO_NOISE = CountNoise(share=0.0, max_boxes=1)
+        return NamedBoxes(named, np.arange(count) < len(boxes))
 
 
 def _random_box(rng: np.random.Generator) -> np.ndarray:

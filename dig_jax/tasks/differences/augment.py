@@ -52,9 +52,6 @@ class Augment:
         return changed if changed is pair else dataclasses.replace(changed, descriptions=())
 
 
-NO_AUGMENT = Augment(False, False, False, False, False)
-
-
 def flip_horizontal(pair: Pair) -> Pair:
     """Mirrors both images, and all boxes, left to right."""
     return _moved(pair, lambda image: image[:, ::-1], lambda x0, y0, x1, y1: (1 - x1, y0, 1 - x0, y1))

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dig_jax.tasks.boxes import answer as answers
-from dig_jax.tasks.boxes.answer import Answer, parse_answer
+from dig_jax.tasks.boxes import text as answers
+from dig_jax.tasks.boxes.text import Reading, read_boxes
 
 
-def parse(text: str, *, thinking: bool = False, max_boxes: int = 16) -> Answer:
-    return parse_answer(text, thinking=thinking, max_boxes=max_boxes)
+def parse(text: str, *, thinking: bool = False, max_boxes: int = 16) -> Reading:
+    return read_boxes(text, thinking=thinking, max_boxes=max_boxes)
 
 
-def thousandths(answer: Answer) -> list[list[int]]:
+def thousandths(answer: Reading) -> list[list[int]]:
     return np.rint(answer.boxes * 1000).astype(int).tolist()
 
 
@@ -199,7 +199,7 @@ def test_a_megabyte_of_anything_is_read_in_linear_time(name: str, thinking: bool
     assert len(answer.boxes) <= 16
 
 
-def assert_sound(answer: Answer, max_boxes: int) -> None:
+def assert_sound(answer: Reading, max_boxes: int) -> None:
     assert answer.reason in answers.REASONS
     assert answer.valid == (answer.reason == answers.VALID)
     boxes = answer.boxes
@@ -227,7 +227,7 @@ PIECES = st.lists(
 @settings(max_examples=500, deadline=None)
 @given(st.one_of(st.text(), PIECES), st.booleans(), st.integers(1, 4))
 def test_any_text_gives_a_sound_answer(text: str, thinking: bool, max_boxes: int):
-    assert_sound(parse_answer(text, thinking=thinking, max_boxes=max_boxes), max_boxes)
+    assert_sound(read_boxes(text, thinking=thinking, max_boxes=max_boxes), max_boxes)
 
 
 JSON = st.recursive(
@@ -243,7 +243,7 @@ JSON = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(JSON, st.integers(1, 4))
 def test_any_json_gives_a_sound_answer(text: str, max_boxes: int):
-    assert_sound(parse_answer(text, thinking=False, max_boxes=max_boxes), max_boxes)
+    assert_sound(read_boxes(text, thinking=False, max_boxes=max_boxes), max_boxes)
 
 
 @st.composite

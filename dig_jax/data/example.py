@@ -1,0 +1,112 @@
+"""What a model is shown, asked and taught: what data sets give, and loaders and tasks pass on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+Size = tuple[int, int]  # (height, width) of an image in pixels
+
+
+class BadRecord(ValueError):
+    """An example that cannot be used: its bytes are damaged, or its file is gone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation.
+
+    Attributes:
+      role: "system", "user" or "assistant".
+      parts: in the order shown: text, or the number k of an image of the example.
+    """
+
+    role: str
+    parts: tuple[str | int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """All of an example that decides how long its prompt is, known without decoding its images.
+
+    Attributes:
+      messages: the conversation, up to the turn that the model answers.
+      sizes: of the images, in the order of their numbers.
+    """
+
+    messages: tuple[Turn, ...]
+    sizes: tuple[Size, ...]
+
+    def shown(self) -> tuple[int, ...]:
+        """Numbers of the images, as often and in the order that the turns show them."""
+        return tuple(part for turn in self.messages for part in turn.parts if isinstance(part, int))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+    """One question of one task.
+
+    Attributes:
+      id: unique within its data set, and stable.
+      messages: the conversation, up to the turn that the model answers.
+      images: uint8 [H, W, 3] each; the turns refer to them by number.
+      target: what is right. Only the task that made the example looks inside.
+      task: name of that task.
+    """
+
+    id: str
+    messages: tuple[Turn, ...]
+    images: tuple[np.ndarray, ...]
+    target: Any
+    task: str
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """(height, width) of every image."""
+        return tuple((image.shape[0], image.shape[1]) for image in self.images)
+
+    @property
+    def shape(self) -> Shape:
+        """What its prompt's length depends on."""
+        return Shape(self.messages, self.sizes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Demonstration:
+    """An answer to learn from.
+
+    Attributes:
+      text: the whole answer, without the end-of-turn token.
+      unlearned: (first, end) characters of the text that are context only: the loss leaves out the tokens
+        that end inside.
+      regions: number of an image -> float [M, 4], boxes in 0..1 of it: the auxiliary loss (`sft.aux_weight`)
+        asks at every cell of the image whether it overlaps one of them.
+    """
+
+    text: str
+    unlearned: tuple[tuple[int, int], ...] = ()
+    regions: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+class Source(Protocol):
+    """Random access to the examples of one split of one data set. Safe to read from several threads.
+
+    Attributes:
+      name: of data set and split, for errors.
+      unusable: records that were left out because they could not be read, and why.
+    """
+
+    name: str
+    unusable: Sequence[tuple[int, BadRecord]]
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    def __getitem__(self, index: int) -> Example:
+        """Example number `index`, its images decoded. Raises BadRecord."""
+
+    def shapes(self) -> Sequence[Shape | None]:
+        """The shape of every example, without decoding images; None where it cannot be read."""

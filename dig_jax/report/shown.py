@@ -1,0 +1,109 @@
+"""Which metrics of a run its reader is shown, as its tasks declare them: kept in the workdir for the report.
+
+The report needs neither the tasks nor the file of a user that has them: it reads `tasks.json`. A workdir from
+before there was that file is one of the task "differences".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from dig_jax.machines.folder import write_json
+from dig_jax.tasks.registry import task_class
+from dig_jax.tasks.task import Task
+
+TASKS_FILE = "tasks.json"
+
+Lines = tuple[tuple[str, str], ...]  # (label, key of a metric) of each line of a chart
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """What one task declares.
+
+    Attributes:
+      metrics: term -> words for a reader, in the order shown.
+      main: the term that tells which of two models is better.
+      charts: title and lines, of training steps.
+    """
+
+    metrics: Mapping[str, str]
+    main: str
+    charts: tuple[tuple[str, Lines], ...]
+
+    @classmethod
+    def of(cls, task: type[Task] | Task) -> Declared:
+        """What a task says of itself."""
+        return cls({metric.name: metric.words for metric in task.metrics}, task.main, task.charts)
+
+    @property
+    def held_out(self) -> dict[str, str]:
+        """Figures of an evaluation that say whether training worked, with words for a reader."""
+        greedy = {
+            "reward_greedy" if name == "reward" else name: f"{words}, greedy answers"
+            for name, words in self.metrics.items()
+        }
+        sampled = {f"{name}_sampled": f"{words}, sampled answers" for name, words in self.metrics.items()}
+        return greedy | sampled
+
+    def held_out_charts(self) -> list[tuple[str, Lines]]:
+        """Charts of an evaluation: titles, and the lines of each."""
+        terms = [(words, name) for name, words in self.metrics.items() if name != "reward"]
+        return [
+            ("sampled answers", tuple((words, f"{name}_sampled") for words, name in terms)),
+            ("greedy answers", tuple(terms)),
+            ("reward", (("sampled", "reward_sampled"), ("greedy", "reward_greedy"))),
+            ("tokens of sampled answers", (("median", "length_p50_sampled"), ("99%", "length_p99_sampled"))),
+        ]
+
+    def training_charts(self) -> list[tuple[str, Lines]]:
+        """Charts of training steps that are the task's own."""
+        lines = tuple(
+            ("reward" if name == "reward" else words, f"reward/{name}")
+            for name, words in self.metrics.items()
+        )
+        return [("Training reward", lines), *self.charts]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What a run's tasks declare.
+
+    Attributes:
+      training: of the tasks that the run trains on, by name.
+      held_out: of its evaluations.
+    """
+
+    training: Mapping[str, Declared]
+    held_out: Declared
+
+    @classmethod
+    def of(cls, training: Sequence[Task], held_out: Task) -> Shown:
+        """What these tasks declare."""
+        return cls({task.name: Declared.of(task) for task in training}, Declared.of(held_out))
+
+    @classmethod
+    def read(cls, workdir: epath.Path) -> Shown:
+        """What the tasks of a workdir declared when it ran."""
+        path = workdir / TASKS_FILE
+        if not path.exists():
+            declared = Declared.of(task_class("differences"))
+            return cls({"differences": declared}, declared)
+        saved = json.loads(path.read_text())
+        training = {name: _declared(entry) for name, entry in saved["training"].items()}
+        return cls(training, _declared(saved["held_out"]))
+
+    def write(self, workdir: epath.Path) -> None:
+        """Keeps it in a workdir."""
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / TASKS_FILE, dataclasses.asdict(self))
+
+
+def _declared(saved: Mapping[str, Any]) -> Declared:
+    charts = tuple((title, tuple((label, key) for label, key in lines)) for title, lines in saved["charts"])
+    return Declared(saved["metrics"], saved["main"], charts)

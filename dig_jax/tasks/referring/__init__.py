@@ -1,0 +1,1 @@
+"""Referring expressions: one phrase, one box or none."""

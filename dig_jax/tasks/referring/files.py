@@ -1,0 +1,262 @@
+"""Phrases and boxes of files that others publish: REC jsonl, refer JSON, and TFDS's `ref_coco`.
+
+- REC jsonl, as released with Qwen-VL: a line per phrase, `{"image": path, "sent": phrase, "bbox": [x0, y0,
+  x1, y1] in pixels, "height": ..., "width": ...}`; a `bbox` of `[]` or null says that nothing fits.
+- refer JSON (github.com/lichengunc/refer): a folder with `instances.json` as of COCO and one `refs*.json`,
+  the list of `refs(...).p`. Pickled files run code when they are read and are refused. To convert one that
+  you trust: `python -c "import json, pickle; json.dump(pickle.load(open('refs(unc).p', 'rb'),
+  encoding='latin1'), open('refs.json', 'w'))"`
+- `ref_coco` of TensorFlow Datasets, written with file_format=array_record: a record per image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from dig_jax.data import images
+from dig_jax.data.example import BadRecord, Example, Shape, Size
+from dig_jax.data.records import Records
+from dig_jax.machines import textfile
+from dig_jax.tasks.referring.records import Ask
+from dig_jax.tasks.referring.target import Target
+
+_REF_COCO = ("image", "objects")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """One phrase of a file.
+
+    Attributes:
+      id: of the example.
+      image: the file of its image.
+      size: of the image; None where only the image tells.
+      phrase: asked for.
+      corners: x0, y0, x1, y1 in pixels; None where nothing fits the phrase.
+    """
+
+    id: str
+    image: epath.Path
+    size: Size | None
+    phrase: str
+    corners: tuple[float, ...] | None
+
+
+class FileSource:
+    """Phrases whose images are files of their own.
+
+    Raises:
+      ValueError: none of them is of the wanted split.
+    """
+
+    def __init__(self, name: str, entries: list[Entry], ask: Ask, task: str):
+        self.name = name
+        self.unusable: tuple[tuple[int, BadRecord], ...] = ()
+        self._entries = entries
+        self._ask = ask
+        self._task = task
+        self._sizes: dict[epath.Path, Size | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Example:
+        """Phrase number `index` with its image. Raises BadRecord."""
+        entry = self._entries[index]
+        try:
+            image = images.decode_image(entry.image.read_bytes(), str(entry.image))
+            size = (image.shape[0], image.shape[1])
+            if entry.size not in (None, size):
+                raise ValueError(f"{entry.image} has (height, width) {size}, and the file says {entry.size}")
+            target = Target(entry.phrase, _boxes(entry, size))
+        except Exception as error:  # a damaged image can make its reader raise anything
+            raise BadRecord(f"{self.name}, {entry.id}: {error}") from error
+        return Example(entry.id, self._ask(entry.phrase, (size,)).messages, (image,), target, self._task)
+
+    def shapes(self) -> list[Shape | None]:
+        """The shape of every example; the headers of images are read where the file does not tell a size."""
+        return [
+            size and self._ask(entry.phrase, (size,))
+            for entry, size in ((entry, entry.size or self._size(entry.image)) for entry in self._entries)
+        ]
+
+    def _size(self, image: epath.Path) -> Size | None:
+        if image not in self._sizes:
+            try:
+                self._sizes[image] = images.image_size(image.read_bytes(), str(image))
+            except Exception:  # as in `__getitem__`, which says what it was
+                self._sizes[image] = None
+        return self._sizes[image]
+
+
+def _boxes(entry: Entry, size: Size) -> np.ndarray:
+    """float32 [1, 4] or [0, 4] in 0..1. Raises ValueError for a box with no area inside the image."""
+    if entry.corners is None:
+        return np.zeros((0, 4), np.float32)
+    height, width = size
+    box = np.clip(np.divide(entry.corners, [width, height] * 2), 0, 1)
+    if not (box[:2] < box[2:]).all():
+        raise ValueError(f"bbox {list(entry.corners)} has no area inside {width}x{height} pixels")
+    return box.astype(np.float32)[None]
+
+
+def open_file(path: epath.Path, split: str, root: str, ask: Ask, task: str) -> FileSource | None:
+    """Opens a REC jsonl file, a folder of such files, or a folder of refer JSON; None for another folder.
+
+    Args:
+      path: a `.jsonl` file, which holds one split, whatever `split` says; or a folder.
+      split: which of a folder: its file NAME_SPLIT.jsonl or SPLIT.jsonl, or the refs with that `split`; with
+        a slice, such as "val[:100]", a part of it.
+      root: folder of the images; "" for that of the file.
+      ask: makes the question.
+      task: name of the task.
+
+    Raises:
+      ValueError: lines or entries are of another form, all of them counted and the first one named; or the
+        folder has no or several files of the split.
+    """
+    name, part = _slice(split)
+    if not path.is_dir():
+        if path.suffix != ".jsonl":
+            raise ValueError(f"{path}: expected a .jsonl file, or a folder")
+        entries = _read_jsonl(path, epath.Path(root) if root else path.parent)
+    elif (path / "instances.json").exists():
+        entries = list(_read_refer(path, name, epath.Path(root) if root else path / "images"))
+    elif files := sorted(path.glob("*.jsonl")):
+        own = [file for file in files if file.stem == name or file.stem.endswith(f"_{name}")]
+        if len(own) != 1:
+            listed = ", ".join(file.name for file in files)
+            raise ValueError(f"{path} has {len(own)} files NAME_{name}.jsonl; it has {listed}")
+        entries = _read_jsonl(own[0], epath.Path(root) if root else path)
+    else:
+        return None
+    return FileSource(f"{path}, split {split!r}", entries[part], ask, task)
+
+
+def _slice(split: str) -> tuple[str, slice]:
+    match = re.fullmatch(r"(\w+)(?:\[(\d*):(\d*)\])?", split)
+    if match is None:
+        raise ValueError(f"split {split!r}: expected a name, or one with a slice such as val[:100]")
+    first, end = (int(text) if text else None for text in match.groups()[1:])
+    return match[1], slice(first, end)
+
+
+def _read_jsonl(path: epath.Path, root: epath.Path) -> list[Entry]:
+    entries, wrong = [], []
+    for number, line in enumerate(textfile.read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entries.append(_entry(json.loads(line), f"{path.stem}-{number}", root))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            wrong.append(f"line {number}: {error!r}")
+    if wrong:
+        raise ValueError(
+            f'{path}: {len(wrong)} lines are not {{"image": ..., "sent": ..., "bbox": [x0, y0, x1, y1],'
+            f' "height": ..., "width": ...}}; the first is {wrong[0]}'
+        )
+    return entries
+
+
+def _entry(line: dict[str, Any], id: str, root: epath.Path) -> Entry:
+    image, phrase, corners = line["image"], line["sent"], line["bbox"] or None
+    if not (isinstance(image, str) and isinstance(phrase, str) and phrase.strip()):
+        raise ValueError("image and sent must be texts")
+    size = None
+    if "height" in line or "width" in line:
+        size = int(line["height"]), int(line["width"])
+    entry = Entry(id, root / image, size, phrase.strip(), corners and _four(corners))
+    if size:
+        _boxes(entry, size)
+    return entry
+
+
+def _four(numbers: Any) -> tuple[float, ...]:
+    if len(numbers) != 4 or not all(np.isfinite(float(number)) for number in numbers):
+        raise ValueError(f"bbox {numbers} is not four numbers")
+    return tuple(float(number) for number in numbers)
+
+
+def _read_refer(folder: epath.Path, split: str, root: epath.Path) -> Iterator[Entry]:
+    found = sorted(folder.glob("refs*.json"))
+    if len(found) != 1:
+        pickled = "; refs*.p run code when they are read: convert one that you trust to JSON"
+        raise ValueError(
+            f"{folder} has {len(found)} files refs*.json, expected one{pickled if not found else ''}"
+        )
+    instances, refs = textfile.read_json(folder / "instances.json"), json.loads(textfile.read_text(found[0]))
+    try:
+        files = {image["id"]: image for image in instances["images"]}
+        boxes = {annotation["id"]: annotation["bbox"] for annotation in instances["annotations"]}
+        chosen = [ref for ref in refs if ref["split"] == split]
+        if not chosen:
+            known = ", ".join(sorted({ref["split"] for ref in refs}))
+            raise ValueError(f"{found[0]} has no split {split!r}; it has {known}")
+        for ref in chosen:
+            image = files[ref["image_id"]]
+            x, y, width, height = boxes[ref["ann_id"]]
+            for sentence in ref["sentences"]:
+                yield Entry(
+                    f"{ref['ref_id']}-{sentence['sent_id']}",
+                    root / image["file_name"],
+                    (int(image["height"]), int(image["width"])),
+                    sentence["sent"],
+                    (x, y, x + width, y + height),
+                )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder}: instances.json or {found[0].name} lacks {error!r}") from error
+
+
+class RefCocoSource:
+    """The phrases of TFDS's `ref_coco`, all of those of an image in one record.
+
+    Its boxes are y0, x0, y1, x1 in 0..1.
+    """
+
+    def __init__(self, records: Records, ask: Ask, task: str):
+        self.name = records.name
+        self._records = records
+        self._ask = ask
+        self._task = task
+        self.unusable: list[tuple[int, BadRecord]] = []
+        self._asked: list[tuple[int, Size, str, Target]] = []
+        for record in range(len(records)):
+            try:
+                self._asked += self._phrases(record)
+            except Exception as error:  # damaged bytes can make any of the readers raise anything
+                self.unusable.append((record, BadRecord(f"{self.name}, record {record}: {error}")))
+
+    def _phrases(self, record: int) -> Iterator[tuple[int, Size, str, Target]]:
+        read = self._records.read(record, _REF_COCO)
+        size = images.image_size(read["image"], f"{self.name}, record {record}")
+        objects = read["objects"]
+        said = objects["refexp"]  # a sequence of sequences is read column by column
+        for box, ids, texts in zip(objects["bbox"], said["refexp_id"], said["raw"], strict=True):
+            top, left, bottom, right = np.asarray(box, np.float32)
+            boxes = np.array([[left, top, right, bottom]], np.float32)
+            for id, text in zip(ids, texts, strict=True):
+                yield record, size, f"refexp-{int(id)}", Target(text.decode(), boxes)
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def __getitem__(self, index: int) -> Example:
+        """Phrase number `index` with its image. Raises BadRecord."""
+        record, size, id, target = self._asked[index]
+        try:
+            # With the objects: TFDS's parser stumbles over nested sequences that are not asked for.
+            image = self._records.decode(self._records.read(record, _REF_COCO)["image"], id)
+        except Exception as error:
+            raise BadRecord(f"{self.name}, record {record}: {error}") from error
+        return Example(id, self._ask(target.phrase, (size,)).messages, (image,), target, self._task)
+
+    def shapes(self) -> list[Shape | None]:
+        """The shape of every example."""
+        return [self._ask(target.phrase, (size,)) for _, size, _, target in self._asked]
