@@ -6,6 +6,7 @@ against `peft` in tests/models/hf/test_peft.py.
 
 import collections
 import math
+import re
 from collections.abc import Iterator, Set
 from typing import Any
 
@@ -147,7 +148,9 @@ def _arrays(pairs: list[tuple[Layout, Any, Any]], dtype: Any) -> Iterator[np.nda
 
 
 def _modules(params: nnx.State, config: Architecture) -> set[str]:
-    return {_module(name) for layout in _plan(params, config).values() for name in layout.names}
+    """All modules, those that hold others too: PEFT compares its endings with every one of them."""
+    names = {_module(name) for layout in _plan(params, config).values() for name in layout.names}
+    return {name[: dot.start()] for name in names for dot in re.finditer(r"\.|$", name)}
 
 
 def _module(name: str) -> str:

@@ -17,10 +17,9 @@ from dig_jax import export
 from dig_jax.data.images import ImageConfig, preprocess
 from dig_jax.machines import parallel
 from dig_jax.machines.folder import write_json
-from dig_jax.models.families import load_config
+from dig_jax.models import families
 from dig_jax.models.inputs import make_prompts
 from dig_jax.models.nn import freeze
-from dig_jax.models.qwen3_vl.weights import weights
 from dig_jax.run import loading, model_folder
 from dig_jax.run.checkpoint import Checkpoints
 from tests.commands.test_export import State
@@ -60,7 +59,12 @@ def make_run(model: Path, workdir: epath.Path, targets: str) -> tuple[nnx.GraphD
 def modules_under(params: nnx.State, model: str) -> list[str]:
     """Names that transformers gives the modules with adapters."""
     paths = {path[:-2]: variable for path, variable in nnx.to_flat_state(params) if path[-1] == "a"}
-    names = {weight.path: weight.name.removesuffix(".weight") for weight in weights(load_config(model))}
+    config = families.load_config(model)
+    family = families.of(config)
+    names = {
+        weight.path: family.module_name(weight.name).removesuffix(".weight")
+        for weight in family.weights(config)
+    }
     found = []
     for path, variable in paths.items():
         name = names[".".join([*path, "kernel"])]
@@ -69,15 +73,17 @@ def modules_under(params: nnx.State, model: str) -> list[str]:
 
 
 @pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("kind", ["tiny_qwen3vl", "tiny_qwen2_5_vl"])
 def test_peft_puts_exported_adapters_where_they_were_trained_and_computes_the_same(
-    targets, tiny_qwen3vl, tmp_path
+    kind, targets, request, tmp_path
 ):
+    tiny = request.getfixturevalue(kind)
     workdir = epath.Path(tmp_path / "run")
-    graphdef, params = make_run(tiny_qwen3vl, workdir, targets)
+    graphdef, params = make_run(tiny, workdir, targets)
     export.main([f"--workdir={workdir}", f"--out={tmp_path / 'adapters'}", "--adapters"])
 
     model = nnx.merge(graphdef, params)
-    settings = ImageConfig.from_folder(epath.Path(tiny_qwen3vl))
+    settings = ImageConfig.from_folder(epath.Path(tiny))
     pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     patches, grid = preprocess(pixels, settings)
     image = [model.config.vision_start_token_id, *[model.config.image_token_id] * (len(patches) // 4)]
@@ -89,9 +95,9 @@ def test_peft_puts_exported_adapters_where_they_were_trained_and_computes_the_sa
 
     given, out = tmp_path / "in.npz", tmp_path / "out.npy"
     inputs = {"ids": ids, "pixel_values": patches, "image_grid_thw": np.array([[1, *grid]])}
-    np.savez(given, **inputs, modules=np.array(modules_under(params, model)))
+    np.savez(given, **inputs, modules=np.array(modules_under(params, tiny)))
     python = PEFT_PYTHON if PEFT_PYTHON.exists() else sys.executable
-    command = [python, HELPERS / "peft_logits.py", tiny_qwen3vl, tmp_path / "adapters", given, out]
+    command = [python, HELPERS / "peft_logits.py", tiny, tmp_path / "adapters", given, out]
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]
     np.testing.assert_allclose(ours, np.load(out), atol=1e-4)
