@@ -1,4 +1,4 @@
-"""Differential grounding for vision-language models: GRPO on Qwen3-VL in JAX.
+"""Differential grounding for vision-language models: GRPO on Qwen-VL models in JAX.
 
 `load_model(folder)` gives a `Session` that answers questions about images: docs/python.md. Training and
 evaluation are commands, `python -m dig_jax.main --help`.

@@ -4,8 +4,9 @@ Draws completions of every pair, with `--greedy` greedy answers as well, and pri
 writes them as JSON too, with an answer to every pair. The model is a Hugging Face folder or a training
 workdir. Question, answer length and reward are the workdir's own; for a Hugging Face folder those of
 `--config` (default configs/base.py). So is the distribution: that of the rollout. A Hugging Face folder with
-no `--config` samples as it was published: generation_config.json, else the Qwen3-VL README. Figures of such
-completions end in `_sampled`; `length_p90_sampled`, `truncated_sampled` and the like say how long it thinks.
+no `--config` samples as it was published: generation_config.json, else what its family publishes. Figures of
+such completions end in `_sampled`; `length_p90_sampled`, `truncated_sampled` and the like say how long it
+thinks.
 """
 
 import argparse

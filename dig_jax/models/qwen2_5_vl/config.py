@@ -136,6 +136,8 @@ class Qwen2_5VLConfig(Architecture):
                 "hidden_act": "silu",
                 "attention_dropout": 0.0,
                 "use_cache": True,
+                "bos_token_id": None,  # else transformers takes those of the real vocabulary
+                "eos_token_id": None,
                 "use_sliding_window": False,
                 "rope_parameters": rope,
             },
