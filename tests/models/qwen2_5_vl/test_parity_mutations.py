@@ -150,5 +150,9 @@ def test_one_dimensional_positions_fail_the_gate(pair, prompts, theirs):
         check_logits(logits_of(pair.model, one_dimensional_positions(prompts)), theirs)
 
 
-def test_without_a_mistake_the_gate_is_passed(pair, prompts, theirs):
-    check_logits(logits_of(pair.model, prompts), theirs)
+def test_without_a_mistake_the_gate_is_passed_and_other_windows_do_not_compile_again(pair, prompts, theirs):
+    run = jax.jit(lambda model, prompts: model.logits(model(prompts)[0]))
+    check_logits(run(pair.model, prompts), theirs)
+    examples = pair.examples("one image")
+    check_logits(run(pair.model, pair.make.pad(*examples)), pair.reference.logits(*examples))
+    assert run._cache_size() == 1
