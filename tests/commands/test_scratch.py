@@ -146,6 +146,13 @@ def test_the_command_writes_a_folder_and_explains_what_it_cannot(tmp_path, capsy
     assert "exists and is not empty" in capsys.readouterr().err
     assert main([f"--out={tmp_path / 'other'}", "--number_step=30"]) == 1
     assert "number_step must be a divisor of 1000, got 30" in capsys.readouterr().err
+    for flags, reason in (
+        (["--deepstack", "0"], "deepstack: the tower of Qwen2.5-VL has no such setting"),
+        (["--number_step=10"], "qwen2_5_vl writes boxes in pixels, which have no step"),
+        (["--family=qwen9"], "model_type is 'qwen9', but only 'qwen3_vl' (Qwen3-VL) or 'qwen2_5_vl'"),
+    ):
+        assert main([f"--out={tmp_path / 'other'}", "--family=qwen2_5_vl", *flags]) == 1
+        assert reason in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_info:
         main(["--no_such_flag"])
     assert exit_info.value.code == 2

@@ -19,13 +19,17 @@ LAYERS, WIDTH, INNER, HEADS, HEAD_DIM = 3, 128, 64, 4, 32
 PROMPTS, ROWS, GROUP, SLOTS, PROMPT, LENGTH = 16, 8, 2, 1, 32, 8
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sharding") / "model"
+def make_model(folder, family="qwen3_vl"):
     vision = {"vision_depth": 3, "vision_inner": 64, "vision_heads": 4, "vision_width": 128}
     text = {"text_depth": LAYERS, "text_inner": INNER, "text_heads": HEADS, "text_kv_heads": HEADS}
-    make_scratch_folder(folder, ScratchConfig(**vision, **text, text_width=WIDTH, image_size=64))
+    sizes = {"text_width": WIDTH, "image_size": 64, "family": family}
+    make_scratch_folder(folder, ScratchConfig(**vision, **text, **sizes))
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("sharding") / "model")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +69,14 @@ def test_adapters_are_split_as_their_layers_and_compute_what_one_device_does(mod
     for kind in ("params", "mu", "nu", "reference", "weights"):
         assert step["gate_proj"][kind] == [LAYERS, rank, INNER // tensor], kind
         assert step["k_proj"][kind] == [LAYERS, rank, HEADS // tensor, HEAD_DIM], kind
+    assert_same_as_one_device(step)
+
+
+@pytest.mark.slow
+def test_another_family_is_split_by_the_same_table(tmp_path):
+    step = run_step(make_model(tmp_path / "model", "qwen2_5_vl"), (2, 2, 2))
+    assert step["gate_proj"]["params"] == [LAYERS, WIDTH // 2, INNER // 2]
+    assert step["k_proj"]["params"] == [LAYERS, WIDTH // 2, HEADS // 2, HEAD_DIM]
     assert_same_as_one_device(step)
 
 

@@ -1,6 +1,7 @@
 """config.json of Qwen2.5-VL: flat as on the hub, nested as by transformers 5, and what lies between."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -88,6 +89,15 @@ def test_what_would_be_another_model_is_refused(section, key, value, message):
     (config[section] if section else config)[key] = value
     with pytest.raises(ValueError, match=message):
         Qwen2_5VLConfig.from_dict(config)
+
+
+def test_attention_inside_windows_is_counted_as_such():
+    """Two images of 32x32 patches: 28 of 32 blocks see 64 patches each, and not 1,024."""
+    products = families.of_type("qwen2_5_vl").vision_products
+    vision = architecture("7B").vision
+    whole = dataclasses.replace(vision, fullatt_block_indexes=tuple(range(32)))
+    saved = products(whole, 2048, 2) - products(vision, 2048, 2)
+    assert saved == 28 * 2 * 1280 * 2048 * (1024 - 64)
 
 
 def test_a_published_model_is_found_by_its_name():
