@@ -19,6 +19,7 @@ about the same size compiles nothing.
 """
 
 import argparse
+import dataclasses
 import io
 import json
 import sys
@@ -129,8 +130,9 @@ def _notes(args: argparse.Namespace, session: Session, chosen: dict[str, Any]) -
     """What holds without a flag that says so."""
     if session.of_run:
         own = [] if args.prompt else ["the question"]
+        defaults = dataclasses.asdict(session.defaults) | {"max_new_tokens": session.desk.longest}
         names = ("max_new_tokens", *SAMPLING)
-        own += [f"{name} {getattr(session.defaults, name):g}" for name in names if name not in chosen]
+        own += [f"{name} {defaults[name]:g}" for name in names if name not in chosen]
         own.append(f"images of at most {session.desk.image_config.max_pixels} pixels")
         return [f"as in the run of this workdir, where no flag says otherwise: {', '.join(own)}"]
     if session.opened.tokenizer.opens_thinking and "temperature" not in chosen:

@@ -35,6 +35,7 @@ from dig_jax.data.buckets import round_up_coarsely
 from dig_jax.data.shown import Picture
 from dig_jax.machines import parallel
 from dig_jax.rollout.asking import (
+    DEFAULT_NEW_TOKENS,
     AnswerSettings,
     Desk,
     Question,
@@ -119,6 +120,7 @@ class Session:
             self.config.model.dtype = dtype
         if not self.of_run:
             self.config.model.param_dtype = self.config.model.dtype  # nothing is trained: no master copy
+        own = RolloutConfig.from_config(self.config) if self.of_run else None
         task = loading.make_task(self.config, folder, self.opened.tokenizer, training=False)
         self.desk = Desk(
             self.opened.architecture,
@@ -127,11 +129,11 @@ class Session:
             task.question,
             loading.box_format(self.config, self.opened.files),
             self.config.reward.max_boxes,
+            longest=own.max_new_tokens if own else DEFAULT_NEW_TOKENS,
         )
         self.defaults = AnswerSettings()
-        if self.of_run:
-            own = RolloutConfig.from_config(self.config)
-            self.defaults = AnswerSettings(own.max_new_tokens, own.temperature, own.top_p, own.top_k)
+        if own:
+            self.defaults = AnswerSettings(temperature=own.temperature, top_p=own.top_p, top_k=own.top_k)
         self.mesh = _mesh(devices, self.opened.architecture.text.num_key_value_heads)
 
     def load(self) -> "Session":

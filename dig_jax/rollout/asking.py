@@ -34,7 +34,8 @@ class AnswerSettings:
     """How questions are answered.
 
     Attributes:
-      max_new_tokens: the most tokens of an answer; None: what the model's context leaves, up to 2048.
+      max_new_tokens: the most tokens of an answer; None: as many as the run drew, for a published model
+        2048, or what the model's context leaves.
       temperature: 0 is greedy.
       top_p: 1 is off.
       top_k: 0 is off.
@@ -134,6 +135,7 @@ class Desk:
       question: sizes of images -> what is asked about them where nothing else is.
       boxes: how the model writes them.
       max_boxes: the most that are read from an answer.
+      longest: the most tokens of an answer where nothing else is asked for and the context reaches.
     """
 
     architecture: Architecture
@@ -142,6 +144,7 @@ class Desk:
     question: Callable[[Sequence[Size]], str]
     boxes: BoxFormat
     max_boxes: int
+    longest: int
 
     def read(self, images: Sequence[Picture], text: str | None, settings: AnswerSettings) -> Request:
         """Reads a question; raises as `Session.request` says."""
@@ -155,11 +158,28 @@ class Desk:
         text = self.question([image.size for image in shown]) if text is None else text
         ids = prompt_ids(self.tokenizer, text, grids, self.architecture.vision.spatial_merge_size)
         of_images = int(np.sum(ids == self.tokenizer.image_token_id))
-        context = self.architecture.text.max_position_embeddings
-        most = _most_tokens(settings, len(ids), of_images, context)
+        most = self._most_tokens(settings.max_new_tokens, len(ids), of_images)
         thinking = settings.thinking_budget
         budget = make_budget(self.tokenizer, thinking, most) if thinking else None
         return Request(ids, shown, settings, most, _sampling(settings, self.tokenizer), budget)
+
+    def _most_tokens(self, asked: int | None, length: int, of_images: int) -> int:
+        """The most tokens of an answer to a prompt of `length`, `of_images` of them for images."""
+        context = self.architecture.text.max_position_embeddings
+        if length >= context:
+            raise ValueError(
+                f"the prompt has {length} tokens, {of_images} of them for images; the model's context is"
+                f" {context} tokens: shorten the text, or show fewer or smaller images"
+            )
+        room = context - length
+        if asked is None:
+            return min(self.longest, room)
+        if not 1 <= asked <= room:
+            raise ValueError(
+                f"max_new_tokens={asked}: expected 1 to {room}, what a prompt of {length} tokens leaves of"
+                f" the model's context of {context}"
+            )
+        return asked
 
     def prompts(self, requests: Sequence[Request]) -> Prompts:
         """The requests' prompts [B, ...], padded to one of a few sizes."""
@@ -229,24 +249,6 @@ class TextUntil:
     def _give(self, text: str) -> str:
         fresh, self._told = text[self._told :], max(self._told, len(text))
         return fresh
-
-
-def _most_tokens(settings: AnswerSettings, length: int, of_images: int, context: int) -> int:
-    """The most tokens of an answer to a prompt of `length`, `of_images` of them for images."""
-    if length >= context:
-        raise ValueError(
-            f"the prompt has {length} tokens, {of_images} of them for images; the model's context is"
-            f" {context} tokens: shorten the text, or show fewer or smaller images"
-        )
-    room, asked = context - length, settings.max_new_tokens
-    if asked is None:
-        return min(DEFAULT_NEW_TOKENS, room)
-    if not 1 <= asked <= room:
-        raise ValueError(
-            f"max_new_tokens={asked}: expected 1 to {room}, what a prompt of {length} tokens leaves of the"
-            f" model's context of {context}"
-        )
-    return asked
 
 
 def _sampling(settings: AnswerSettings, tokenizer: Tokenizer) -> Sampling:

@@ -165,7 +165,7 @@ def workdir(tiny_qwen3vl: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 def test_a_runs_model_is_asked_as_it_was_trained(workdir: pathlib.Path, session: Session) -> None:
     of_run = Session(sessions.epath.Path(workdir))
     assert of_run.of_run and not session.of_run
-    assert of_run.defaults == AnswerSettings(max_new_tokens=36, temperature=0.5, top_p=0.9)
+    assert of_run.defaults == AnswerSettings(temperature=0.5, top_p=0.9)
     assert of_run.desk.question(((64, 64),) * 2) == "Where?" and of_run.desk.max_boxes == 3
     request = of_run.request([picture(1), picture(2, 640, 480)])
     assert (request.most, request.sampling.temperature, request.sampling.top_p) == (36, 0.5, 0.9)
@@ -173,8 +173,12 @@ def test_a_runs_model_is_asked_as_it_was_trained(workdir: pathlib.Path, session:
         "image 1 of 2: 96x64 pixels, shown as 64x32 (at most 4096 pixels)",
         "image 2 of 2: 480x640 pixels, shown as 32x64 (at most 4096 pixels)",
     ]
-    asked = of_run.request(text="What?", temperature=0, max_new_tokens=None)
-    assert (asked.sampling.temperature, asked.most) == (0, 2048)
+    asked = of_run.request(text="What?", temperature=0, max_new_tokens=50)
+    assert (asked.sampling.temperature, asked.most) == (0, 50)
+    context = of_run.opened.architecture.text.max_position_embeddings
+    one, two = (len(of_run.request(text="word " * count).ids) for count in (1, 2))
+    longest = of_run.request(text="word " * (1 + (context - 1 - one) // (two - one)))
+    assert len(longest.ids) + longest.most == context and longest.most < 36  # what the context leaves
     assert session.defaults == AnswerSettings()
     assert "Find every difference" in session.desk.question(((64, 64),) * 2)
 
