@@ -181,6 +181,16 @@ def get_config() -> ConfigDict:
     config.reward.giou_weight = 1.0
     config.reward.max_boxes = 16  # boxes kept of one answer
 
+    # What training raises: () = the task's own reward. Else the weighted sum of terms, each "name=weight":
+    # "task" is that reward, other names are terms of the task ("iou", ...) or of rewards.file. A weight of 0
+    # logs a term alone.
+    config.rewards = ConfigDict()
+    config.rewards.weights = ()
+    config.rewards.file = ""  # Python file with a function of your own (--reward_file): docs/add_a_reward.md
+    # Each term with a weight is normalised within its group before they are added, and the sum over the batch
+    # (GDPO, arXiv 2601.05242), so that no term drowns the others.
+    config.rewards.normalize_apart = False
+
     config.referring = ConfigDict()  # reward of that task: docs in dig_jax/tasks/referring/task.py
     config.referring.hit_weight = 0.5  # of a box that overlaps enough
     config.referring.iou_weight = 0.5

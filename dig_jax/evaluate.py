@@ -242,11 +242,13 @@ def _answers(batch: Batch, ids: list[str], completions: Completions, texts: list
 def _terms(completions: Completions) -> Terms:
     """What the figures are made of: the terms of the scores, and `length`, `truncated`, `thought_closed`."""
     rollout, closed = completions.rollout, completions.thought_closed
-    return completions.scores.all_terms | {
+    drawn: Terms = {
         "length": rollout.mask.sum(axis=-1).reshape(-1),
         "truncated": ~rollout.finished.reshape(-1),
-        **({} if closed is None else {"thought_closed": closed.reshape(-1)}),
     }
+    if closed is not None:
+        drawn["thought_closed"] = closed.reshape(-1)
+    return completions.scores.all_terms | drawn
 
 
 def figures_of(task: Task, terms: Terms) -> dict[str, float]:
@@ -271,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli.user_errors():
         model = model_folder.find_model(args.model)
         config = cli.config_of(model, args.config)
-        cli.take_user_files(config, args.task_file)
+        cli.take_user_files(config, args.task_file, args.reward_file)
         config.task = args.task or config.task
         config.data.train, config.data.eval_split = (args.data,), args.split
         settings.check(config)
@@ -369,6 +371,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--split", default="test")
     add("--task", help="what is asked (default: config.task)")
     add("--task_file", help=cli.TASK_FILE_HELP)
+    add("--reward_file", help=cli.REWARD_FILE_HELP)
     add(
         "--config",
         help="config file, or FILE:ARGUMENT (default: the workdir's settings, else configs/base.py)",

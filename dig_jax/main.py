@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     try:
         # The outer errors are those of joining the others.
         with cli.user_errors(given.traceback), hosts, cli.user_errors(given.traceback):
-            cli.take_user_files(given.config, task_file=given.task_file)
+            cli.take_user_files(given.config, given.task_file, given.reward_file)
             train.run(given.config, to_path(given.workdir))
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
@@ -45,6 +45,7 @@ def run() -> None:
         "workdir", None, "Folder of the run; created when missing, continued when it holds a run."
     )
     flags.DEFINE_string("task_file", "", cli.TASK_FILE_HELP)
+    flags.DEFINE_string("reward_file", "", cli.REWARD_FILE_HELP)
     flags.DEFINE_bool("distributed", False, distributed.FLAGS["distributed"])
     flags.DEFINE_string("coordinator_address", None, distributed.FLAGS["coordinator_address"])
     flags.DEFINE_integer("num_processes", None, distributed.FLAGS["num_processes"], lower_bound=1)

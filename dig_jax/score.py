@@ -29,7 +29,7 @@ from dig_jax.data.tokenizer import THINK_END, load_tokenizer
 from dig_jax.machines import textfile
 from dig_jax.machines.folder import to_path, writable_file, write_result
 from dig_jax.run import cli, loading, model_folder
-from dig_jax.tasks import registry
+from dig_jax.tasks import rewards
 from dig_jax.tasks.boxes.text import CONVENTIONS, TRUNCATED, VALID
 from dig_jax.tasks.task import Answerer, Scores, Task, join
 
@@ -174,7 +174,7 @@ def make_task(config: ConfigDict, model: str | None, thinking: bool) -> Task:
             " model with --model=DIR"
         )
     answerer = Answerer(thinking, convention, resized=lambda size: size)
-    return registry.task_class(config.task, config.task_file)(config, answerer)
+    return rewards.make_task(config, answerer)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -185,6 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--task", help="what was asked (default: config.task)")
     parser.add_argument("--task_file", help=cli.TASK_FILE_HELP)
+    parser.add_argument("--reward_file", help=cli.REWARD_FILE_HELP)
     parser.add_argument("--out", help="file for the result; without it, all lines go to the terminal")
     parser.add_argument("--config", help="config file with the reward's settings (default: configs/base.py)")
     parser.add_argument(
@@ -203,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli.user_errors():
         out = writable_file(args.out, "--out") if args.out else None
         config = cli.config_of(epath.Path(args.config), args.config) if args.config else base.get_config()
-        cli.take_user_files(config, args.task_file)
+        cli.take_user_files(config, args.task_file, args.reward_file)
         config.task = args.task or config.task
         config.data.num_differences = ()
         settings.check_task(config)

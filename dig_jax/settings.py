@@ -20,6 +20,7 @@ from dig_jax.run.batch import BatchConfig
 from dig_jax.run.outputs import CheckpointConfig, LogConfig
 from dig_jax.tasks.boxes.text import CONVENTIONS
 from dig_jax.tasks.registry import task_class
+from dig_jax.tasks.rewards import RewardMix
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.optimizer import OptimizerConfig
 
@@ -165,8 +166,9 @@ def data_fingerprints(config: ConfigDict) -> dict[str, Any]:
     held_out = {name: fingerprint_of_data(folder, config.data.eval_split) for name, folder in sets.items()}
     if "" in held_out:
         found["data.eval"] = held_out.pop("")
-    if config.task_file:
-        found["task_file"] = fingerprint_of_data(config.task_file, "")
+    for key, file in (("task_file", config.task_file), ("rewards.file", config.rewards.file)):
+        if file:
+            found[key] = fingerprint_of_data(file, "")
     return found | {"data.eval_extra": [f"{name}={value}" for name, value in held_out.items()]}
 
 
@@ -312,6 +314,7 @@ def check_task(config: ConfigDict) -> None:
     """Refuses a task that is not there, and settings that contradict it."""
     checks.one_of("data.box_convention", config.data.box_convention, ("", *CONVENTIONS))
     task_class(config.task, config.task_file).check(config)
+    RewardMix.from_config(config)
 
 
 def _eval_sets(config: ConfigDict) -> None:

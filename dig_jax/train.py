@@ -36,6 +36,7 @@ from dig_jax.run.curriculum import Progress, Stage
 from dig_jax.run.fingerprint import fingerprint
 from dig_jax.run.model_folder import copy_model_files, find_model, find_workdir
 from dig_jax.run.outputs import LogConfig
+from dig_jax.tasks import rewards
 from dig_jax.tasks.task import Task
 from dig_jax.update.learner import TrainState
 from dig_jax.update.steps import Step, StepMaker
@@ -118,7 +119,9 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     train_data = []
     for stage, task in zip(stages, tasks, strict=True):
         own = loading.train_rows(stage.config, mesh, sampling_mesh)
-        train_data.append(loading.train_loader(stage.config, task, model_folder, tokenizer, own))
+        loader = loading.train_loader(stage.config, task, model_folder, tokenizer, own)
+        rewards.try_out(task, loader.first())
+        train_data.append(loader)
     eval_task = loading.make_task(config, model_folder, tokenizer, training=False)
     eval_data = {
         name: loading.eval_loader(config, eval_task, folder, model_folder, tokenizer, sampling_mesh)

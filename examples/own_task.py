@@ -6,10 +6,12 @@
 docs/add_a_task.md explains each part.
 """
 
+from typing import Any
+
 import numpy as np
 
 from dig_jax.data.example import Demonstration, Example, Shape, Turn
-from dig_jax.data.records import open_pairs
+from dig_jax.data.records import PairSource, open_pairs
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.registry import register
 from dig_jax.tasks.task import Metric, Scores, Task
@@ -26,13 +28,13 @@ class Count(Task):
     main = "right"
     notes = ("number", "no number")
 
-    def open(self, folder, split):
+    def open(self, folder: Any, split: str) -> Any:
         return Pairs(open_pairs(folder, split))
 
-    def demonstrate(self, example, rng):
+    def demonstrate(self, example: Example, rng: np.random.Generator) -> Demonstration:
         return Demonstration(str(example.target))
 
-    def score(self, texts, examples):
+    def score(self, texts: Any, examples: Any) -> Scores:
         said = [text.rpartition("</think>")[2].strip() for text in texts]
         notes = tuple("number" if text.isdecimal() and len(text) < 4 else "no number" for text in said)
         numbers = [int(text) if note == "number" else 99 for text, note in zip(said, notes, strict=True)]
@@ -41,7 +43,7 @@ class Count(Task):
         reward = np.float32(0.5) ** np.minimum(off_by, 20).astype(np.float32)
         return Scores(reward, terms, notes, tuple({"number": number} for number in numbers))
 
-    def draw(self, example, read, caption):
+    def draw(self, example: Example, read: Any, caption: Any) -> Any:
         return draw_boxes(example.images, NONE, NONE, [f"{example.target} differences", *caption])
 
 
@@ -50,15 +52,15 @@ class Pairs:
 
     unusable = ()
 
-    def __init__(self, pairs):
+    def __init__(self, pairs: PairSource):
         self.pairs, self.name = pairs, pairs.name
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Example:
         pair = self.pairs[index]
         return Example(pair.id, MESSAGES, (pair.image_a, pair.image_b), len(pair.boxes), "count")
 
-    def shapes(self):
+    def shapes(self) -> list[Shape]:
         return [Shape(MESSAGES, ((int(h), int(w)),) * 2) for h, w in self.pairs.image_sizes()]

@@ -99,8 +99,13 @@ class Source(Protocol):
       unusable: records that were left out because they could not be read, and why.
     """
 
-    name: str
-    unusable: Sequence[tuple[int, BadRecord]]
+    @property
+    def name(self) -> str:
+        """Of data set and split."""
+
+    @property
+    def unusable(self) -> Sequence[tuple[int, BadRecord]]:
+        """Records that were left out, and why."""
 
     def __len__(self) -> int:
         """How many examples there are."""

@@ -27,7 +27,10 @@ def fingerprint_of_data(folder: epath.PathLike, split: str) -> str:
     Raises:
         FileNotFoundError, ValueError: there is no dataset, or there are several.
     """
-    files = _files(to_path(folder), split.split("[")[0])
+    path = to_path(folder)
+    if path.exists() and not path.is_dir():
+        return _sample(path).hex()[:16]  # whatever it is called
+    files = _files(path, split.split("[")[0])
     digest = hashlib.sha256()
     with ThreadPoolExecutor(_READERS) as readers:
         for path, sample in zip(files, readers.map(_sample, files), strict=True):
@@ -36,8 +39,6 @@ def fingerprint_of_data(folder: epath.PathLike, split: str) -> str:
 
 
 def _files(path: epath.Path, split: str) -> list[epath.Path]:
-    if path.exists() and not path.is_dir():
-        return [path]
     try:
         dataset = dataset_folder(path)
     except FileNotFoundError:

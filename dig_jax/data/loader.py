@@ -246,6 +246,10 @@ class ExampleLoader:
             ]
         return self._encoder(examples, bucket, answers)
 
+    def first(self) -> Example:
+        """The example at the beginning of the sequence."""
+        return self._example(0)
+
     def figures(self, step: int) -> dict[str, float]:
         """What batch number `step` costs, over all processes.
 

@@ -32,12 +32,15 @@ def user_errors(show_traceback: bool = False) -> Iterator[None]:
 
 
 TASK_FILE_HELP = "Python file that registers tasks of your own (config.task_file): docs/add_a_task.md"
+REWARD_FILE_HELP = "Python file with a reward of your own (config.rewards.file): docs/add_a_reward.md"
 
 
-def take_user_files(config: ConfigDict, task_file: str | None) -> None:
+def take_user_files(config: ConfigDict, task_file: str | None, reward_file: str | None) -> None:
     """Puts files of the user that flags name into the config, where there are any."""
     if task_file:
         config.task_file = task_file
+    if reward_file:
+        config.rewards.file = reward_file
 
 
 def add_process_flags(parser: argparse.ArgumentParser) -> None:

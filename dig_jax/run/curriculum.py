@@ -33,7 +33,7 @@ from dig_jax.run.batch import BatchConfig
 # What a stage may change: what its steps compute, but neither the model nor how the run is watched.
 STAGE_SETTINGS = (
     *("algorithm", "num_steps", "advance", "batch", "grpo", "sft", "optimizer"),
-    *("task", "reward", "referring"),
+    *("task", "reward", "referring", "rewards.weights", "rewards.normalize_apart"),
     *("data.train", "data.train_split", "data.num_differences", "data.augment", "data.group_sizes"),
     *("rollout.group_size", "rollout.slots", "rollout.rows", "rollout.max_new_tokens"),
     *("rollout.temperature", "rollout.top_p", "rollout.top_k"),

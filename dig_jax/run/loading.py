@@ -24,7 +24,7 @@ from dig_jax.models.nn import freeze, kernels, lora
 from dig_jax.models.nn.settings import ModelConfig
 from dig_jax.run import cli, model_folder
 from dig_jax.run.checkpoint import Checkpoints
-from dig_jax.tasks import registry
+from dig_jax.tasks import rewards
 from dig_jax.tasks.boxes.text import BoxFormat
 from dig_jax.tasks.task import Answerer, Task
 
@@ -200,7 +200,7 @@ def make_task(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, *, tr
         config.data.num_differences = ()
     boxes = box_format(config, model_folder.hf_files(model))
     answerer = Answerer(tokenizer.opens_thinking, boxes.convention, boxes.resized)
-    return registry.task_class(config.task, config.task_file)(config, answerer)
+    return rewards.make_task(config, answerer)
 
 
 def box_format(config: ConfigDict, files: epath.Path) -> BoxFormat:

@@ -11,7 +11,7 @@ import abc
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -96,12 +96,12 @@ class Task(abc.ABC):
       charts: of the report, beside those every run has: title, and (label, metric of a step) of each line.
     """
 
-    name: ClassVar[str]
-    terms: ClassVar[tuple[str, ...]]
-    metrics: ClassVar[tuple[Metric, ...]]
-    main: ClassVar[str]
-    notes: ClassVar[tuple[str, ...]] = ()
-    charts: ClassVar[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = ()
+    name: str
+    terms: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    main: str
+    notes: tuple[str, ...] = ()
+    charts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
 
     def __init__(self, config: ConfigDict, answerer: Answerer):
         self.config = config

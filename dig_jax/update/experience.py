@@ -25,6 +25,7 @@ from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.rollout.sampler import Completions, Sampler
 from dig_jax.rollout.sampling import RolloutConfig
+from dig_jax.tasks.rewards import RewardMix
 from dig_jax.update import grpo
 from dig_jax.update.policy import Experience
 
@@ -80,6 +81,7 @@ class Collector:
         self._sampler = sampler
         self._loader = loader
         self._loss = loss
+        self._mix = RewardMix.from_config(config)
         rollout = RolloutConfig.from_config(config)
         self._group_size = rollout.group_size
         self._slice_prompts = config.batch.rollout_prompts
@@ -202,9 +204,14 @@ class Collector:
 
     def _compare(self, positions: np.ndarray, names: np.ndarray, completions: Completions) -> Drawn:
         rollout = completions.rollout
-        advantages = grpo.group_advantages(
-            self._rewards(completions), normalize_std=self._loss.normalize_std, eps=self._loss.advantage_eps
-        )
+        eps = self._loss.advantage_eps
+        if self._mix.normalize_apart:
+            scores, shape = completions.scores, rollout.finished.shape
+            parts = np.stack([scores.terms[name].reshape(shape) for name in self._mix.weights])
+            advantages = grpo.advantages_apart(parts, tuple(self._mix.weights.values()), eps=eps)
+        else:
+            rewards = self._rewards(completions)
+            advantages = grpo.group_advantages(rewards, normalize_std=self._loss.normalize_std, eps=eps)
         # As in TRL, a truncated completion stays in its group's mean and deviation: that the others did
         # better is true. What it was cut off from is not known, so its own tokens teach nothing.
         mask = rollout.mask * rollout.finished[..., None] if self._mask_truncated else rollout.mask

@@ -10,6 +10,7 @@ et al. 2025, arXiv 2507.18071), clip-higher, token mean and overlong shaping (DA
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -180,6 +181,19 @@ def group_advantages(rewards: Array, *, normalize_std: bool, eps: float) -> jax.
     if normalize_std:
         advantages = advantages / (jnp.std(rewards, axis=-1, ddof=1, keepdims=True) + eps)
     return jnp.where(informative_groups(rewards)[:, None], advantages, 0.0)
+
+
+def advantages_apart(rewards: Array, weights: Sequence[float], *, eps: float) -> jax.Array:
+    """Advantages `[B, G]` of several rewards `[K, B, G]`, normalised one by one before they are added (GDPO).
+
+    Each is compared within its group as `group_advantages` does, with its standard deviation; their weighted
+    sum is divided by its standard deviation over all completions, so that the size of the update does not
+    depend on how many there are. The sum has a mean of zero in every group, so none is subtracted: a group
+    whose rewards are all equal, each for itself, gets exactly 0. See arXiv 2601.05242.
+    """
+    parts = [group_advantages(reward, normalize_std=True, eps=eps) for reward in rewards]
+    total = sum(weight * part for weight, part in zip(weights, parts, strict=True))
+    return total / (jnp.std(total, ddof=1) + eps)
 
 
 def overlong_penalty(lengths: Array, *, max_new_tokens: int, buffer: int, penalty: float) -> Array:

@@ -40,7 +40,7 @@ Rates = Callable[[int], float]  # number of the update, from 0 -> its learning r
 # does with completions and scores, and learning rates, which are arguments. All else is taken to matter.
 NOT_COMPILED = (
     *("algorithm", "num_steps", "seed", "advance", "data", "curriculum"),
-    *("task", "task_file", "reward", "referring"),
+    *("task", "task_file", "reward", "referring", "rewards"),
     *("grpo.dynamic_sampling", "grpo.reanchor", "grpo.mask_truncated", "grpo.overlong"),
     *("optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_updates", "optimizer.restart"),
 )

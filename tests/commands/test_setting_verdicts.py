@@ -29,6 +29,7 @@ BACKGROUNDS: dict[str, dict[str, Any]] = {
     "supervised": {"algorithm": "sft"},
     "adapters": {"model.lora.rank": 8},
     "held out": {"data.eval": "pairs", "advance.at": 0.5},
+    "phrases": {"task": "referring"},
 }
 
 
