@@ -49,7 +49,7 @@ class DigJaxSide:
             max_answer_length=0,
         )
         config.data.question = question
-        task = loading.make_task(config, epath.Path(folder), tokenizer, training=True)
+        task = loading.make_task(config, epath.Path(folder), tokenizer)
         assert isinstance(task, Differences)
         examples = InMemory(map(task.example, pairs))
         loader = ExampleLoader(

@@ -68,8 +68,9 @@ def get_config() -> ConfigDict:
     # their examples.
     config.data.train = ("",)
     config.data.train_split = "train"
-    config.data.eval = ""  # dig_pairs folder for held-out evaluation; "" = none
-    config.data.eval_extra = ()  # further held-out sets, each "name=folder"; their figures are "name/f1", ...
+    config.data.eval = ""  # folder of the main held-out evaluation; "" = none
+    # Further held-out sets, each "name=folder"; their metrics are "name/f1", ... config.evals can say more.
+    config.data.eval_extra = ()
     config.data.eval_split = "test"
     config.data.num_differences = ()  # keep only pairs with these numbers of differences; () = all
     # The text after the images; "" = the task's own. {width} and {height} become the size of the image as the
@@ -230,6 +231,11 @@ def get_config() -> ConfigDict:
     # against it: they repeat themselves without end.
     config.eval.greedy = False
     config.eval.thinking_budget = 0  # tokens of thought after which it is closed; 0 = off. docs/thinking.md
+
+    # Further evaluations: name -> some of task, data, split, every, num_examples, such as
+    # {"phrases": {"task": "referring", "data": "data/mixed", "every": 20}}. What is left out is as in the
+    # main one; metrics are "phrases/hit_sampled", ...
+    config.evals = ConfigDict()
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 5  # steps

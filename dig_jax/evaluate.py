@@ -37,6 +37,7 @@ from dig_jax.rollout.sampler import Completions, Sampler
 from dig_jax.rollout.sampling import RolloutConfig, Sampling
 from dig_jax.rollout.thinking import make_budget
 from dig_jax.run import cli, loading, model_folder
+from dig_jax.run.evaluations import Entry
 from dig_jax.tasks.task import Task
 
 MOSTLY = 0.5  # share of truncated completions above which there is a warning
@@ -241,7 +242,8 @@ def _answers(batch: Batch, ids: list[str], completions: Completions, texts: list
 
 def _terms(completions: Completions) -> Terms:
     """What the figures are made of: the terms of the scores, and `length`, `truncated`, `thought_closed`."""
-    rollout, closed = completions.rollout, completions.thought_closed
+    rollout: Any = completions.rollout  # NumPy arrays
+    closed = completions.thought_closed
     drawn: Terms = {
         "length": rollout.mask.sum(axis=-1).reshape(-1),
         "truncated": ~rollout.finished.reshape(-1),
@@ -273,9 +275,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli.user_errors():
         model = model_folder.find_model(args.model)
         config = cli.config_of(model, args.config)
+        asked = Entry("", args.task or config.task, args.data, args.split, 1, args.num_pairs)
+        config = asked.config(config)
         cli.take_user_files(config, args.task_file, args.reward_file)
-        config.task = args.task or config.task
-        config.data.train, config.data.eval_split = (args.data,), args.split
+        config.data.train = (args.data,)
         settings.check(config)
     with cli.processes(args, config.distributed.silence_seconds):
         _evaluate_and_print(args, model, config)
@@ -290,9 +293,9 @@ def _evaluate_and_print(args: argparse.Namespace, model: epath.Path, config: Con
         tokenizer = loading.open_model(model).tokenizer
         draws = _draws(args, config, model, tokenizer)
         sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
-        task = loading.make_task(config, model, tokenizer, training=False)
+        task = loading.make_task(config, model, tokenizer)
         loader = loading.eval_loader(
-            config, task, args.data, model, tokenizer, sampling_mesh, args.mismatched
+            config, task, args.data, args.split, model, tokenizer, sampling_mesh, args.mismatched
         )
         graphdef, params = loading.load_policy(config, model, model, mesh)
         programs = rollout_programs(graphdef, params, sampling_mesh)

@@ -166,7 +166,7 @@ def make_task(config: ConfigDict, model: str | None, thinking: bool) -> Task:
     if model is not None:
         folder = model_folder.find_model(model)
         tokenizer = load_tokenizer(model_folder.hf_files(folder))
-        return loading.make_task(config, folder, tokenizer, training=False)
+        return loading.make_task(config, folder, tokenizer)
     convention = config.data.box_convention or CONVENTIONS[0]
     if convention == "pixels":
         raise ValueError(

@@ -121,7 +121,7 @@ class Session:
         if not self.of_run:
             self.config.model.param_dtype = self.config.model.dtype  # nothing is trained: no master copy
         own = RolloutConfig.from_config(self.config) if self.of_run else None
-        task = loading.make_task(self.config, folder, self.opened.tokenizer, training=False)
+        task = loading.make_task(self.config, folder, self.opened.tokenizer)
         self.desk = Desk(
             self.opened.architecture,
             self.opened.tokenizer,

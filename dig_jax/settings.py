@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from dig_jax.machines import checks, textfile
 from dig_jax.models.nn import freeze, lora
 from dig_jax.models.nn.settings import ModelConfig
 from dig_jax.rollout.sampling import RolloutConfig
-from dig_jax.run import curriculum, keys
+from dig_jax.run import curriculum, evaluations, keys
 from dig_jax.run.batch import BatchConfig
 from dig_jax.run.outputs import CheckpointConfig, LogConfig
 from dig_jax.tasks.boxes.text import CONVENTIONS
@@ -25,6 +24,7 @@ from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.optimizer import OptimizerConfig
 
 ALGORITHMS = ("grpo", "sft")
+OPEN = ("config.curriculum.stages", "config.evals")  # names in them are the user's
 
 
 def check(config: ConfigDict) -> None:
@@ -34,8 +34,8 @@ def check(config: ConfigDict) -> None:
         ValueError: names the setting, its value, and what is expected.
     """
     _same_keys(config, base.get_config(), prefix="config")
-    check_task(config)  # that of the evaluations
-    _eval_sets(config)
+    for entry in evaluations.entries(config):
+        _check_entry(config, entry)
     # Evaluations draw as long answers as the run does, whatever its stages do.
     if not 0 <= config.eval.thinking_budget < config.rollout.max_new_tokens:
         raise ValueError(
@@ -132,18 +132,12 @@ def _check_grpo(config: ConfigDict, batch: BatchConfig, rollout: RolloutConfig) 
 FREE_ON_RESUME = (
     *("rollout.slots", "rollout.rows", "rollout.mesh", "distributed", "compile_cache"),
     *("mesh", "model.remat", "model.attention", "optimizer.offload", "eval", "checkpoint", "log"),
-    *(
-        "data.prefetch",
-        "data.images",
-        "data.eval",
-        "data.eval_extra",
-        "data.eval_split",
-        "data.max_bad_records",
-    ),
+    *("data.prefetch", "data.images", "data.max_bad_records"),
+    *("evals", "data.eval", "data.eval_extra", "data.eval_split"),
     *("batch.micro_prompts", "batch.micro_completions", "batch.response_buckets", "batch.rollout_prompts"),
 )
 # But not these, where evaluations decide how long a stage is.
-DECIDED_BY_EVALUATION = ("eval", "data.eval", "data.eval_extra", "data.eval_split")
+DECIDED_BY_EVALUATION = ("eval", "evals", "data.eval", "data.eval_extra", "data.eval_split")
 
 
 DATA_FILE = "data.json"  # in a workdir: what `data_fingerprints` gave when the run began
@@ -162,14 +156,19 @@ def data_fingerprints(config: ConfigDict) -> dict[str, Any]:
         # Where every stage has pairs of its own, those of the run are not read and need not be there.
         key = own if own in set_here else "data.train"
         found[key] = [fingerprint_of_data(folder, data.train_split) for folder in data.train]
-    sets = {name: folder for name, folder in eval_folders(config).items() if folder}
-    held_out = {name: fingerprint_of_data(folder, config.data.eval_split) for name, folder in sets.items()}
-    if "" in held_out:
-        found["data.eval"] = held_out.pop("")
+    found["data.eval_extra"] = []
+    for entry in evaluations.entries(config):
+        held_out = fingerprint_of_data(entry.data, entry.split)
+        if entry.name in config.evals:
+            found[f"evals.{entry.name}.data"] = held_out
+        elif entry.name:
+            found["data.eval_extra"].append(f"{entry.name}={held_out}")
+        else:
+            found["data.eval"] = held_out
     for key, file in (("task_file", config.task_file), ("rewards.file", config.rewards.file)):
         if file:
             found[key] = fingerprint_of_data(file, "")
-    return found | {"data.eval_extra": [f"{name}={value}" for name, value in held_out.items()]}
+    return found
 
 
 def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] | None = None) -> list[str]:
@@ -247,11 +246,6 @@ def _same_data(
     return same
 
 
-def eval_folders(config: ConfigDict) -> dict[str, str]:
-    """The folders of the held-out sets by name; that of the main set is ""."""
-    return {"": config.data.eval, **dict(text.split("=", 1) for text in config.data.eval_extra)}
-
-
 def check_batches(config: ConfigDict, data_shards: int, rollout_shards: int) -> None:
     """Refuses batch sizes that do not divide over the parts a batch is split into: updates and rollouts."""
     _divides(config, "batch.micro_prompts", "mesh", data_shards)
@@ -276,7 +270,7 @@ def _same_keys(config: ConfigDict, expected: ConfigDict, prefix: str) -> None:
     if missing:
         raise ValueError(f"missing setting {prefix}.{missing[0]}; start from configs.base.get_config()")
     for key, value in expected.items():
-        if isinstance(value, ConfigDict) and f"{prefix}.{key}" != "config.curriculum.stages":
+        if isinstance(value, ConfigDict) and f"{prefix}.{key}" not in OPEN:
             _same_keys(config[key], value, f"{prefix}.{key}")
 
 
@@ -317,12 +311,18 @@ def check_task(config: ConfigDict) -> None:
     RewardMix.from_config(config)
 
 
-def _eval_sets(config: ConfigDict) -> None:
-    names = [re.fullmatch(r"(\w+)=.+", str(text)) for text in config.data.eval_extra]
-    if not all(names) or len({match[1] for match in names if match}) < len(names):
-        raise ValueError(
-            f"config.data.eval_extra={config.data.eval_extra}: expected held-out sets of different names,"
-            ' such as ("single=data/single", "double=data/double")'
-        )
-    if names and not config.data.eval:
-        raise ValueError("config.data.eval_extra is set, but config.data.eval, the main set, is not")
+def _check_entry(config: ConfigDict, entry: evaluations.Entry) -> None:
+    """Refuses an evaluation that its task can not do, or that a stage waits for and that comes too seldom."""
+    try:
+        check_task(entry.config(config))
+    except ValueError as error:
+        if not entry.name:
+            raise
+        raise ValueError(f"evaluation {entry.name}: {error}") from error
+    for stage in curriculum.stages(config):
+        advance = stage.config.advance
+        if advance.at and advance.metric.startswith(f"{entry.name}/") and entry.every != config.eval.every:
+            raise ValueError(
+                f"config.advance.metric={advance.metric!r} is waited for at every evaluation, but"
+                f" config.evals.{entry.name}.every={entry.every} is not config.eval.every={config.eval.every}"
+            )

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,9 +30,10 @@ from dig_jax.report.runlog import RunLog
 from dig_jax.report.shown import Shown
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.rollout.sampler import Sampler
-from dig_jax.run import curriculum, loading, lock
+from dig_jax.run import curriculum, evaluations, loading, lock
 from dig_jax.run.checkpoint import Checkpoints, describe_sizes
 from dig_jax.run.curriculum import Progress, Stage
+from dig_jax.run.evaluations import Entry
 from dig_jax.run.fingerprint import fingerprint
 from dig_jax.run.model_folder import copy_model_files, find_model, find_workdir
 from dig_jax.run.outputs import LogConfig
@@ -64,6 +65,15 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """One evaluation: what it is, its examples, and what draws and scores answers to them."""
+
+    entry: Entry
+    loader: ExampleLoader
+    sampler: Sampler
+
+
+@dataclasses.dataclass(frozen=True)
 class Parts:
     """What a run is made of: settings, data and programs. All was checked, nothing is compiled.
 
@@ -74,12 +84,11 @@ class Parts:
         stages: of the curriculum, one at least.
         tasks: of each, what is asked.
         train_data: a loader for each.
-        eval_data: loaders of the held-out sets by name.
+        held_out: the evaluations, the main one first.
         shapes: the parameters, as shapes with shardings.
         start: reads the parameters that the run starts from.
         start_folder: where they are.
         maker: makes the training steps.
-        evaluator: draws and scores answers to held-out pairs.
     """
 
     opened: loading.Opened
@@ -88,12 +97,11 @@ class Parts:
     stages: tuple[Stage, ...]
     tasks: list[Task]
     train_data: list[ExampleLoader]
-    eval_data: dict[str, ExampleLoader]
+    held_out: list[HeldOut]
     shapes: nnx.State
     start: Callable[[], nnx.State]
     start_folder: epath.Path
     maker: StepMaker
-    evaluator: Sampler
 
 
 def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) -> Parts:
@@ -115,19 +123,19 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     opened = loading.open_model(model_folder)
     tokenizer = opened.tokenizer
     Draws.from_config(config).check(tokenizer)
-    tasks = [loading.make_task(stage.config, model_folder, tokenizer, training=True) for stage in stages]
+    tasks = [loading.make_task(stage.config, model_folder, tokenizer) for stage in stages]
     train_data = []
     for stage, task in zip(stages, tasks, strict=True):
         own = loading.train_rows(stage.config, mesh, sampling_mesh)
         loader = loading.train_loader(stage.config, task, model_folder, tokenizer, own)
         rewards.try_out(task, loader.first())
         train_data.append(loader)
-    eval_task = loading.make_task(config, model_folder, tokenizer, training=False)
-    eval_data = {
-        name: loading.eval_loader(config, eval_task, folder, model_folder, tokenizer, sampling_mesh)
-        for name, folder in settings.eval_folders(config).items()
-        if folder
-    }
+    entries = evaluations.entries(config)
+    eval_tasks = [loading.make_task(entry.config(config), model_folder, tokenizer) for entry in entries]
+    eval_data = [
+        loading.eval_loader(config, task, entry.data, entry.split, model_folder, tokenizer, sampling_mesh)
+        for entry, task in zip(entries, eval_tasks, strict=True)
+    ]
 
     # Model: parameters land on the mesh as `parallel.RULES` say. The start is read where it is needed.
     plain = loading.abstract_model(config, opened.architecture, mesh)
@@ -140,10 +148,13 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     drawer = rollout_programs(graphdef, shapes, sampling_mesh)
     rows = opened.architecture.text.vocab_size
     maker = StepMaker(graphdef, shapes, mesh, drawer, tokenizer, rows, check)
-    evaluator = maker.sampler(eval_task)
+    held_out = [
+        HeldOut(entry, loader, maker.sampler(task))
+        for entry, loader, task in zip(entries, eval_data, eval_tasks, strict=True)
+    ]
     return Parts(
-        *(opened, data, changes, stages, tasks, train_data, eval_data),
-        *(shapes, start, init_folder, maker, evaluator),
+        *(opened, data, changes, stages, tasks, train_data, held_out),
+        *(shapes, start, init_folder, maker),
     )
 
 
@@ -160,7 +171,7 @@ class Run:
         logger.info("%s", freeze.describe(parts.shapes, freeze.frozen_parts(config)))
         keeping = {"keep": config.checkpoint.keep, "resumable": config.checkpoint.resumable}
         self.checkpoints = Checkpoints(workdir, **keeping)
-        marked = len(parts.stages) - 1 + bool(parts.eval_data)  # the ends of stages, and the best
+        marked = len(parts.stages) - 1 + bool(parts.held_out)  # the ends of stages, and the best
         logger.info("%s", describe_sizes(self.programs.state, marked=marked, **keeping))
         restored = self.checkpoints.restore_newest(self.programs.state)
         if restored is None:
@@ -215,12 +226,13 @@ class Run:
 
     def evaluate_if_due(self) -> None:
         """Scores the held-out pairs, and notes whether the model is the best or the stage is over."""
-        progress, loaders = self.progress, self.parts.eval_data
-        if not loaders or progress.evaluated == progress.step or not self.is_due(self.config.eval.every):
+        progress, held_out = self.progress, self.parts.held_out
+        if not held_out or progress.evaluated == progress.step or not self.is_due(self.config.eval.every):
             return
         start = time.perf_counter()
-        result = run_evaluation(self.config, self.parts.evaluator, self.state.params, loaders)
-        task = self.parts.evaluator.task
+        due = [one for one in held_out if self.is_due(one.entry.every)]
+        result = run_evaluation(self.config, due, self.state.params)
+        task = held_out[0].sampler.task
         progress.note_evaluation(result.metrics, self.parts.stages, task.main)
         result = dataclasses.replace(result, metrics=result.metrics | self.stage_figures)
         self.log.evaluation(progress.step, result, task, seconds=time.perf_counter() - start)
@@ -283,10 +295,10 @@ def begin_files(run: Run) -> RunLog:
         write_json(workdir / settings.DATA_FILE, parts.data)
         write_json(workdir / "config.json", json.loads(run.config.to_json()))
     places = {"first_step": progress.step, "evaluated": progress.evaluated}
-    shown = Shown.of(parts.tasks, parts.evaluator.task)
+    shown = Shown.of(parts.tasks, {one.entry.name: one.sampler.task for one in parts.held_out})
     log = RunLog(workdir, LogConfig.from_config(run.config), shown, **places)
     log.padding({f"{stage.name} training".strip(): parts.train_data[stage.number] for stage in parts.stages})
-    log.padding({f"{name} held-out".strip(): loader for name, loader in parts.eval_data.items()})
+    log.padding({f"{one.entry.name} held-out".strip(): one.loader for one in parts.held_out})
     return log
 
 
@@ -319,27 +331,24 @@ def _check_skipped(in_a_row: int, config: ConfigDict, step: int, workdir: epath.
         )
 
 
-def run_evaluation(
-    config: ConfigDict, sampler: Sampler, params: nnx.State, loaders: dict[str, ExampleLoader]
-) -> Evaluation:
-    """Evaluates on the held-out examples that `config.eval` names.
+def run_evaluation(config: ConfigDict, held_out: Sequence[HeldOut], params: nnx.State) -> Evaluation:
+    """Evaluates on held-out examples.
 
     Args:
         config: of the run.
-        sampler: draws and scores completions.
+        held_out: what to evaluate, the main evaluation first. The metrics of "x" are named "x/NAME", and
+            those of the main one, "", just NAME. Answers are those to the main one.
         params: the policy.
-        loaders: of the held-out sets by name; the figures of set "x" are named "x/NAME", and those of the
-            main set, "", just NAME. Answers are those to the main set.
     """
     results = {
-        name: evaluate(
-            sampler,
+        one.entry.name: evaluate(
+            one.sampler,
             params,
-            loader,
-            num_examples=min(config.eval.num_pairs or loader.num_examples, loader.num_examples),
+            one.loader,
+            num_examples=min(one.entry.num_examples or one.loader.num_examples, one.loader.num_examples),
             draws=Draws.from_config(config),
         )
-        for name, loader in loaders.items()
+        for one in held_out
     }
     metrics = {
         f"{name}/{key}" if name else key: value

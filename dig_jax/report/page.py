@@ -52,7 +52,7 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
         _section("Learning curves", _charts(evals, metrics, _stage_marks(metrics, names), shown)),
         _section(
             "Answers on held-out pairs",
-            _samples(samples, workdir, [*shown.held_out.metrics]),
+            _samples(samples, workdir, [*shown.of_set("").metrics]),
         ),
         _settings(config),
     ]
@@ -121,7 +121,7 @@ def _charts(evals: Records, metrics: Records, marks: list[tuple[float, str]], sh
     charts = []
     for held_out in held_out_sets(evals):
         what = f"Held out ({held_out})" if held_out else "Held out"
-        for title, lines in shown.held_out.held_out_charts():
+        for title, lines in shown.of_set(held_out).held_out_charts():
             of_set = [(label, f"{held_out}/{key}".removeprefix("/")) for label, key in lines]
             charts.append(_chart(f"{what}: {title}", of_set, evals, marks))
     # Of two tasks with the same chart one is enough.

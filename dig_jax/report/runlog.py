@@ -162,7 +162,9 @@ class RunLog:
         for number, answer in enumerate(shown[: self._samples]):
             self._sample(step, number, answer, task)
         for held_out in sorted({name.rpartition("/")[0] for name in result.metrics}):  # "": the main set
-            keys = {name: f"{held_out}/{name}".removeprefix("/") for name in self._shown.held_out.held_out}
+            keys = {
+                name: f"{held_out}/{name}".removeprefix("/") for name in self._shown.of_set(held_out).held_out
+            }
             figures = [
                 f"{name} {result.metrics[key]:.3f}" for name, key in keys.items() if key in result.metrics
             ]

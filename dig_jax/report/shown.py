@@ -76,16 +76,25 @@ class Shown:
 
     Attributes:
       training: of the tasks that the run trains on, by name.
-      held_out: of its evaluations.
+      held_out: of its evaluations, by their names; "" is the main one.
     """
 
     training: Mapping[str, Declared]
-    held_out: Declared
+    held_out: Mapping[str, Declared]
 
     @classmethod
-    def of(cls, training: Sequence[Task], held_out: Task) -> Shown:
+    def of(cls, training: Sequence[Task], held_out: Mapping[str, Task]) -> Shown:
         """What these tasks declare."""
-        return cls({task.name: Declared.of(task) for task in training}, Declared.of(held_out))
+        by_name = {name: Declared.of(task) for name, task in held_out.items()}
+        return cls({task.name: Declared.of(task) for task in training}, by_name)
+
+    def of_set(self, name: str) -> Declared:
+        """What the task of an evaluation declares; one that is not known is as the main one.
+
+        A run that evaluates nothing, or did not note what, has the task "differences" there.
+        """
+        main = self.held_out.get("") or Declared.of(task_class("differences"))
+        return self.held_out.get(name, main)
 
     @classmethod
     def read(cls, workdir: epath.Path) -> Shown:
@@ -93,10 +102,10 @@ class Shown:
         path = workdir / TASKS_FILE
         if not path.exists():
             declared = Declared.of(task_class("differences"))
-            return cls({"differences": declared}, declared)
+            return cls({"differences": declared}, {})
         saved = json.loads(path.read_text())
         training = {name: _declared(entry) for name, entry in saved["training"].items()}
-        return cls(training, _declared(saved["held_out"]))
+        return cls(training, {name: _declared(entry) for name, entry in saved["held_out"].items()})
 
     def write(self, workdir: epath.Path) -> None:
         """Keeps it in a workdir."""

@@ -48,7 +48,7 @@ def before_and_after(
         columns = [(f"step {line['step']}", line) for line in (evals[0], evals[-1])]
     rows = []
     for held_out in held_out_sets(evals):
-        for name, words in shown.held_out.held_out.items():
+        for name, words in shown.of_set(held_out).held_out.items():
             values = [line.get(f"{held_out}/{name}".removeprefix("/")) for _, line in columns]
             if None not in values:
                 rows.append((held_out, words, values))

@@ -186,18 +186,14 @@ def train_rows(config: ConfigDict, mesh: Mesh, sampling_mesh: Mesh) -> np.ndarra
     )
 
 
-def make_task(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, *, training: bool) -> Task:
+def make_task(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> Task:
     """The task that `config.task` names, for a model.
 
     Args:
-        config: of the run, or of a stage.
+        config: of a stage, or of an evaluation (`evaluations.Entry.config`).
         model: Hugging Face folder or workdir: how it resizes images, and writes boxes.
         tokenizer: its own.
-        training: False for held-out examples, of which `data.num_differences` leaves none out.
     """
-    if not training:
-        config = config.copy_and_resolve_references()
-        config.data.num_differences = ()
     boxes = box_format(config, model_folder.hf_files(model))
     answerer = Answerer(tokenizer.opens_thinking, boxes.convention, boxes.resized)
     return rewards.make_task(config, answerer)
@@ -252,6 +248,7 @@ def eval_loader(
     config: ConfigDict,
     task: Task,
     folder: epath.PathLike,
+    split: str,
     model: epath.Path,
     tokenizer: Tokenizer,
     sampling_mesh: Mesh,
@@ -263,7 +260,7 @@ def eval_loader(
     """
     kind = MismatchedDataset if mismatched else ExampleDataset
     return ExampleLoader(
-        _dataset(kind, config, task, [folder], config.data.eval_split),
+        _dataset(kind, config, task, [folder], split),
         _encoder(config, model, tokenizer, supervised=False),
         bucket_pixels=config.data.buckets,
         global_batch_size=config.eval.batch_prompts,

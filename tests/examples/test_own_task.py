@@ -38,6 +38,7 @@ def test_a_run_trains_a_users_task_by_a_users_reward_and_reports_what_they_decla
     # Held-out answers are drawn by the programs of training, and there is no reference: less to compile.
     config.eval.batch_prompts, config.eval.group_size, config.grpo.kl_coef = 4, 3, 0.0
     config.log.tensorboard = False
+    config.evals.pairs = {"task": "differences", "data": str(tmp_path / "pairs"), "num_examples": 2}
     workdir = tmp_path / "run"
     train.run(config, epath.Path(workdir))
 
@@ -48,9 +49,12 @@ def test_a_run_trains_a_users_task_by_a_users_reward_and_reports_what_they_decla
     assert step["reward/reward"] == pytest.approx(total, abs=1e-5)
     evaluated = lines(workdir, "evals.jsonl")[-1]
     assert {"right_sampled", "brevity_sampled", "reward_sampled", "task_sampled"} <= evaluated.keys()
+    # Another task beside it, with its own question, metrics and reward.
+    assert {"pairs/f1_sampled", "pairs/iou_sampled"} <= evaluated.keys() and "f1_sampled" not in evaluated
+    assert "pairs/brevity_sampled" not in evaluated and 0 <= evaluated["pairs/reward_sampled"] <= 1
     assert lines(workdir, "samples/samples.jsonl")[0]["predicted_number"] >= 0
     page = (workdir / "report.html").read_text()
-    assert "right number, sampled answers" in page and "F1," not in page
+    assert "right number, sampled answers" in page and "pairs: F1, sampled answers" in page
 
     # The same command goes on; a file with another text does not, wherever it lies.
     data = settings.data_fingerprints(config)

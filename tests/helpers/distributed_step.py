@@ -54,7 +54,7 @@ def step(sizes: list[int], tensor: int, order: list[int], changes: dict[str, Any
     tokenizer = opened.tokenizer
     graphdef, params = loading.load_params(config, model, model, mesh)
     sampling_programs = rollout_programs(graphdef, params, sampling_mesh)
-    task = loading.make_task(config, model, tokenizer, training=True)
+    task = loading.make_task(config, model, tokenizer)
     sampler = Sampler(sampling_programs, tokenizer, task)
     rows = loading.train_rows(config, mesh, sampling_mesh)
     loader = loading.train_loader(config, task, model, tokenizer, rows)

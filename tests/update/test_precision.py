@@ -113,7 +113,7 @@ def update_of(inputs):  # noqa: F811
         half = checkpoint.load_params(model, architecture, param_dtype=jnp.bfloat16)
         start = jax.tree.map(lambda x: x.astype(config.model.param_dtype), half)
         _, start = loading.with_adapters(config, plain[0], start, mesh)
-        task = loading.make_task(config, model, tokenizer, training=True)
+        task = loading.make_task(config, model, tokenizer)
         loader = loading.train_loader(config, task, model, tokenizer)
         batch = loader.batch(0)
         loader.close()

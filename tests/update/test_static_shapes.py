@@ -219,7 +219,7 @@ def test_dynamic_sampling_takes_prompts_from_batches_in_other_buckets(
     model = epath.Path(inputs / "model")
     own = None if rows is None else np.array(rows)
     tokenizer = load_tokenizer(model)
-    task = loading.make_task(config, model, tokenizer, training=True)
+    task = loading.make_task(config, model, tokenizer)
     loader = loading.train_loader(config, task, model, tokenizer, own)
     assert loader.bucket(0) != loader.bucket(1)
     sampler: Any = FixedSampler([[1], [0, 2], [], [2, 1, 0]])

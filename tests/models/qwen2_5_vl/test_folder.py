@@ -72,7 +72,7 @@ def test_it_is_asked_and_trained_in_pixels_of_the_image_as_it_sees_it(tiny_qwen2
     config.data.train = (str(tmp_path / "pairs"),)
     folder = epath.Path(tiny_qwen2_5_vl)
     tokenizer = load_tokenizer(folder)
-    task = loading.make_task(config, folder, tokenizer, training=True)
+    task = loading.make_task(config, folder, tokenizer)
     batch = loading.train_loader(config, task, folder, tokenizer).batch(0)
     (example,) = batch.examples
     assert "pixels of the image, which is 84 wide and 84 high" in example.messages[0].parts[-1]
@@ -80,7 +80,7 @@ def test_it_is_asked_and_trained_in_pixels_of_the_image_as_it_sees_it(tiny_qwen2
     assert json.loads(answer) == np.rint(pair.boxes * 84).tolist()
     assert task.score([answer], [example]).terms["f1"][0] == 1
     config.data.box_convention = "thousandths"
-    other = loading.make_task(config, folder, tokenizer, training=True)
+    other = loading.make_task(config, folder, tokenizer)
     assert "integers from 0 to 1000" in other.question(example.sizes)
 
 
