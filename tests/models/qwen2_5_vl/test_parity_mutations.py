@@ -30,6 +30,12 @@ def theirs(pair):
     return pair.reference.logits(*pair.examples("three images"))
 
 
+def some_slow(mistakes, *, keep):
+    """All names; those after the first `keep` are compiled in the slow tests alone."""
+    slow = [pytest.param(name, marks=pytest.mark.slow) for name in list(mistakes)[keep:]]
+    return [*list(mistakes)[:keep], *slow]
+
+
 def with_vision(pair, **changes):
     """The weights in a model whose tower has other settings."""
     config = pair.model.config
@@ -45,7 +51,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("mistake", SETTINGS)
+@pytest.mark.parametrize("mistake", some_slow(SETTINGS, keep=2))
 def test_a_wrong_setting_of_the_tower_fails_the_gate(pair, prompts, theirs, mistake):
     with pytest.raises(AssertionError, match="logits differ"):
         check_logits(logits_of(with_vision(pair, **SETTINGS[mistake]), prompts), theirs)
@@ -119,7 +125,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("mistake", WINDOWS)
+@pytest.mark.parametrize("mistake", some_slow(WINDOWS, keep=1))
 def test_windows_cut_otherwise_fail_the_gate(pair, prompts, theirs, monkeypatch, mistake):
     arrays = map(jnp.asarray, (prompts.patch_image, prompts.patch_coords, prompts.patch_grid))
     cut = WINDOWS[mistake](*arrays, pair.model.config.vision.window)
