@@ -29,6 +29,7 @@ from dig_jax.data.tokenizer import THINK_END, load_tokenizer
 from dig_jax.machines import textfile
 from dig_jax.machines.folder import to_path, writable_file, write_result
 from dig_jax.run import cli, loading, model_folder
+from dig_jax.run.evaluations import Entry
 from dig_jax.tasks import rewards
 from dig_jax.tasks.boxes.text import CONVENTIONS, TRUNCATED, VALID
 from dig_jax.tasks.task import Answerer, Scores, Task, join
@@ -204,9 +205,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli.user_errors():
         out = writable_file(args.out, "--out") if args.out else None
         config = cli.config_of(epath.Path(args.config), args.config) if args.config else base.get_config()
+        asked = Entry("", args.task or config.task, args.data, args.split, 1, 0)
+        config = asked.config(config)
         cli.take_user_files(config, args.task_file, args.reward_file)
-        config.task = args.task or config.task
-        config.data.num_differences = ()
         settings.check_task(config)
         predictions = read_predictions(args.predictions)
         thinking = decide_thinking(args.thinking, args.model, predictions)

@@ -84,7 +84,13 @@ class Run:
             notes.unlink(missing_ok=True)
             self.processes.append(
                 subprocess.Popen(
-                    [sys.executable, ROOT / "tests" / "distributed_run.py", notes, *place, *command],
+                    [
+                        sys.executable,
+                        ROOT / "tests" / "helpers" / "distributed_run.py",
+                        notes,
+                        *place,
+                        *command,
+                    ],
                     env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": str(devices)},
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,

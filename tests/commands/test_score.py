@@ -212,3 +212,19 @@ def test_a_missing_file_or_split_is_named(monkeypatch, tmp_path, capsys, data):
     assert "no predictions at nowhere.jsonl" in capsys.readouterr().err
     assert run(monkeypatch, tmp_path, data, [perfect(data[1][0])], "--split=validation") == 2
     assert "validation" in capsys.readouterr().err
+
+
+def test_answers_to_phrases_are_scored_as_phrases_whatever_the_run_trains_on(
+    monkeypatch, tmp_path, capsys, data
+):
+    id = f"{data[1][1].id}/change0"  # the one difference of pair 1, asked for by its description
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from configs import small\nget_config = small.get_config\n"
+    )  # colors are permuted there
+    flags = ("--task=referring", f"--config={config}")
+    box = (data[1][1].boxes[0] * 1000).tolist()
+    assert run(monkeypatch, tmp_path, data, [{"id": id, "text": json.dumps([box])}], *flags) == 0
+    line, last = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (line["hit"], line["reason"], line["id"]) == (1, "valid", id)
+    assert last["summary"]["hit"] == 1 and "f1" not in last["summary"]

@@ -295,7 +295,7 @@ def test_the_sizes_in_the_docs_are_those_of_the_states(size: str) -> None:
 def test_what_one_of_two_processes_cannot_read_both_set_aside(tmp_path: pathlib.Path) -> None:
     """The file of the second process is cut: the first one reads its part, and must not go on alone."""
     port = str(free_port())
-    script, workdir = ROOT / "tests" / "distributed_restore.py", tmp_path / "run"
+    script, workdir = ROOT / "tests" / "helpers" / "distributed_restore.py", tmp_path / "run"
     processes = [
         subprocess.Popen(
             [sys.executable, script, workdir, port, str(index)],
