@@ -4,9 +4,18 @@ A family derives its configuration from `Architecture` and its tower's from `Vis
 those of Hugging Face; a configuration is checked once, when it is made.
 """
 
+import abc
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
+
+# Of images in the vocabulary that Qwen's vision-language models share.
+QWEN_TOKENS: Mapping[str, int] = {
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +91,7 @@ class TextConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Architecture:
+class Architecture(abc.ABC):
     """A model of text and images."""
 
     text: TextConfig
@@ -114,6 +123,7 @@ class Architecture:
         )
 
     @classmethod
+    @abc.abstractmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
         """Reads the content of a config.json.
 
@@ -121,19 +131,47 @@ class Architecture:
           ValueError: naming every key that is missing, unknown, contradicts another or asks for something
             that this model does not do.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """The content of a config.json that transformers 5 loads, and `from_dict` reads back."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def with_layers(self, layers: int) -> Self:
         """The same widths with so many layers in decoder and vision tower.
 
         Raises:
           ValueError: the model can not have so few.
         """
-        raise NotImplementedError
+
+    def _as_dict(
+        self, name: str, *, text: dict[str, Any], vision: dict[str, Any], rope: dict[str, Any]
+    ) -> dict[str, Any]:
+        """A config.json of transformers 5: what any family writes, and what its own sections add or change.
+
+        Args:
+          name: of the model's class there.
+          text, vision, rope: of text_config, vision_config and rope_parameters of the first.
+        """
+        decoder = dataclasses.asdict(self.text)
+        rope = {
+            "rope_type": "default",
+            "rope_theta": decoder.pop("rope_theta"),
+            "mrope_section": list(decoder.pop("mrope_section")),
+            **rope,
+        }
+        decoder |= {"hidden_act": "silu", "attention_dropout": 0.0, "use_cache": True}
+        tops = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("text", "vision")
+        }
+        return {
+            "architectures": [name],
+            **tops,
+            "text_config": decoder | {"rope_parameters": rope} | text,
+            "vision_config": _lists(dataclasses.asdict(self.vision) | vision),
+        }
 
     def resized(
         self, *, text: Mapping[str, Any], vision: Mapping[str, Any], tied: bool | None = None
@@ -157,6 +195,11 @@ class Architecture:
         if tied is not None:
             changes["tie_word_embeddings"] = tied
         return dataclasses.replace(self, **changes)
+
+
+def _lists(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON reads it back."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
 
 def require_positive(config: Any, where: str) -> None:

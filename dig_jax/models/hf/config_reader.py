@@ -134,6 +134,16 @@ class Section:
             )
 
 
+def check_tower_rope(vision: Section) -> None:
+    """The rotary embedding of a tower, which newer files spell out and none changes."""
+    if vision.values.get("rope_parameters") is not None:
+        rope = vision.section("rope_parameters")
+        rope.allow("rope_type", "axial", "default")
+        rope.allow("rope_theta", 10_000.0)
+        rope.note_unknown()
+    vision.known.add("rope_parameters")
+
+
 def rope_settings(text: Section) -> Section:
     """rope_parameters, or rope_scaling with rope_theta; where a file has both layouts they have to agree."""
     merged: dict[str, Any] = {}

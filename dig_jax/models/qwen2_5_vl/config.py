@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from dig_jax.models import architecture
 from dig_jax.models.architecture import Architecture, TextConfig, require
-from dig_jax.models.hf.config_reader import Section, rope_settings
+from dig_jax.models.hf.config_reader import Section, check_tower_rope, rope_settings
 
 # What transformers takes where a key is not there: 4.49 leaves out of `vision_config` what is as here. These
 # are the released sizes' values, too, but for `tokens_per_second`, 2 there.
@@ -114,35 +114,19 @@ class Qwen2_5VLConfig(Architecture):
 
     def to_dict(self) -> dict[str, Any]:
         """See `Architecture.to_dict`."""
-        text, vision = dataclasses.asdict(self.text), dataclasses.asdict(self.vision)
-        del text["head_dim"]
-        rope = {
-            "rope_type": "default",
-            "rope_theta": text.pop("rope_theta"),
-            "mrope_section": list(text.pop("mrope_section")),
-        }
-        vision["fullatt_block_indexes"] = list(vision["fullatt_block_indexes"])
-        return {
-            "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-            "model_type": "qwen2_5_vl",
-            "image_token_id": self.image_token_id,
-            "video_token_id": self.video_token_id,
-            "vision_start_token_id": self.vision_start_token_id,
-            "vision_end_token_id": self.vision_end_token_id,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "text_config": {
-                **text,
+        written = self._as_dict(
+            "Qwen2_5_VLForConditionalGeneration",
+            rope={},
+            text={
                 "model_type": "qwen2_5_vl_text",
-                "hidden_act": "silu",
-                "attention_dropout": 0.0,
-                "use_cache": True,
                 "bos_token_id": None,  # else transformers takes those of the real vocabulary
                 "eos_token_id": None,
                 "use_sliding_window": False,
-                "rope_parameters": rope,
             },
-            "vision_config": {**vision, "model_type": "qwen2_5_vl_vision", "hidden_act": "silu"},
-        }
+            vision={"model_type": "qwen2_5_vl_vision", "hidden_act": "silu"},
+        )
+        del written["text_config"]["head_dim"]
+        return written | {"model_type": "qwen2_5_vl"}
 
 
 def _read_text(text: Section) -> dict[str, Any]:
@@ -175,12 +159,7 @@ def _read_vision(vision: Section) -> dict[str, Any]:
     vision.allow("model_type", "qwen2_5_vl_vision", "qwen2_5_vl")
     vision.allow("hidden_act", "silu")
     vision.known |= {"spatial_patch_size", "tie_word_embeddings"}
-    if vision.values.get("rope_parameters") is not None:
-        rope = vision.section("rope_parameters")
-        rope.allow("rope_type", "axial", "default")
-        rope.allow("rope_theta", 10_000.0)
-        rope.note_unknown()
-    vision.known.add("rope_parameters")
+    check_tower_rope(vision)
     fields = vision.fields(VisionConfig, defaults=_VISION_DEFAULTS)
     vision.agree("in_chans", fields["in_channels"], "in_channels")  # its name on the hub
     return fields

@@ -3,7 +3,7 @@
 A checkpoint's own config.json is what counts wherever there is one.
 """
 
-from dig_jax.models.architecture import TextConfig
+from dig_jax.models.architecture import QWEN_TOKENS, TextConfig
 from dig_jax.models.qwen2_5_vl.config import Qwen2_5VLConfig, VisionConfig
 
 # Width, MLP width, layers, query and key/value heads, vocabulary, tied head; MLP width of the tower.
@@ -57,9 +57,6 @@ def architecture(size: str) -> Qwen2_5VLConfig:
     return Qwen2_5VLConfig(
         text=text,
         vision=vision,
-        image_token_id=151655,
-        video_token_id=151656,
-        vision_start_token_id=151652,
-        vision_end_token_id=151653,
         tie_word_embeddings=tied,
+        **QWEN_TOKENS,
     )

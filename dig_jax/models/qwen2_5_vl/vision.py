@@ -12,11 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from dig_jax.models.nn.attention import Attention
-from dig_jax.models.nn.layers import Linear, RMSNorm, Rotation, constrain, remat, stack_layers
-from dig_jax.models.nn.patches import Mix, VisionAttention, rope
+from dig_jax.models.nn.layers import Linear, RMSNorm, remat, stack_layers
+from dig_jax.models.nn.patches import NORM_EPS, VisionBlock, rope
 from dig_jax.models.qwen2_5_vl.config import VisionConfig
-
-NORM_EPS = 1e-6  # fixed in the original
 
 
 class VisionMLP(nnx.Module):
@@ -31,22 +29,6 @@ class VisionMLP(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
-
-
-class VisionBlock(nnx.Module):
-    """Pre-norm transformer block."""
-
-    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
-        self.norm1 = RMSNorm(config.hidden_size, "vision_embed", eps=NORM_EPS, dtype=dtype)
-        self.attn = VisionAttention(config, rngs=rngs, dtype=dtype)
-        self.norm2 = RMSNorm(config.hidden_size, "vision_embed", eps=NORM_EPS, dtype=dtype)
-        self.mlp = VisionMLP(config, rngs=rngs, dtype=dtype)
-
-    def __call__(self, x: jax.Array, rotation: Rotation, mix: Mix) -> jax.Array:
-        """x [B,N,width], its patches mixed by `mix`."""
-        x = x + self.attn(self.norm1(x), rotation, mix)
-        x = x + self.mlp(self.norm2(x))
-        return constrain(x, "activation_batch", None, "activation_embed")
 
 
 class PatchMerger(nnx.Module):
@@ -85,7 +67,9 @@ class VisionTower(nnx.Module):
             rngs=rngs,
             dtype=dtype,
         )
-        self.blocks = stack_layers(lambda r: VisionBlock(config, rngs=r, dtype=dtype), config.depth, rngs)
+        self.blocks = stack_layers(
+            lambda r: VisionBlock(config, RMSNorm, VisionMLP, rngs=r, dtype=dtype), config.depth, rngs
+        )
         self.merger = PatchMerger(config, rngs=rngs, dtype=dtype)
 
     def __call__(

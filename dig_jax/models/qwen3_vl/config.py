@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from dig_jax.models import architecture
 from dig_jax.models.architecture import Architecture, TextConfig, require
-from dig_jax.models.hf.config_reader import Section, rope_settings
+from dig_jax.models.hf.config_reader import Section, check_tower_rope, rope_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,33 +90,13 @@ class Qwen3VLConfig(Architecture):
 
     def to_dict(self) -> dict[str, Any]:
         """See `Architecture.to_dict`."""
-        text, vision = dataclasses.asdict(self.text), dataclasses.asdict(self.vision)
-        rope = {
-            "rope_type": "default",
-            "rope_theta": text.pop("rope_theta"),
-            "mrope_section": list(text.pop("mrope_section")),
-            "mrope_interleaved": True,
-        }
-        vision["deepstack_visual_indexes"] = list(vision["deepstack_visual_indexes"])
-        return {
-            "architectures": ["Qwen3VLForConditionalGeneration"],
-            "model_type": "qwen3_vl",
-            "image_token_id": self.image_token_id,
-            "video_token_id": self.video_token_id,
-            "vision_start_token_id": self.vision_start_token_id,
-            "vision_end_token_id": self.vision_end_token_id,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "text_config": {
-                **text,
-                "model_type": "qwen3_vl_text",
-                "hidden_act": "silu",
-                "attention_bias": False,
-                "attention_dropout": 0.0,
-                "use_cache": True,
-                "rope_parameters": rope,
-            },
-            "vision_config": {**vision, "model_type": "qwen3_vl_vision", "hidden_act": "gelu_pytorch_tanh"},
-        }
+        written = self._as_dict(
+            "Qwen3VLForConditionalGeneration",
+            rope={"mrope_interleaved": True},
+            text={"model_type": "qwen3_vl_text", "attention_bias": False},
+            vision={"model_type": "qwen3_vl_vision", "hidden_act": "gelu_pytorch_tanh"},
+        )
+        return written | {"model_type": "qwen3_vl"}
 
 
 def _read_text(text: Section) -> dict[str, Any]:
@@ -142,10 +122,5 @@ def _read_vision(vision: Section) -> dict[str, Any]:
     vision.allow("model_type", "qwen3_vl_vision", "qwen3_vl")
     vision.require("hidden_act", "gelu_pytorch_tanh")
     vision.known.add("tie_word_embeddings")  # transformers 4.57 gives one to every part
-    if vision.values.get("rope_parameters") is not None:
-        rope = vision.section("rope_parameters")
-        rope.allow("rope_type", "axial", "default")
-        rope.allow("rope_theta", 10_000.0)
-        rope.note_unknown()
-    vision.known.add("rope_parameters")
+    check_tower_rope(vision)
     return vision.fields(VisionConfig)

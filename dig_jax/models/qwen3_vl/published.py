@@ -4,7 +4,7 @@ Instruct and Thinking models of a size are alike. A checkpoint's own config.json
 is one.
 """
 
-from dig_jax.models.architecture import TextConfig
+from dig_jax.models.architecture import QWEN_TOKENS, TextConfig
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, VisionConfig
 
 # Text: width, MLP width, layers, query heads, tied head. Vision: width, MLP width, depth, DeepStack blocks.
@@ -57,9 +57,6 @@ def architecture(size: str) -> Qwen3VLConfig:
     return Qwen3VLConfig(
         text=text,
         vision=vision,
-        image_token_id=151655,
-        video_token_id=151656,
-        vision_start_token_id=151652,
-        vision_end_token_id=151653,
         tie_word_embeddings=tied,
+        **QWEN_TOKENS,
     )

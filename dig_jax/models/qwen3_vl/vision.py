@@ -15,15 +15,12 @@ from dig_jax.models.nn.layers import (
     LayerNorm,
     Linear,
     Rotation,
-    constrain,
     make_param,
     remat,
     stack_layers,
 )
-from dig_jax.models.nn.patches import Mix, VisionAttention, rope
+from dig_jax.models.nn.patches import NORM_EPS, VisionBlock, rope
 from dig_jax.models.qwen3_vl.config import VisionConfig
-
-NORM_EPS = 1e-6
 
 
 class VisionMLP(nnx.Module):
@@ -40,22 +37,6 @@ class VisionMLP(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=True))
-
-
-class VisionBlock(nnx.Module):
-    """Pre-norm transformer block."""
-
-    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
-        self.norm1 = LayerNorm(config.hidden_size, "vision_embed", eps=NORM_EPS, dtype=dtype)
-        self.attn = VisionAttention(config, rngs=rngs, dtype=dtype)
-        self.norm2 = LayerNorm(config.hidden_size, "vision_embed", eps=NORM_EPS, dtype=dtype)
-        self.mlp = VisionMLP(config, rngs=rngs, dtype=dtype)
-
-    def __call__(self, x: jax.Array, rotation: Rotation, mix: Mix) -> jax.Array:
-        """x [B,N,width], its patches mixed by `mix`."""
-        x = x + self.attn(self.norm1(x), rotation, mix)
-        x = x + self.mlp(self.norm2(x))
-        return constrain(x, "activation_batch", None, "activation_embed")
 
 
 class PatchMerger(nnx.Module):
@@ -127,7 +108,9 @@ class VisionTower(nnx.Module):
             std=std,
             dtype=dtype,
         )
-        self.blocks = stack_layers(lambda r: VisionBlock(config, rngs=r, dtype=dtype), config.depth, rngs)
+        self.blocks = stack_layers(
+            lambda r: VisionBlock(config, LayerNorm, VisionMLP, rngs=r, dtype=dtype), config.depth, rngs
+        )
         self.merger = PatchMerger(config, norm_after_merge=False, rngs=rngs, dtype=dtype)
         num_taps = len(config.deepstack_visual_indexes)
         self.deepstack_mergers = (
