@@ -229,7 +229,7 @@ class RefCocoSource:
         self._asked: list[tuple[int, Size, str, Target]] = []
         for record in range(len(records)):
             try:
-                self._asked += self._phrases(record)
+                self._asked += list(self._phrases(record))  # all of a record or none
             except Exception as error:  # damaged bytes can make any of the readers raise anything
                 self.unusable.append((record, BadRecord(f"{self.name}, record {record}: {error}")))
 

@@ -183,3 +183,16 @@ def test_ref_coco_of_tfds_gives_every_expression_of_every_object(tmp_path):
     ]
     assert [one.target.boxes.tolist() for one in asked] == [[[0.5, 0.25, 1.0, 0.75]]] * 2 + [[[0, 0, 0.5, 1]]]
     assert source.shapes() == [one.shape for one in asked]
+
+
+def test_a_record_of_ref_coco_that_breaks_off_gives_nothing_and_is_said_to_be_unusable(tmp_path):
+    counts = {"ragged_row_lengths_0": [1]}
+    expressions = {
+        "raw": {"ragged_flat_values": ["a"], **counts},
+        "refexp_id": {"ragged_flat_values": [1], **counts},
+    }
+    boxes = np.float32([[0.25, 0.5, 0.75, 1.0], [0, 0, 1, 0.5]])  # of the second nothing is said
+    write_ref_coco(tmp_path, {"bbox": boxes, "refexp": expressions, "mask": [b"not to be decoded"] * 2})
+    source = make_task().open(tmp_path, "val")
+    assert len(source) == 0
+    assert "record 0" in str(source.unusable[0][1])
