@@ -160,11 +160,13 @@ study: setup setup-render $(TRAIN)/.stamp-study  ## rerun the learning study: ta
 
 .PHONY: test test-slow lint format types bench bench-generator
 # Two processes: one spends most of its time compiling on one core. A file's tests share what is costly to make.
+# A process that dies is not replaced: pytest-xdist may wait for ever for one that dies again at the same test.
+PYTEST := $(PY) -m pytest --numprocesses=2 --dist=loadfile --max-worker-restart=0
 test: setup-dev setup-render  ## run the tests (PYTEST_ARGS="..." passes options on)
-	$(PY) -m pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 test-slow: setup-dev setup-render setup-beam setup-peft setup-aot-gpu  ## run the tests marked slow, in two processes: they render, train and compile for minutes
-	@$(PY) -m pytest -m slow --numprocesses=2 --dist=loadfile $(PYTEST_ARGS) || { code=$$?; [ $$code = 5 ] && echo "no test is marked slow" || exit $$code; }
+	@$(PYTEST) -m slow $(PYTEST_ARGS) || { code=$$?; [ $$code = 5 ] && echo "no test is marked slow" || exit $$code; }
 
 lint: setup-dev  ## ruff (rules and formatting) and shellcheck
 	$(PY) -m ruff check .

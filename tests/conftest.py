@@ -1,6 +1,8 @@
 """Fixtures that several packages' tests share."""
 
 import os
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,25 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+@pytest.fixture(autouse=True)
+def no_sudden_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test under which this process would end at once (a lost lock, a grace period over) fails instead.
+
+    Else it would take all tests that follow with it, without a word.
+    """
+    process, end, ended = os.getpid(), os._exit, []
+
+    def say_so(code: int) -> None:
+        if os.getpid() != process:  # a child that was forked
+            end(code)
+        ended.append("".join(traceback.format_stack()))
+        raise SystemExit(code)  # ends the thread
+
+    monkeypatch.setattr(os, "_exit", say_so)
+    yield
+    assert not ended, f"os._exit was called:\n{ended[0]}"
 
 
 @pytest.fixture(scope="session")

@@ -107,6 +107,8 @@ class _Lock:
             found, holder = _read(self._path)
             if found is None:  # it was given up this moment
                 continue
+            if holder is not None and holder.token == self._me.token:
+                break  # a bucket's answer that it was created got lost, and the client asked again
             if holder is not None and self._lives(holder, found):
                 return (
                     f"{self._path.parent} is in use by the run of process {holder.pid} on host {holder.host},"

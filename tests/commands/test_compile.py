@@ -288,7 +288,7 @@ def compile_command(*arguments, python=sys.executable):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=1800,
+        timeout=1000,
     )
 
 

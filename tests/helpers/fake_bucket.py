@@ -1,5 +1,7 @@
 """Buckets for tests: `gs://name/path` is a file of a local folder, through the layers of a real bucket."""
 
+import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,19 @@ class FakeBuckets(LocalFileSystem):
             if path.startswith(prefix):
                 path = f"{cls.root}/{path.removeprefix(prefix)}"
         return super()._strip_protocol(path)
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        """Writes a file; with "create" in one step, content and all, that fails where there is one."""
+        if mode != "create":
+            super().pipe_file(path, value, mode=mode, **options)
+            return
+        target = Path(self._strip_protocol(path))
+        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        draft.write_bytes(value)
+        try:
+            os.link(draft, target)
+        finally:
+            draft.unlink()
 
     def mv(self, path1: str, path2: str, **options: Any) -> None:
         """Moves one file, as a copy and a removal; folders cannot be moved in one step."""

@@ -36,9 +36,16 @@ def workdir(request, tmp_path, monkeypatch) -> epath.Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """What takes a minute takes a second."""
-    for name, seconds in (("BEAT", 0.1), ("STALE", 0.6), ("SETTLE", 0.05)):
+    """What takes seconds takes less. A run that lives is never silent for so long that it counts as dead."""
+    for name, seconds in (("BEAT", 0.1), ("STALE", 1e9), ("SETTLE", 0.05)):
         monkeypatch.setattr(lock, f"{name}_SECONDS", seconds)
+
+
+@pytest.fixture
+def silence(monkeypatch) -> float:
+    """The seconds after which a silent run counts as dead, where a dead one is waited for."""
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.6)
+    return 0.6
 
 
 def left_behind(workdir: epath.Path, **changes: object) -> None:
@@ -60,16 +67,18 @@ def test_a_second_run_is_refused_with_the_host_and_process_of_the_first(workdir)
 
 def test_of_many_at_once_one_gets_it(workdir):
     workdir.mkdir(parents=True, exist_ok=True)
-    start, got = threading.Barrier(8), []
+    start, got, all_asked = threading.Barrier(8), [], threading.Event()
 
     def ask():
         start.wait()
         try:
             with lock.held(workdir):
                 got.append(True)
-                time.sleep(0.5)
+                all_asked.wait(60)
         except ValueError:
             got.append(False)
+        if len(got) == 8:
+            all_asked.set()
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     [thread.start() for thread in threads]
@@ -77,15 +86,13 @@ def test_of_many_at_once_one_gets_it(workdir):
     assert sorted(got) == [False] * 7 + [True]
 
 
-def test_a_run_of_this_machine_that_was_killed_does_not_hold_for_a_moment(workdir, monkeypatch):
-    monkeypatch.setattr(lock, "STALE_SECONDS", 1e9)  # nothing is waited for
+def test_a_run_of_this_machine_that_was_killed_does_not_hold_for_a_moment(workdir):
     left_behind(workdir)
     with lock.held(workdir):
         pass
 
 
-def test_a_process_of_the_same_id_that_began_later_is_another(workdir, monkeypatch):
-    monkeypatch.setattr(lock, "STALE_SECONDS", 1e9)
+def test_a_process_of_the_same_id_that_began_later_is_another(workdir):
     me = lock.Holder.this()
     workdir.mkdir(parents=True, exist_ok=True)
     file = json.dumps(dataclasses.asdict(dataclasses.replace(me, started=me.started - 1)))
@@ -103,11 +110,11 @@ def test_a_process_that_ended_but_is_not_waited_for_is_gone():
     zombie.wait()
 
 
-def test_a_dead_run_of_another_machine_is_told_by_its_silence(workdir):
+def test_a_dead_run_of_another_machine_is_told_by_its_silence(workdir, silence):
     left_behind(workdir, place="another machine")
     before = time.monotonic()
     with lock.held(workdir):
-        assert time.monotonic() - before >= lock.STALE_SECONDS
+        assert time.monotonic() - before >= silence
 
 
 def test_a_run_of_another_machine_that_lives_holds_the_workdir(workdir, monkeypatch):
@@ -121,7 +128,7 @@ def test_a_run_of_another_machine_that_lives_holds_the_workdir(workdir, monkeypa
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "x"}'])
-def test_a_damaged_file_is_one_of_a_dead_run(workdir, content):
+def test_a_damaged_file_is_one_of_a_dead_run(workdir, content, silence):
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / lock.FILE).write_text(content)
     with lock.held(workdir):
@@ -138,6 +145,20 @@ def test_who_was_silent_for_so_long_that_another_took_over_ends_at_once(workdir,
         assert ended.is_set()
     assert "running.json is gone, or another run's" in capfd.readouterr().err
     assert (workdir / lock.FILE).exists()  # it is not this one's to remove
+
+
+def test_who_made_the_file_of_a_bucket_but_was_not_told_so_holds_it(bucket, monkeypatch):
+    workdir = epath.Path(bucket) / "run"
+    filesystem = type(lock._bucket(workdir))
+    create = filesystem.pipe_file
+
+    def answer_gets_lost(self, *args, **options):
+        create(self, *args, **options)
+        create(self, *args, **options)  # the client asks again
+
+    monkeypatch.setattr(filesystem, "pipe_file", answer_gets_lost)
+    with lock.held(workdir):
+        assert (workdir / lock.FILE).exists()
 
 
 def test_a_workdir_that_is_a_file_is_named(tmp_path):
