@@ -29,7 +29,7 @@ def can_mount() -> bool:
     """Whether this system lets a user mount something in a namespace of their own."""
     try:
         command = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/tmp"]
-        return subprocess.run(command, capture_output=True, timeout=10).returncode == 0
+        return subprocess.run(command, capture_output=True, timeout=100).returncode == 0
     except OSError:
         return False
 

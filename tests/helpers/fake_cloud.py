@@ -145,7 +145,7 @@ class Cloud:
         return log.read_text().splitlines() if log.exists() else []
 
 
-def wait_for(path: Path, seconds: float = 10) -> None:
+def wait_for(path: Path, seconds: float = 300) -> None:
     """Waits until there is such a file."""
     deadline = time.monotonic() + seconds
     while not path.exists() and time.monotonic() < deadline:

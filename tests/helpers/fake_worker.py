@@ -36,7 +36,7 @@ def misbehave(request):
             if what == "die":
                 print("out of luck", file=sys.stderr, flush=True)
                 os._exit(3)
-            time.sleep(60)
+            time.sleep(600)
 
 
 def draw(request):
@@ -92,7 +92,7 @@ def serve():
             print("out of luck", file=sys.stderr, flush=True)
             os._exit(3)
         elif request["op"] == "hang":
-            time.sleep(60)
+            time.sleep(600)
         elif request["op"] == "fail":
             reply = {"ok": False, "error": "no such shape"}
         elif request["op"] == "leak":

@@ -58,12 +58,12 @@ def test_the_others_end_when_one_is_killed(victim: int) -> None:
 
 def test_one_that_is_silent_is_lost() -> None:
     stop = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
-    processes = Processes("", stop, silence=2.0)
+    processes = Processes("", stop, silence=6.0)
     first, stopped = processes.started
     errors = first.communicate(timeout=300)[1]
     stopped.kill()
     stopped.communicate()
-    assert first.returncode == EXIT_LOST and "process 1 of 2 is lost (silent for 2 s" in errors
+    assert first.returncode == EXIT_LOST and "process 1 of 2 is lost (silent for 6 s" in errors
 
 
 def test_an_error_in_one_is_told_to_all() -> None:

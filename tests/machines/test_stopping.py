@@ -73,7 +73,7 @@ def test_the_notice_of_the_cloud_machine_is_noticed(key: str, value: str, metada
         time.sleep(0.3)
         stop.check()  # nothing is announced
         metadata[key] = value
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 300
         with pytest.raises(Stopped) as stopped:
             while time.monotonic() < deadline:
                 stop.check()
@@ -86,7 +86,7 @@ import sys, time
 from dig_jax.machines.stopping import Stop
 with Stop(grace_seconds=float(sys.argv[1])):
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -102,16 +102,16 @@ def deaf_process(grace_seconds: float) -> subprocess.Popen:
 def test_without_a_check_the_process_ends_after_the_grace_period() -> None:
     process = deaf_process(0.5)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == EXIT_PREEMPTED
     assert "SIGTERM: saving and stopping, within 0.5 s" in errors and "grace_seconds" in errors
 
 
 def test_a_second_interrupt_ends_the_process_at_once() -> None:
     process = deaf_process(1000)
-    for _ in range(2):
+    while process.poll() is None:  # two that come at once are one
         process.send_signal(signal.SIGINT)
         time.sleep(0.3)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == EXIT_INTERRUPTED
     assert "stopping at once" in errors

@@ -89,7 +89,7 @@ def test_a_run_killed_at_this_moment_goes_on(moment, order, whole_run, tmp_path,
 
 
 def wait_for(process, folder, pattern):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(folder.glob(pattern)):
         assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
         time.sleep(0.002)
@@ -119,7 +119,7 @@ def test_a_stopped_run_says_how_to_go_on_and_leaves_no_workers(
     process = start(order, tmp_path / "set")
     wait_for(process, tmp_path, "set.staging/shard-*/t*/000001.json")
     process.send_signal(number)
-    assert process.wait(timeout=20) == 1
+    assert process.wait(timeout=300) == 1
     assert "the same command goes on" in process.stderr.read()
     before = log.read_text()
     time.sleep(0.3)
@@ -133,7 +133,7 @@ def test_a_pair_whose_worker_fails_once_is_made_all_the_same(
     how, order, uninterrupted, tmp_path, monkeypatch, capsys
 ):
     behave(monkeypatch, tmp_path, **{how: "train-000003"})
-    flags = ["--workers=1", "--time_limit=1", f"--out={tmp_path / 'set'}"]
+    flags = ["--workers=1", "--time_limit=5", f"--out={tmp_path / 'set'}"]
     assert main([*order, *flags]) == 0
     assert "train pair 3 is tried again: render worker" in capsys.readouterr().err
     assert_same_datasets(uninterrupted, tmp_path / "set")

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from tests.data_gen.conftest import FAKE
 
 @pytest.fixture
 def worker(tmp_path):
-    with Worker([sys.executable, str(FAKE)], timeout=2.0, scratch=tmp_path) as worker:
+    with Worker([sys.executable, str(FAKE)], timeout=60.0, scratch=tmp_path) as worker:
         yield worker
 
 
@@ -33,10 +32,10 @@ def test_a_worker_that_dies_is_replaced_and_its_last_words_are_quoted(worker):
 
 
 def test_a_worker_that_hangs_is_killed_after_the_timeout(worker):
-    start = time.monotonic()
-    with pytest.raises(WorkerError, match="no reply for 2 s"):
+    worker.timeout = 0.5
+    with pytest.raises(WorkerError, match=r"no reply for 0\.5 s"):
         worker.ask({"op": "hang"})
-    assert time.monotonic() - start < 10
+    worker.timeout = 60.0
     assert worker.ask({"op": "echo"})["ok"]
 
 
@@ -63,10 +62,10 @@ def test_a_worker_that_takes_too_much_memory_is_replaced(worker):
 
 def test_what_is_no_worker_is_an_error():
     command = [sys.executable, "-c", "print('hello')"]
-    with Worker(command, timeout=2.0) as worker, pytest.raises(WorkerError, match="died"):
+    with Worker(command, timeout=60.0) as worker, pytest.raises(WorkerError, match="died"):
         worker.ask({"op": "echo"})
     command = [sys.executable, "-c", "print('{hello}')"]
-    with Worker(command, timeout=2.0) as worker, pytest.raises(WorkerError, match="broke the connection"):
+    with Worker(command, timeout=60.0) as worker, pytest.raises(WorkerError, match="broke the connection"):
         worker.ask({"op": "echo"})
 
 
@@ -74,14 +73,14 @@ def test_an_installed_blender_runs_the_worker_and_may_print_a_banner_first(fake_
     command = Blender(str(fake_blender), "4.5.15 LTS", installed=True).command(2, "--device=cuda")
     assert command[1:6] == ["--background", "--factory-startup", "--threads", "2", "--python"]
     assert command[7:] == ["--", "--threads=2", "--device=cuda"]
-    with Worker(command, timeout=5.0) as worker:
+    with Worker(command, timeout=60.0) as worker:
         assert worker.ask({"op": "echo"})["ok"]
 
 
 def test_a_worker_can_be_killed_from_another_thread(worker):
-    worker.timeout = 30.0
+    worker.ask({"op": "echo"})
     threading.Timer(0.5, worker.kill).start()
-    with pytest.raises(WorkerError, match="died"):
+    with pytest.raises(WorkerError, match=r"died|broke the connection"):
         worker.ask({"op": "hang"})
 
 
@@ -100,7 +99,7 @@ def run_crew(tmp_path, make, pairs, threads=2):
     """The indices of the pairs that a crew stages, the failures it reports, and those it mentions."""
     staging, records, mentioned = Staging(tmp_path / "staging", {}), [], []
     crew = Crew(
-        start_worker=lambda: Worker([sys.executable, str(FAKE)], timeout=2.0, scratch=staging.scratch),
+        start_worker=lambda: Worker([sys.executable, str(FAKE)], timeout=60.0, scratch=staging.scratch),
         make=make,
         staging=staging,
         on_pair=records.append,
@@ -136,7 +135,7 @@ def test_a_pair_that_kills_every_worker_is_given_up_alone(tmp_path):
 
 def test_a_pair_that_hangs_every_worker_is_given_up_alone(tmp_path):
     def make(worker, pair, folder):
-        worker.timeout = 0.3
+        worker.timeout = 0.3 if pair.index == 0 else 60.0
         worker.ask({"op": "hang" if pair.index == 0 else "echo"})
         return finished(pair)
 

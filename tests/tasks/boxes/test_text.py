@@ -192,9 +192,9 @@ HOSTILE = {
 @pytest.mark.parametrize("thinking", [False, True])
 def test_a_megabyte_of_anything_is_read_in_linear_time(name: str, thinking: bool):
     text = "</think>" * thinking + HOSTILE[name]
-    start = time.perf_counter()
+    start = time.thread_time()
     answer = parse(text, thinking=thinking)
-    milliseconds = 1000 * (time.perf_counter() - start)
+    milliseconds = 1000 * (time.thread_time() - start)
     assert milliseconds < 10 * len(text) / 1000
     assert len(answer.boxes) <= 16
 
