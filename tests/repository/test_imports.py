@@ -24,6 +24,7 @@ FLOORS = {
         ["models"],
         ["data"],
         ["tasks"],
+        ["benchmarks"],
         ["rollout", "run"],
         ["update", "session"],
         ["settings"],
