@@ -16,8 +16,8 @@ from dig_jax import train
 from tests.commands.test_train import inputs, lines, small_config, without_times  # noqa: F401  (inputs is a fixture)
 from tests.run.test_curriculum import three_stages
 
-KILLS = 28
-KILLS_PER_RUN = 7
+KILLS = 16
+KILLS_PER_RUN = 4
 STEPS = 5
 
 

@@ -28,8 +28,7 @@ HOSTS: dict[str, Layout] = {
 }
 MORE_HOSTS: dict[str, Layout] = {
     "no groups in updates, hosts in turn; across both in rollouts": ((2, 2, 1), 2, [5, 1, 4, 0], PIECES),
-    "a group on each host": ((1, 2, 2), 2, [0, 1, 4, 5], PARTS),
-    "the same, the second host first": ((2, 1, 2), 2, [5, 4, 0, 1], PARTS),
+    "a group on each host, the second host first": ((2, 1, 2), 2, [5, 4, 0, 1], PARTS),
     "across both in updates, on one host in rollouts": ((1, 1, 4), 2, [0, 1, 4, 5], PARTS),
     "on one host in updates, across both in rollouts": ((1, 2, 2), 4, [4, 5, 1, 0], PARTS),
     "a group on each host and two across both": ((1, 4, 2), 2, [0, 1, 2, 4, 5, 3, 6, 7], PIECES),
