@@ -48,6 +48,15 @@ def test_the_reward_is_the_weighted_sum_of_the_tasks_own_and_the_users_terms():
     assert task.score([], []).terms["brevity"].shape == (0,)  # a process without answers asks nothing
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*_reward.py")), ids=lambda path: path.name)
+def test_every_reward_of_the_examples_takes_any_text_and_is_a_share(file):
+    texts = [TRUE, "[[0,0,1000,1000]]", "[]", "", "x" * 300, "[" * 9999, '[[1,2,3,NaN], "a"]', "[[5,5,5,5]]"]
+    terms = rewards.load_reward(str(file))(texts, [asked(PAIR)] * len(texts))
+    assert terms and all(len(values) == len(texts) for values in terms.values())
+    for name, values in terms.items():
+        assert np.all(np.isfinite(values)) and 0 <= min(values) <= max(values) <= 1, name
+
+
 def test_terms_of_the_task_can_be_weighed_without_a_file():
     task = make_task(config_of(("iou=2", "format=-1")), answerer())
     scores = task.score([TRUE, "[]"], [asked(PAIR)] * 2)
