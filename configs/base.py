@@ -34,7 +34,9 @@ def get_config() -> ConfigDict:
     config.curriculum.stages = ConfigDict()  # name -> the settings it changes, by their names in this file
 
     config.advance = ConfigDict()  # a stage ends after num_steps, or earlier: at an evaluation where ...
-    config.advance.metric = "reward_sampled"  # ... this held-out figure (a key of evals.jsonl)
+    # ... this metric, "single/f1" of the evaluation `single` (a key of evals.jsonl); of the main one where no
+    # evaluation is named, ...
+    config.advance.metric = "reward_sampled"
     config.advance.at = 0.0  # ... is this high or higher; 0 = never
 
     config.model = ConfigDict()
@@ -68,8 +70,9 @@ def get_config() -> ConfigDict:
     # their examples.
     config.data.train = ("",)
     config.data.train_split = "train"
-    config.data.eval = ""  # folder of the main held-out evaluation; "" = none
-    # Further held-out sets, each "name=folder"; their metrics are "name/f1", ... config.evals can say more.
+    # Held-out data, short for entries of `evals` below with nothing but their data: a folder or file of the
+    # main one (config.evals.main.data), and further ones, each "name=folder".
+    config.data.eval = ""
     config.data.eval_extra = ()
     config.data.eval_split = "test"
     config.data.num_differences = ()  # keep only pairs with these numbers of differences; () = all
@@ -221,20 +224,24 @@ def get_config() -> ConfigDict:
     config.distributed.silence_seconds = 60.0  # one not heard of for so long is lost: the others end
 
     config.eval = ConfigDict()
+    config.eval.main = (
+        "main"  # the entry of `evals` that chooses the best checkpoint and whose answers are shown
+    )
     config.eval.every = 5  # steps; the first and the last step are always evaluated
     config.eval.num_pairs = 128  # 0 = the whole split
     config.eval.batch_prompts = 64
     # Completions per pair, drawn as the rollout draws them (rollout.temperature, top_p, top_k), always from
-    # the same noise. Their figures end in _sampled. 0 = greedy answers alone.
+    # the same noise. Their metrics end in _sampled. 0 = greedy answers alone.
     config.eval.group_size = 8
-    # Greedy answers as well: figures "f1", "reward_greedy", ... Not for Thinking models, whose makers advise
+    # Greedy answers as well: metrics "f1", "reward_greedy", ... Not for Thinking models, whose makers advise
     # against it: they repeat themselves without end.
     config.eval.greedy = False
     config.eval.thinking_budget = 0  # tokens of thought after which it is closed; 0 = off. docs/thinking.md
 
-    # Further evaluations: name -> some of task, data, split, every, num_examples, such as
-    # {"phrases": {"task": "referring", "data": "data/mixed", "every": 20}}. What is left out is as in the
-    # main one; metrics are "phrases/hit_sampled", ...
+    # Evaluations: name -> some of task, data, split, every, num_examples. With eval.main = "mixed", such as
+    # {"mixed": {"data": "data/mixed"}, "phrases": {"task": "referring", "data": "data/mixed", "every": 20}}.
+    # What is left out is as above (task, data.eval_split, eval.every, eval.num_pairs); metrics are
+    # "mixed/f1_sampled", "phrases/hit_sampled", ...
     config.evals = ConfigDict()
 
     config.checkpoint = ConfigDict()

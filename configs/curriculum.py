@@ -24,15 +24,12 @@ from configs import stage1
 def get_config() -> ConfigDict:
     """Returns the settings of the three stages."""
     config = stage1.get_config()
-    config.data.eval = "data/stage3"
-    config.data.eval_extra = ("single=data/stage1", "double=data/stage2")
+    folders = {"mixed": "data/stage3", "single": "data/stage1", "double": "data/stage2"}
+    config.data.eval, config.eval.main = "", "mixed"
+    config.evals = ConfigDict({name: {"data": folder} for name, folder in folders.items()})
     config.curriculum.order = ("single", "double", "mixed")
     config.curriculum.stages = ConfigDict(
-        {
-            "single": _stage("data/stage1", "single/reward_sampled"),
-            "double": _stage("data/stage2", "double/reward_sampled"),
-            "mixed": _stage("data/stage3", "reward_sampled"),
-        }
+        {name: _stage(folders[name], f"{name}/reward_sampled") for name in config.curriculum.order}
     )
     return config
 

@@ -27,8 +27,8 @@ def get_config() -> ConfigDict:
     config = small.get_config()
     config.model_path = "runs/scratch"
     config.data.train = ("data/scratch/mixed",)
-    config.data.eval = "data/scratch/mixed"
-    config.data.eval_extra = ("single=data/scratch/single",)
+    config.eval.main = "mixed"
+    config.evals = ConfigDict({name: {"data": f"data/scratch/{name}"} for name in ("mixed", "single")})
     config.curriculum.order = ("warmup", *GRPO)
     config.curriculum.stages = ConfigDict(
         {

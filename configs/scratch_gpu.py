@@ -32,8 +32,8 @@ def get_config() -> ConfigDict:
     config.model_path = "runs/scratch_gpu"
     config.model.dtype = "bfloat16"
     config.model.remat = "full"  # a micro-batch of 64 prompts would keep 22 GiB for the backward pass
-    config.data.eval = "data/scratch_gpu/mixed"
-    config.data.eval_extra = ("single=data/scratch_gpu/single",)
+    for name, evaluation in config.evals.items():
+        evaluation.data = f"data/scratch_gpu/{name}"
     config.sft.answer_step = 10
     config.batch.prompts = config.batch.update_prompts = config.batch.rollout_prompts = 256
     config.batch.micro_prompts = 64

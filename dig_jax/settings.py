@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -34,7 +34,8 @@ def check(config: ConfigDict) -> None:
         ValueError: names the setting, its value, and what is expected.
     """
     _same_keys(config, base.get_config(), prefix="config")
-    for entry in evaluations.entries(config):
+    entries = evaluations.entries(config)
+    for entry in entries:
         _check_entry(config, entry)
     # Evaluations draw as long answers as the run does, whatever its stages do.
     if not 0 <= config.eval.thinking_budget < config.rollout.max_new_tokens:
@@ -43,12 +44,8 @@ def check(config: ConfigDict) -> None:
             f" config.rollout.max_new_tokens={config.rollout.max_new_tokens}, which thought and answer share"
         )
     for stage in curriculum.stages(config):
-        if stage.config.advance.at and not config.data.eval:
-            raise ValueError(
-                f"config.advance.at={stage.config.advance.at}, but nothing is evaluated: set config.data.eval"
-            )
         try:
-            _advance(stage.config)
+            _advance(stage.config, entries)
             _check_stage(stage.config)
         except ValueError as error:
             if not stage.name:
@@ -133,11 +130,11 @@ FREE_ON_RESUME = (
     *("rollout.slots", "rollout.rows", "rollout.mesh", "distributed", "compile_cache"),
     *("mesh", "model.remat", "model.attention", "optimizer.offload", "eval", "checkpoint", "log"),
     *("data.prefetch", "data.images", "data.max_bad_records"),
-    *("evals", "data.eval", "data.eval_extra", "data.eval_split"),
+    *("evals", "data.eval_split"),
     *("batch.micro_prompts", "batch.micro_completions", "batch.response_buckets", "batch.rollout_prompts"),
 )
 # But not these, where evaluations decide how long a stage is.
-DECIDED_BY_EVALUATION = ("eval", "evals", "data.eval", "data.eval_extra", "data.eval_split")
+DECIDED_BY_EVALUATION = ("eval", "evals", "data.eval_split")
 
 
 DATA_FILE = "data.json"  # in a workdir: what `data_fingerprints` gave when the run began
@@ -156,15 +153,8 @@ def data_fingerprints(config: ConfigDict) -> dict[str, Any]:
         # Where every stage has pairs of its own, those of the run are not read and need not be there.
         key = own if own in set_here else "data.train"
         found[key] = [fingerprint_of_data(folder, data.train_split) for folder in data.train]
-    found["data.eval_extra"] = []
     for entry in evaluations.entries(config):
-        held_out = fingerprint_of_data(entry.data, entry.split)
-        if entry.name in config.evals:
-            found[f"evals.{entry.name}.data"] = held_out
-        elif entry.name:
-            found["data.eval_extra"].append(f"{entry.name}={held_out}")
-        else:
-            found["data.eval"] = held_out
+        found[f"evals.{entry.name}.data"] = fingerprint_of_data(entry.data, entry.split)
     for key, file in (("task_file", config.task_file), ("rewards.file", config.rewards.file)):
         if file:
             found[key] = fingerprint_of_data(file, "")
@@ -200,7 +190,9 @@ def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] 
             " of what it learned to rounding, and its optimizer's state is bfloat16: use a new --workdir,"
             f" with --config.init_from={saved.parent} to go on from its parameters"
         )
-    now = keys.flat(json.loads(config.to_json()))
+    now = evaluations.as_entries(keys.flat(json.loads(config.to_json())))
+    main = before.get("eval.main", evaluations.UNNAMED)
+    before = evaluations.with_main_called(now["eval.main"], evaluations.as_entries(before), now)
     free, stages = set(FREE_ON_RESUME), curriculum.stages(config)
     # A run may be lengthened, unless its learning rate is a function of its length.
     if all(stage.config.optimizer.schedule == "constant" for stage in stages):
@@ -214,7 +206,7 @@ def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] 
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     }
-    same = _same_data(saved.parent / DATA_FILE, data or {}, now, changes)
+    same = _same_data(saved.parent / DATA_FILE, main, data or {}, now, changes)
     refused = [
         change
         for key, change in changes.items()
@@ -229,12 +221,16 @@ def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] 
 
 
 def _same_data(
-    noted: epath.Path, data: Mapping[str, Any], now: Mapping[str, Any], changes: dict[str, str]
+    noted: epath.Path, main: str, data: Mapping[str, Any], now: Mapping[str, Any], changes: dict[str, str]
 ) -> list[str]:
-    """Settings whose folders hold what they held; adds those that hold something else to `changes`."""
+    """Settings whose folders hold what they held; adds those that hold something else to `changes`.
+
+    `main` is what the main evaluation was called when that was noted.
+    """
     if not noted.exists():
         return []
-    then, same = textfile.read_json(noted), []
+    then = evaluations.as_entries({"eval.main": main} | textfile.read_json(noted))
+    then, same = evaluations.with_main_called(now["eval.main"], then, now), []
     for key in data.keys() & then.keys():
         if data[key] == then[key]:
             same.append(key)
@@ -288,11 +284,27 @@ def _overlong(config: ConfigDict) -> None:
         )
 
 
-def _advance(config: ConfigDict) -> None:
-    """Refuses to wait for a figure of answers that no evaluation draws."""
+def _advance(config: ConfigDict, entries: Sequence[evaluations.Entry]) -> None:
+    """Refuses to wait for a metric of answers that no evaluation draws, or one draws too seldom."""
     metric, held_out = config.advance.metric, config.eval
     if not config.advance.at:
         return
+    if not entries:
+        raise ValueError(
+            f"config.advance.at={config.advance.at}, but nothing is evaluated: set config.data.eval"
+        )
+    name = evaluations.metric_name(metric, held_out.main).partition("/")[0]
+    entry = next((entry for entry in entries if entry.name == name), None)
+    if entry is None:
+        raise ValueError(
+            f"config.advance.metric={metric!r} is of no evaluation; there are"
+            f" {', '.join(entry.name for entry in entries)}"
+        )
+    if entry.every != held_out.every:
+        raise ValueError(
+            f"config.advance.metric={metric!r} is waited for at every evaluation, but"
+            f" config.evals.{name}.every={entry.every} is not config.eval.every={held_out.every}"
+        )
     if metric.endswith("_sampled") and not held_out.group_size:
         raise ValueError(
             f"config.advance.metric={metric!r} is of sampled answers, but config.eval.group_size=0 draws none"
@@ -312,17 +324,8 @@ def check_task(config: ConfigDict) -> None:
 
 
 def _check_entry(config: ConfigDict, entry: evaluations.Entry) -> None:
-    """Refuses an evaluation that its task can not do, or that a stage waits for and that comes too seldom."""
+    """Refuses an evaluation that its task can not do."""
     try:
         check_task(entry.config(config))
     except ValueError as error:
-        if not entry.name:
-            raise
         raise ValueError(f"evaluation {entry.name}: {error}") from error
-    for stage in curriculum.stages(config):
-        advance = stage.config.advance
-        if advance.at and advance.metric.startswith(f"{entry.name}/") and entry.every != config.eval.every:
-            raise ValueError(
-                f"config.advance.metric={advance.metric!r} is waited for at every evaluation, but"
-                f" config.evals.{entry.name}.every={entry.every} is not config.eval.every={config.eval.every}"
-            )

@@ -295,10 +295,11 @@ def begin_files(run: Run) -> RunLog:
         write_json(workdir / settings.DATA_FILE, parts.data)
         write_json(workdir / "config.json", json.loads(run.config.to_json()))
     places = {"first_step": progress.step, "evaluated": progress.evaluated}
-    shown = Shown.of(parts.tasks, {one.entry.name: one.sampler.task for one in parts.held_out})
+    evaluated = {one.entry.name: one.sampler.task for one in parts.held_out}
+    shown = Shown.of(parts.tasks, evaluated, run.config.eval.main)
     log = RunLog(workdir, LogConfig.from_config(run.config), shown, **places)
     log.padding({f"{stage.name} training".strip(): parts.train_data[stage.number] for stage in parts.stages})
-    log.padding({f"{one.entry.name} held-out".strip(): one.loader for one in parts.held_out})
+    log.padding({f"{shown.label(one.entry.name)} held-out".strip(): one.loader for one in parts.held_out})
     return log
 
 
@@ -336,8 +337,8 @@ def run_evaluation(config: ConfigDict, held_out: Sequence[HeldOut], params: nnx.
 
     Args:
         config: of the run.
-        held_out: what to evaluate, the main evaluation first. The metrics of "x" are named "x/NAME", and
-            those of the main one, "", just NAME. Answers are those to the main one.
+        held_out: what to evaluate, the main evaluation first. The metrics of NAME are named NAME/metric;
+            answers are those to the main one.
         params: the policy.
     """
     results = {
@@ -351,8 +352,6 @@ def run_evaluation(config: ConfigDict, held_out: Sequence[HeldOut], params: nnx.
         for one in held_out
     }
     metrics = {
-        f"{name}/{key}" if name else key: value
-        for name, result in results.items()
-        for key, value in result.metrics.items()
+        f"{name}/{key}": value for name, result in results.items() for key, value in result.metrics.items()
     }
-    return Evaluation(metrics, results[""].answers)
+    return Evaluation(metrics, results[held_out[0].entry.name].answers)

@@ -83,8 +83,7 @@ def _train(
     folders = {"warmup": "single", **{folder: folder for folder in DATA}}
     settings = {
         "seed": seed,
-        "data.eval": place.data / "mixed",
-        "data.eval_extra": (f"single={place.data / 'single'}",),
+        **{f"evals.{name}.data": place.data / name for name in ("mixed", "single")},
         **{f"curriculum.stages.{s}.data.train": (str(place.data / folders[s]),) for s in order},
         **settings,
     }

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from dig_jax.data.records import open_pairs
-from dig_jax.report import read_lines
+from dig_jax.report import read_evals, read_lines
 from study.arms import FINAL
 from study.jobs import Place, plan
 
 FOUND_IOU = 0.5  # a true box is found when a box of the answer overlaps it this much
+MAIN = "mixed"  # the main evaluation of configs/scratch.py, and what it is in runs from before it had a name
 Record = dict[str, Any]
 Truth = dict[str, tuple[tuple[str, ...], np.ndarray]]  # id of a pair -> kinds, boxes [M, 4]
 
@@ -57,7 +58,7 @@ def _is_training(command: Sequence[str]) -> bool:
 def stage_figures(workdir: Path) -> list[Record]:
     """Held-out figures at the start and at the end of every stage of a run, each with its stage's name."""
     order = json.loads((workdir / "config.json").read_text())["curriculum"]["order"]
-    evals = read_lines(workdir / "evals.jsonl")
+    evals = read_evals(workdir, MAIN)
     ends = {int(line["stage"]): line for line in evals}
     return [{"name": "start", **evals[0]}] + [
         {"name": order[number - 1], **line} for number, line in ends.items()
@@ -66,8 +67,8 @@ def stage_figures(workdir: Path) -> list[Record]:
 
 def curve(workdir: Path) -> list[Record]:
     """The main figures of every evaluation of a run."""
-    evals = read_lines(workdir / "evals.jsonl")
-    return [{key: line.get(key) for key in ("step", "f1", "reward_sampled")} for line in evals]
+    names = ("step", f"{MAIN}/f1", f"{MAIN}/reward_sampled")
+    return [{key: line.get(key) for key in names} for line in read_evals(workdir, MAIN)]
 
 
 def minutes(workdir: Path) -> float:

@@ -54,7 +54,10 @@ def _stages(records: Sequence[Record]) -> Any:
     names = [name for name in CURVES if of(records, name)]
     if not names:
         return None
-    panels = (("mixed F1, greedy answers", "f1"), ("mixed reward, sampled answers", "reward_sampled"))
+    panels = (
+        ("mixed F1, greedy answers", "mixed/f1"),
+        ("mixed reward, sampled answers", "mixed/reward_sampled"),
+    )
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for axis, (title, key) in zip(axes, panels, strict=True):
         for name in names:

@@ -15,12 +15,12 @@ ENDS = (
     ("reward, sampled", "reward_sampled"),
     ("right number of boxes", "count_accuracy"),
 )
-# Held-out figures shown by stage: words, key of evals.jsonl.
+# Held-out figures shown by stage: words, metric of evals.jsonl.
 FIGURES = (
-    ("mixed F1", "f1"),
-    ("mixed mean IoU", "iou"),
-    ("mixed reward, greedy", "reward_greedy"),
-    ("mixed reward, sampled", "reward_sampled"),
+    ("mixed F1", "mixed/f1"),
+    ("mixed mean IoU", "mixed/iou"),
+    ("mixed reward, greedy", "mixed/reward_greedy"),
+    ("mixed reward, sampled", "mixed/reward_sampled"),
     ("single F1", "single/f1"),
     ("single reward, sampled", "single/reward_sampled"),
 )

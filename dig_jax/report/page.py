@@ -12,8 +12,8 @@ from etils import epath
 from dig_jax.report.curves import line_chart
 from dig_jax.report.shown import Shown
 from dig_jax.report.style import STYLE
-from dig_jax.report.summary import before_and_after, held_out_sets, read_config, stage_names
-from dig_jax.report.writer import EVALS_FILE, METRICS_FILE, SAMPLES_FILE, read_lines
+from dig_jax.report.summary import before_and_after, read_config, stage_names
+from dig_jax.report.writer import METRICS_FILE, SAMPLES_FILE, read_evals, read_lines
 
 Records = list[dict[str, Any]]
 
@@ -44,15 +44,15 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     config = read_config(workdir)
     names, shown = stage_names(config), Shown.read(workdir)
     metrics = read_lines(workdir / METRICS_FILE)
-    evals = read_lines(workdir / EVALS_FILE)
+    evals = read_evals(workdir, shown.main)
     samples = read_lines(workdir / SAMPLES_FILE)
     body = [
         _header(workdir.name, config, names, metrics),
         _before_and_after(evals, names, shown),
         _section("Learning curves", _charts(evals, metrics, _stage_marks(metrics, names), shown)),
         _section(
-            "Answers on held-out pairs",
-            _samples(samples, workdir, [*shown.of_set("").metrics]),
+            f"Answers on held-out {shown.examples}",
+            _samples(samples, workdir, [*shown.of_set(shown.main).metrics]),
         ),
         _settings(config),
     ]
@@ -91,7 +91,7 @@ def _before_and_after(evals: Records, stages: list[str], shown: Shown) -> str:
     head = "".join(f"<td>{html.escape(heading)}</td>" for heading in headings)
     body = ""
     for held_out, words, (*earlier, last) in rows:
-        name = f"{held_out}: {words}" if held_out else words
+        name = f"{shown.label(held_out)}: {words}".removeprefix(": ")
         cells = "".join(f"<td>{value:.3f}</td>" for value in earlier)
         change = last - earlier[0]
         body += (
@@ -99,7 +99,7 @@ def _before_and_after(evals: Records, stages: list[str], shown: Shown) -> str:
             f'<td class="{_direction(change)}">{change:+.3f}</td></tr>'
         )
     return _section(
-        "Held-out pairs, before and after",
+        "Held out, before and after",
         f'<div class="wide"><table><thead><tr><th></th>{head}<td>change</td></tr></thead>'
         f"<tbody>{body}</tbody></table></div>",
     )
@@ -119,10 +119,10 @@ def _stage_marks(metrics: Records, names: list[str]) -> list[tuple[float, str]]:
 
 def _charts(evals: Records, metrics: Records, marks: list[tuple[float, str]], shown: Shown) -> str:
     charts = []
-    for held_out in held_out_sets(evals):
-        what = f"Held out ({held_out})" if held_out else "Held out"
+    for held_out in shown.sets(evals):
+        what = f"Held out ({shown.label(held_out)})".removesuffix(" ()")
         for title, lines in shown.of_set(held_out).held_out_charts():
-            of_set = [(label, f"{held_out}/{key}".removeprefix("/")) for label, key in lines]
+            of_set = [(label, f"{held_out}/{key}") for label, key in lines]
             charts.append(_chart(f"{what}: {title}", of_set, evals, marks))
     # Of two tasks with the same chart one is enough.
     own = dict(chart for declared in shown.training.values() for chart in declared.training_charts())

@@ -78,11 +78,14 @@ class RunLog:
         self._warned = False  # that the last step's completions were mostly truncated
         self._writer = None
         if jax.process_index() == 0:
+            formerly = report.Shown.read(workdir).renamed(shown)
             shown.write(workdir)
             self._writer = report.MetricsWriter(
                 workdir,
                 first_step=first_step,
                 evaluated=evaluated,
+                main=shown.main,
+                formerly=formerly,
                 tensorboard=config.tensorboard,
                 wandb_project=config.wandb_project,
             )
@@ -161,16 +164,14 @@ class RunLog:
         shown = [answer for answer in result.answers if answer.example is not None]
         for number, answer in enumerate(shown[: self._samples]):
             self._sample(step, number, answer, task)
-        for held_out in sorted({name.rpartition("/")[0] for name in result.metrics}):  # "": the main set
-            keys = {
-                name: f"{held_out}/{name}".removeprefix("/") for name in self._shown.of_set(held_out).held_out
-            }
+        for held_out in self._shown.sets([result.metrics]):
+            keys = {name: f"{held_out}/{name}" for name in self._shown.of_set(held_out).held_out}
             figures = [
                 f"{name} {result.metrics[key]:.3f}" for name, key in keys.items() if key in result.metrics
             ]
-            what = f"held out ({held_out})" if held_out else "held out"
+            what = f"held out ({self._shown.label(held_out)})".removesuffix(" ()")
             logger.info("%s at step %d: %s  (%.0f s)", what, step, "  ".join(figures), seconds)
-            truncated = result.metrics.get(f"{held_out}/truncated_sampled".removeprefix("/"), 0.0)
+            truncated = result.metrics.get(f"{held_out}/truncated_sampled", 0.0)
             if warning := truncation_warning(f"{what} at step {step}", truncated):
                 logger.warning("%s", warning)
         report.write_report(self._workdir)

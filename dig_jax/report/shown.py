@@ -14,6 +14,7 @@ from typing import Any
 from etils import epath
 
 from dig_jax.machines.folder import write_json
+from dig_jax.run.evaluations import UNNAMED
 from dig_jax.tasks.registry import task_class
 from dig_jax.tasks.task import Task
 
@@ -30,16 +31,27 @@ class Declared:
       metrics: term -> words for a reader, in the order shown.
       main: the term that tells which of two models is better.
       charts: title and lines, of training steps.
+      unit: what its examples are called.
     """
 
     metrics: Mapping[str, str]
     main: str
     charts: tuple[tuple[str, Lines], ...]
+    unit: str
 
     @classmethod
-    def of(cls, task: type[Task] | Task) -> Declared:
+    def of(cls, task: Task) -> Declared:
         """What a task says of itself."""
-        return cls({metric.name: metric.words for metric in task.metrics}, task.main, task.charts)
+        return cls._of(task, task.unit)
+
+    @classmethod
+    def before_tasks(cls) -> Declared:
+        """What was asked before there were several tasks."""
+        return cls._of(task_class("differences"), "pairs")
+
+    @classmethod
+    def _of(cls, task: type[Task] | Task, unit: str) -> Declared:
+        return cls({metric.name: metric.words for metric in task.metrics}, task.main, task.charts, unit)
 
     @property
     def held_out(self) -> dict[str, str]:
@@ -76,36 +88,57 @@ class Shown:
 
     Attributes:
       training: of the tasks that the run trains on, by name.
-      held_out: of its evaluations, by their names; "" is the main one.
+      held_out: of its evaluations, by their names.
+      main: the name of the main one.
     """
 
     training: Mapping[str, Declared]
     held_out: Mapping[str, Declared]
+    main: str
 
     @classmethod
-    def of(cls, training: Sequence[Task], held_out: Mapping[str, Task]) -> Shown:
+    def of(cls, training: Sequence[Task], held_out: Mapping[str, Task], main: str) -> Shown:
         """What these tasks declare."""
         by_name = {name: Declared.of(task) for name, task in held_out.items()}
-        return cls({task.name: Declared.of(task) for task in training}, by_name)
+        return cls({task.name: Declared.of(task) for task in training}, by_name, main)
 
     def of_set(self, name: str) -> Declared:
         """What the task of an evaluation declares; one that is not known is as the main one.
 
         A run that evaluates nothing, or did not note what, has the task "differences" there.
         """
-        main = self.held_out.get("") or Declared.of(task_class("differences"))
+        main = self.held_out.get(self.main) or Declared.before_tasks()
         return self.held_out.get(name, main)
+
+    def renamed(self, now: Shown) -> str:
+        """The name of the main evaluation, where it has another one now and is not a second one; else ""."""
+        kept = self.main in now.held_out or now.main in self.held_out
+        return "" if kept else self.main
+
+    def label(self, name: str) -> str:
+        """An evaluation's name for a reader; "" where it says nothing: that of a main one called "main"."""
+        return "" if name == self.main == UNNAMED else name
+
+    @property
+    def examples(self) -> str:
+        """What the main evaluation is of, with its name where that says something: "pairs (mixed)"."""
+        return f"{self.of_set(self.main).unit} ({self.label(self.main)})".removesuffix(" ()")
+
+    def sets(self, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Names of the evaluations in lines of evals.jsonl; the main one comes first."""
+        names = {key.rpartition("/")[0] for line in lines for key in line} - {""}
+        return sorted(names, key=lambda name: (name != self.main, name))
 
     @classmethod
     def read(cls, workdir: epath.Path) -> Shown:
         """What the tasks of a workdir declared when it ran."""
         path = workdir / TASKS_FILE
         if not path.exists():
-            declared = Declared.of(task_class("differences"))
-            return cls({"differences": declared}, {})
+            return cls({"differences": Declared.before_tasks()}, {}, UNNAMED)
         saved = json.loads(path.read_text())
         training = {name: _declared(entry) for name, entry in saved["training"].items()}
-        return cls(training, {name: _declared(entry) for name, entry in saved["held_out"].items()})
+        held_out = {name or UNNAMED: _declared(entry) for name, entry in saved["held_out"].items()}
+        return cls(training, held_out, saved.get("main", UNNAMED))
 
     def write(self, workdir: epath.Path) -> None:
         """Keeps it in a workdir."""
@@ -115,4 +148,4 @@ class Shown:
 
 def _declared(saved: Mapping[str, Any]) -> Declared:
     charts = tuple((title, tuple((label, key) for label, key in lines)) for title, lines in saved["charts"])
-    return Declared(saved["metrics"], saved["main"], charts)
+    return Declared(saved["metrics"], saved["main"], charts, saved.get("unit", "examples"))

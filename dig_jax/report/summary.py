@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dig_jax.report.shown import Shown
-from dig_jax.report.writer import EVALS_FILE, read_lines
+from dig_jax.report.writer import read_evals
 
 Row = tuple[str, str, list[Any]]  # held-out set, words, and a figure per column
 
@@ -19,18 +19,13 @@ def stage_names(config: Mapping[str, Any]) -> list[str]:
     return list(config.get("curriculum", {}).get("order", ()))
 
 
-def held_out_sets(evals: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the held-out sets that were evaluated; the main one, "", comes first."""
-    return sorted({name.rpartition("/")[0] for line in evals for name in line})
-
-
 def before_and_after(
     evals: Sequence[dict[str, Any]], stages: Sequence[str], shown: Shown
 ) -> tuple[list[str], list[Row]]:
     """The first evaluation and the last, or the last of every stage.
 
     Args:
-      evals: lines of evals.jsonl.
+      evals: of `read_evals`.
       stages: names of the stages, in order; empty for a run of one.
       shown: which figures, with their words.
 
@@ -47,9 +42,9 @@ def before_and_after(
     else:
         columns = [(f"step {line['step']}", line) for line in (evals[0], evals[-1])]
     rows = []
-    for held_out in held_out_sets(evals):
+    for held_out in shown.sets(evals):
         for name, words in shown.of_set(held_out).held_out.items():
-            values = [line.get(f"{held_out}/{name}".removeprefix("/")) for _, line in columns]
+            values = [line.get(f"{held_out}/{name}") for _, line in columns]
             if None not in values:
                 rows.append((held_out, words, values))
     return [heading for heading, _ in columns], rows
@@ -59,17 +54,17 @@ def print_before_after(workdir: epath.PathLike) -> None:
     """Prints the main set's figures before, between and after the stages; nothing if there are none."""
     workdir = epath.Path(workdir)
     stages, shown = stage_names(read_config(workdir)), Shown.read(workdir)
-    headings, rows = before_and_after(read_lines(workdir / EVALS_FILE), stages, shown)
+    headings, rows = before_and_after(read_evals(workdir, shown.main), stages, shown)
     if not rows:
         return
-    table = Table(title="Held-out pairs, before and after")
+    table = Table(title=f"Held-out {shown.examples}, before and after")
     table.add_column("")
     for heading in headings[:-1]:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column(headings[-1], justify="right", no_wrap=True, style="bold")
     table.add_column("change", justify="right", no_wrap=True)
     for held_out, words, values in rows:
-        if held_out:  # on the page, and in the log
+        if held_out != shown.main:  # on the page, and in the log
             continue
         change = values[-1] - values[0]
         color = "green" if change > 0 else "red" if change < 0 else "dim"

@@ -2,7 +2,8 @@
 gradient that was not finite), TensorBoard events; wandb if asked.
 
 Every line of a `.jsonl` file is one JSON object with its `step`. When a run continues from a checkpoint, the
-lines of later steps are dropped first: those steps are about to be computed, and written, again.
+lines of later steps are dropped first: those steps are about to be computed, and written, again. Metrics in
+evals.jsonl are named evaluation/metric; lines of older versions, whose main evaluation had no name, get one.
 """
 
 import io
@@ -10,11 +11,13 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from etils import epath
+
+from dig_jax.run.evaluations import UNNAMED, named
 
 if TYPE_CHECKING:  # an annotation alone must not make the report depend on the model and its rollout
     from PIL import Image
@@ -36,6 +39,8 @@ class MetricsWriter:
       workdir: of the run; created if missing.
       first_step: the last step that is done and kept; 0 for a new run.
       evaluated: the last step whose evaluation is done and kept; -1 for none.
+      main: the name of the main evaluation.
+      formerly: what it was called when the run stopped, "" for that or for no name.
       tensorboard: whether to write TensorBoard events under workdir/tensorboard.
       wandb_project: Weights & Biases project to log to as well, "" for none.
 
@@ -49,6 +54,8 @@ class MetricsWriter:
         *,
         first_step: int,
         evaluated: int,
+        main: str = UNNAMED,
+        formerly: str = "",
         tensorboard: bool,
         wandb_project: str,
     ) -> None:
@@ -57,7 +64,7 @@ class MetricsWriter:
         (workdir / SAMPLES_FILE).parent.mkdir(parents=True, exist_ok=True)
         self._workdir = workdir
         self._metrics = JsonLines(workdir / METRICS_FILE, first_step)
-        self._evals = JsonLines(workdir / EVALS_FILE, evaluated)
+        self._evals = JsonLines(workdir / EVALS_FILE, evaluated, lambda line: named(line, main, formerly))
         self._samples = JsonLines(workdir / SAMPLES_FILE, evaluated)
         self._skipped = JsonLines(workdir / SKIPPED_FILE, first_step)
         self._tensorboard = _start_tensorboard(workdir, first_step) if tensorboard else None
@@ -67,7 +74,7 @@ class MetricsWriter:
         self._write(self._metrics, step, metrics, prefix="")
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes held-out figures of the model after `step` steps."""
+        """Writes held-out metrics of the model after `step` steps, by their whole names."""
         self._write(self._evals, step, metrics, prefix="eval/")
 
     def sample(
@@ -139,11 +146,21 @@ class JsonLines:
 
     Opening it keeps the lines up to `last_step` and replaces the file in one rename, so that a crash leaves
     either the old lines or the kept ones. A last line that was cut off by a crash is dropped.
+
+    Args:
+      path: of the file.
+      last_step: the last one whose lines are kept.
+      as_now: makes a kept line one of this version.
     """
 
-    def __init__(self, path: epath.Path, last_step: int) -> None:
+    def __init__(
+        self,
+        path: epath.Path,
+        last_step: int,
+        as_now: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    ) -> None:
         self._path = path
-        kept = [line for line in read_lines(path) if line["step"] <= last_step]
+        kept = [as_now(line) for line in read_lines(path) if line["step"] <= last_step]
         self._text = "".join(_encode(line) for line in kept)
         _replace_text(path, self._text)
         # Object stores cannot append to a file; there the whole text is written again.
@@ -194,6 +211,16 @@ def read_lines(path: epath.PathLike) -> list[dict[str, Any]]:
             )
         records.append(record)
     return records
+
+
+def read_evals(workdir: epath.PathLike, main: str) -> list[dict[str, Any]]:
+    """Reads a run's evals.jsonl, of this version or an older one: metrics are named evaluation/metric.
+
+    Args:
+      workdir: of the run.
+      main: what the main evaluation is called where the file gives it no name.
+    """
+    return [named(line, main) for line in read_lines(epath.Path(workdir) / EVALS_FILE)]
 
 
 def _encode(record: Mapping[str, Any]) -> str:

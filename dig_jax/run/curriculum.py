@@ -7,8 +7,8 @@ of them can be given on the command line:
     --config.curriculum.stages.mixed.num_steps=90     where the config file has that setting of that stage
     --config.curriculum.order='("mixed",)'            mixed from the start
 
-A stage ends after its `num_steps`, or at the first evaluation inside it whose figure `advance.metric` reaches
-`advance.at`. What goes on from one stage to the next, and what does not:
+A stage ends after its `num_steps`, or at the first evaluation inside it whose `advance.metric`, such as
+"single/f1", reaches `advance.at`. What goes on from one stage to the next, and what does not:
 
 - parameters go on; so do the optimizer's moments and the learning-rate schedule, which covers all stages as
   if none ended early, unless a stage sets `optimizer.restart`: from there both begin anew;
@@ -29,6 +29,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dig_jax.run.batch import BatchConfig
+from dig_jax.run.evaluations import metric_name
 
 # What a stage may change: what its steps compute, but neither the model nor how the run is watched.
 STAGE_SETTINGS = (
@@ -103,31 +104,33 @@ class Progress:
         """Steps of the current stage that are done."""
         return self.step - self.began[-1]
 
-    def note_evaluation(self, figures: Mapping[str, float], all_stages: Sequence[Stage], main: str) -> None:
-        """An evaluation of the current step gave these figures.
+    def note_evaluation(self, metrics: Mapping[str, float], all_stages: Sequence[Stage], main: str) -> None:
+        """The evaluations of the current step gave these metrics.
 
         Args:
-            figures: of the evaluation.
+            metrics: by their whole names, evaluation/metric.
             all_stages: of the run.
-            main: the figure of greedy answers that tells which of two models is better, where none are
-                sampled; where they are, the mean reward of those does.
+            main: the metric of greedy answers that tells which of two models is better, where none are
+                sampled; where they are, the mean reward of those does. Both are of the main evaluation.
 
         Raises:
-            ValueError: a figure that a stage waits for is not among them.
+            ValueError: a metric that a stage waits for is not among them.
         """
+        evaluation = all_stages[0].config.eval.main
         for stage in all_stages:
-            metric = stage.config.advance.metric
-            if stage.config.advance.at and metric not in figures:
+            advance = stage.config.advance
+            if advance.at and metric_name(advance.metric, evaluation) not in metrics:
                 raise ValueError(
-                    f"config.advance.metric={metric!r} is no held-out figure of this run; it has"
-                    f" {', '.join(sorted(figures))}"
+                    f"config.advance.metric={advance.metric!r} is no held-out metric of this run; it has"
+                    f" {', '.join(sorted(metrics))}"
                 )
         self.evaluated = self.step
-        score = figures["reward_sampled" if "reward_sampled" in figures else main]
+        sampled = f"{evaluation}/reward_sampled"
+        score = metrics[sampled if sampled in metrics else f"{evaluation}/{main}"]
         if self.best_score is None or score > self.best_score:
             self.best_score, self.best_step = score, self.step
         wanted = all_stages[self.stage].config.advance
-        if wanted.at and figures[wanted.metric] >= wanted.at:
+        if wanted.at and metrics[metric_name(wanted.metric, evaluation)] >= wanted.at:
             self.passed = self.step
 
 

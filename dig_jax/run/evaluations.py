@@ -1,19 +1,22 @@
-"""What is measured while a run trains: the main evaluation, and further ones, each of a task, data and split.
+"""What is measured while a run trains: entries of a task, data and split, one of which is the main one.
 
-The main one is that of `config.data.eval`: its metrics have no prefix, its answers are shown, and it chooses
-the best checkpoint. Those of `config.evals.NAME`, and of "NAME=folder" in `config.data.eval_extra`, which is
-short for an entry with nothing but its data, are named NAME/metric.
+`config.evals.NAME` is an entry; metrics of its answers are named NAME/metric, in evals.jsonl as everywhere.
+The main one, `config.eval.main`, chooses the best checkpoint, and its answers are shown. Two short forms name
+entries with nothing but their data: `config.data.eval`, the main one's, and `config.data.eval_extra`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 KEYS = ("task", "data", "split", "every", "num_examples")
+UNNAMED = "main"  # what the main evaluation was before entries had names: its metrics had no prefix
+LINE_KEYS = ("step", "stage", "seconds")  # of a line of evals.jsonl, beside metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Entry:
     """One evaluation.
 
     Attributes:
-        name: "" of the main one.
+        name: of the entry; "" where there is but one, of the command `evaluate`.
         task: what is asked.
         data: folder or file.
         split: of it.
@@ -54,36 +57,59 @@ class Entry:
 def entries(config: ConfigDict) -> tuple[Entry, ...]:
     """The evaluations of a run, the main one first; none where nothing is evaluated.
 
+    What an entry does not say is as the run has it: `config.task`, `data.eval_split`, `eval.every`,
+    `eval.num_pairs`.
+
     Raises:
         ValueError: names the entry that is wrong.
     """
-    every, count, split = config.eval.every, config.eval.num_pairs, config.data.eval_split
-    main = Entry("", config.task, config.data.eval, split, every, count)
-    further: list[tuple[str, dict[str, Any]]] = []
+    main, every = config.eval.main, config.eval.every
+    said = _said(config)
+    if said and main not in said:
+        which = "data.eval_extra" if config.data.eval_extra else "evals"
+        raise ValueError(
+            f"config.{which} is set, but config.data.eval is not, and there is no config.evals.{main}: set"
+            f" config.eval.main to the entry that is the main one ({', '.join(said)})"
+        )
+    for name, changes in said.items():
+        _check(name, changes, every)
+    if said.get(main, {}).get("every", every) != every:
+        raise ValueError(
+            f"config.evals.{main}.every={said[main]['every']}: the main evaluation is that of every"
+            f" config.eval.every={every} steps; set that, and `every` of the others"
+        )
+    default = Entry("", config.task, "", config.data.eval_split, every, config.eval.num_pairs)
+    found = [dataclasses.replace(default, name=name, **changes) for name, changes in said.items()]
+    return tuple(sorted(found, key=lambda entry: entry.name != main))
+
+
+def _said(config: ConfigDict) -> dict[str, dict[str, Any]]:
+    """What the config says of each entry, short forms written out."""
+    main = config.eval.main
+    if not re.fullmatch(r"\w+", main):
+        raise ValueError(f"config.eval.main={main!r}: a name is letters, digits and _")
+    extra: dict[str, dict[str, Any]] = {}
     for text in config.data.eval_extra:
         match = re.fullmatch(r"(\w+)=(.+)", str(text))
-        if match is None:
-            raise ValueError(_wrong_extra(config))
-        further.append((match[1], {"data": match[2]}))
-    if len({name for name, _ in further}) < len(further):
-        raise ValueError(_wrong_extra(config))
-    further += [(name, dict(changes)) for name, changes in config.evals.items()]
-    if further and not main.data:
-        which = "data.eval_extra" if config.data.eval_extra else "evals"
-        raise ValueError(f"config.{which} is set, but config.data.eval, the main set, is not")
-    if len({name for name, _ in further}) < len(further):
+        if match is None or match[1] in extra:
+            raise ValueError(
+                f"config.data.eval_extra={config.data.eval_extra}: expected held-out sets of different names,"
+                ' such as ("single=data/single", "double=data/double")'
+            )
+        extra[match[1]] = {"data": match[2]}
+    own = {name: dict(changes) for name, changes in config.evals.items()}
+    if extra.keys() & own.keys():
         raise ValueError("config.evals has a name that config.data.eval_extra has, too: rename one of them")
-    for name, changes in further:
-        _check(name, changes, every)
-    found = [dataclasses.replace(main, name=name, **changes) for name, changes in further]
-    return (main, *found) if main.data else ()
-
-
-def _wrong_extra(config: ConfigDict) -> str:
-    return (
-        f"config.data.eval_extra={config.data.eval_extra}: expected held-out sets of different names, such as"
-        ' ("single=data/single", "double=data/double")'
-    )
+    said = extra | own
+    if config.data.eval:
+        if said.get(main, {}).get("data"):
+            where = "data.eval_extra" if main in extra else f"evals.{main}.data"
+            raise ValueError(
+                f"config.data.eval={config.data.eval!r} is the data of the main evaluation, {main!r}, and"
+                f" config.{where} is, too: leave one of them out, or set config.eval.main to another name"
+            )
+        said[main] = {**said.get(main, {}), "data": config.data.eval}
+    return said
 
 
 def _check(name: str, changes: dict[str, Any], every: int) -> None:
@@ -104,3 +130,66 @@ def _check(name: str, changes: dict[str, Any], every: int) -> None:
     often = changes.get("every", every)
     if often < 1 or often % every:
         raise ValueError(f"{where}.every={often}: expected a multiple of config.eval.every={every}")
+
+
+def metric_name(name: str, main: str) -> str:
+    """The whole name of a metric; one that names no evaluation is of the main one."""
+    return name if "/" in name else f"{main}/{name}"
+
+
+def named(line: Mapping[str, Any], main: str, formerly: str = "") -> dict[str, Any]:
+    """A line of evals.jsonl, of this version or of one whose main evaluation had no name.
+
+    Args:
+        line: by the names in the file.
+        main: the name of the main evaluation.
+        formerly: what it was called when the line was written; "" for that or for no name.
+    """
+    before = f"{formerly}/" if formerly else "/"
+    return {
+        key if key in LINE_KEYS else metric_name(key.removeprefix(before), main): value
+        for key, value in line.items()
+    }
+
+
+def as_entries(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, or notes on them, by whole names such as "evals.single.data": short forms are written out.
+
+    So the same evaluations have the same names however a config, of this version or of an older one, says
+    them: `data.eval`, `data.eval_extra`, and a metric that names no evaluation.
+    """
+    found = dict(settings)
+    main = found.setdefault("eval.main", UNNAMED)
+    if data := found.pop("data.eval", ""):
+        found[f"evals.{main}.data"] = data
+    for text in found.pop("data.eval_extra", ()):
+        name, _, data = str(text).partition("=")
+        found[f"evals.{name}.data"] = data
+    for key, value in found.items():
+        if _is_metric(key):
+            found[key] = metric_name(str(value), main)
+    return found
+
+
+def with_main_called(name: str, settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings where the main evaluation has another name, if that is all that changed.
+
+    Args:
+        name: of the main evaluation now.
+        settings: from `as_entries`.
+        other: those of now: where both names are there, the main evaluation is another one.
+    """
+    old = settings["eval.main"]
+    before, after = f"evals.{old}.", f"evals.{name}."
+    if any(key.startswith(after) for key in settings) or any(key.startswith(before) for key in other):
+        return dict(settings)
+    found = {}
+    for key, value in settings.items():
+        if _is_metric(key) and value.startswith(f"{old}/"):
+            value = f"{name}/" + value.removeprefix(f"{old}/")
+        found[after + key.removeprefix(before) if key.startswith(before) else key] = value
+    return found | {"eval.main": name}
+
+
+def _is_metric(key: str) -> bool:
+    return key == "advance.metric" or key.endswith(".advance.metric")

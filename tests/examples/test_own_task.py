@@ -48,9 +48,13 @@ def test_a_run_trains_a_users_task_by_a_users_reward_and_reports_what_they_decla
     total = step["reward/task"] + 0.5 * step["reward/brevity"]
     assert step["reward/reward"] == pytest.approx(total, abs=1e-5)
     evaluated = lines(workdir, "evals.jsonl")[-1]
-    assert {"right_sampled", "brevity_sampled", "reward_sampled", "task_sampled"} <= evaluated.keys()
+    own = ("right_sampled", "brevity_sampled", "reward_sampled", "task_sampled")
+    assert {f"main/{name}" for name in own} <= evaluated.keys()
     # Another task beside it, with its own question, metrics and reward.
-    assert {"pairs/f1_sampled", "pairs/iou_sampled"} <= evaluated.keys() and "f1_sampled" not in evaluated
+    assert {
+        "pairs/f1_sampled",
+        "pairs/iou_sampled",
+    } <= evaluated.keys() and "main/f1_sampled" not in evaluated
     assert "pairs/brevity_sampled" not in evaluated and 0 <= evaluated["pairs/reward_sampled"] <= 1
     assert lines(workdir, "samples/samples.jsonl")[0]["predicted_number"] >= 0
     page = (workdir / "report.html").read_text()

@@ -45,7 +45,7 @@ def write_steps(workdir, first: int, last: int) -> None:
     for step in range(first + 1, last + 1):
         run.step(step, {"reward/reward": step / 10, "grpo/kl": 0.0})
         if step % 2 == 0:
-            run.evaluation(step, {"f1": step / 10, "format": 1.0})
+            run.evaluation(step, {"main/f1": step / 10, "main/format": 1.0})
             sample(run, step, 0, answer())
     run.close()
 

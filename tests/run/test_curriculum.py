@@ -89,13 +89,13 @@ def test_a_stage_ends_after_its_steps_or_at_an_evaluation_that_passes() -> None:
     config = config_of(a={"num_steps": 4, "advance": {"metric": "single/f1", "at": 0.5}}, b={"num_steps": 2})
     stages = curriculum.stages(config)
     progress = Progress(reference="")
-    progress.note_evaluation({"f1": 0.1, "single/f1": 0.9}, stages, "f1")
+    progress.note_evaluation({"main/f1": 0.1, "single/f1": 0.9}, stages, "f1")
     assert not curriculum.is_over(stages[0], progress)  # no step of it is done
     progress.step = 2
-    progress.note_evaluation({"f1": 0.2, "single/f1": 0.4}, stages, "f1")
+    progress.note_evaluation({"main/f1": 0.2, "single/f1": 0.4}, stages, "f1")
     assert not curriculum.is_over(stages[0], progress)
     progress.step = 3
-    progress.note_evaluation({"f1": 0.1, "single/f1": 0.5}, stages, "f1")
+    progress.note_evaluation({"main/f1": 0.1, "single/f1": 0.5}, stages, "f1")
     assert curriculum.is_over(stages[0], progress)
     assert (progress.best_score, progress.best_step) == (0.2, 2)
 
@@ -112,7 +112,8 @@ def test_the_best_model_is_that_of_the_best_sampled_reward_where_there_are_sampl
     progress = Progress(reference="")
     for step, reward in enumerate((0.2, 0.5, 0.4)):
         progress.step = step
-        progress.note_evaluation({"reward_sampled": reward, "f1_sampled": 1 - reward}, stages, "f1")
+        metrics = {"main/reward_sampled": reward, "main/f1_sampled": 1 - reward, "a/reward_sampled": step}
+        progress.note_evaluation(metrics, stages, "f1")
     assert (progress.best_score, progress.best_step) == (0.5, 1)
 
 
@@ -186,8 +187,10 @@ def test_longer_responses_are_computed_fewer_at_a_time() -> None:
 
 def test_a_figure_that_no_evaluation_has_is_named_at_the_first_one() -> None:
     stages = curriculum.stages(config_of(a={}, b={"advance": {"metric": "f9", "at": 0.5}}))
-    with pytest.raises(ValueError, match="config.advance.metric='f9' is no held-out figure .* it has f1"):
-        Progress(reference="").note_evaluation({"f1": 0.0}, stages, "f1")
+    with pytest.raises(
+        ValueError, match="config.advance.metric='f9' is no held-out metric .* it has main/f1"
+    ):
+        Progress(reference="").note_evaluation({"main/f1": 0.0}, stages, "f1")
 
 
 def test_where_evaluations_decide_their_settings_can_not_change(tmp_path: pathlib.Path) -> None:
@@ -258,7 +261,7 @@ def test_each_stage_trains_in_its_own_way(straight: epath.Path) -> None:
     metrics, evals = lines(straight, "metrics.jsonl"), lines(straight, "evals.jsonl")
     assert [line["stage"] for line in metrics] == [1, 2, 3, 3]
     assert [(line["step"], line["stage"]) for line in evals] == [(0, 1), (1, 1), (2, 2), (4, 3)]
-    assert all(line["again/f1"] == line["f1"] for line in evals)
+    assert all(line["again/f1"] == line["main/f1"] for line in evals)
     assert ["sft/loss" in line for line in metrics] == [True, False, False, False]
     # Two updates per step: the first schedule ends at 0 after 2, that of the others after 12.
     rates = [line["learning_rate"] for line in metrics]

@@ -126,9 +126,9 @@ def record(name: str, seed: int, *f1: float) -> measure.Record:
             "name": stage,
             "step": 10 * n,
             "stage": max(n, 1),
-            "f1": x,
-            "iou": x,
-            "reward_sampled": x,
+            "mixed/f1": x,
+            "mixed/iou": x,
+            "mixed/reward_sampled": x,
             "single/f1": x,
         }
         for n, (stage, x) in enumerate(zip(names, f1, strict=False))
@@ -180,7 +180,7 @@ def test_results_are_written_as_tables_and_plots_that_can_be_read_back(tmp_path)
     (end,) = (
         row
         for row in rows
-        if (row["name"], row["seed"], row["stage"], row["figure"]) == ("full", "1", "mixed", "f1")
+        if (row["name"], row["seed"], row["stage"], row["figure"]) == ("full", "1", "mixed", "mixed/f1")
     )
     assert (end["step"], end["value"]) == ("30", "0.7")
     for name in ("stages", "arms", "numbers", "kinds"):

@@ -30,4 +30,4 @@ def test_it_learns_the_form_of_an_answer_in_pixels(inputs, tmp_path):
     settings = {"data.eval": str(inputs / "pairs"), "eval.num_pairs": 4, "eval.every": 12, "num_steps": 12}
     workdir = run(small_config(inputs, "sft", **settings, **{"sft.answer_step": 1}), tmp_path / "sft")
     first, last = lines(workdir, "evals.jsonl")
-    assert first["format"] == 0 and last["format"] == 1
+    assert first["main/format"] == 0 and last["main/format"] == 1
