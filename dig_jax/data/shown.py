@@ -76,7 +76,7 @@ def show(picture: Picture, config: ImageConfig, name: str = "") -> Shown:
         )
     height, width = size or Shown(pixels).size
     try:
-        shrunk = _shrunk(height, width, config)
+        shrunk = shrunk_size(height, width, config)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     if shrunk:
@@ -87,7 +87,7 @@ def show(picture: Picture, config: ImageConfig, name: str = "") -> Shown:
     return Shown(pixels, tuple(notes))
 
 
-def _shrunk(height: int, width: int, config: ImageConfig) -> tuple[int, int] | None:
+def shrunk_size(height: int, width: int, config: ImageConfig) -> tuple[int, int] | None:
     """(height, width) that the limit of pixels shrinks an image to; None where it leaves it alone."""
     size = smart_resize(height, width, config)
     unlimited = smart_resize(height, width, dataclasses.replace(config, max_pixels=sys.maxsize))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,12 +111,25 @@ def open_file(path: epath.Path, split: str, root: str, ask: Ask, task: str) -> F
     """Opens a REC jsonl file, a folder of such files, or a folder of refer JSON; None for another folder.
 
     Args:
+      path, split, root: as of `entries`.
+      ask: makes the question.
+      task: name of the task.
+
+    Raises:
+      ValueError: as `entries`.
+    """
+    found = entries(path, split, epath.Path(root) if root else None)
+    return None if found is None else FileSource(f"{path}, split {split!r}", found, ask, task)
+
+
+def entries(path: epath.Path, split: str, root: epath.Path | None) -> list[Entry] | None:
+    """The phrases of a REC jsonl file, a folder of such files, or a folder of refer JSON; None for another.
+
+    Args:
       path: a `.jsonl` file, which holds one split, whatever `split` says; or a folder.
       split: which of a folder: its file NAME_SPLIT.jsonl or SPLIT.jsonl, or the refs with that `split`; with
         a slice, such as "val[:100]", a part of it.
-      root: folder of the images; "" for that of the file.
-      ask: makes the question.
-      task: name of the task.
+      root: folder of the images; None for that of the file.
 
     Raises:
       ValueError: lines or entries are of another form, all of them counted and the first one named; or the
@@ -126,18 +139,16 @@ def open_file(path: epath.Path, split: str, root: str, ask: Ask, task: str) -> F
     if not path.is_dir():
         if path.suffix != ".jsonl":
             raise ValueError(f"{path}: expected a .jsonl file, or a folder")
-        entries = _read_jsonl(path, epath.Path(root) if root else path.parent)
-    elif (path / "instances.json").exists():
-        entries = list(_read_refer(path, name, epath.Path(root) if root else path / "images"))
-    elif files := sorted(path.glob("*.jsonl")):
+        return _read_jsonl(path, root or path.parent)[part]
+    if (path / "instances.json").exists():
+        return list(_read_refer(path, name, root or path / "images"))[part]
+    if files := sorted(path.glob("*.jsonl")):
         own = [file for file in files if file.stem == name or file.stem.endswith(f"_{name}")]
         if len(own) != 1:
             listed = ", ".join(file.name for file in files)
             raise ValueError(f"{path} has {len(own)} files NAME_{name}.jsonl; it has {listed}")
-        entries = _read_jsonl(own[0], epath.Path(root) if root else path)
-    else:
-        return None
-    return FileSource(f"{path}, split {split!r}", entries[part], ask, task)
+        return _read_jsonl(own[0], root or path)[part]
+    return None
 
 
 def _slice(split: str) -> tuple[str, slice]:
@@ -251,8 +262,7 @@ class RefCocoSource:
         """Phrase number `index` with its image. Raises BadRecord."""
         record, size, id, target = self._asked[index]
         try:
-            # With the objects: TFDS's parser stumbles over nested sequences that are not asked for.
-            image = self._records.decode(self._records.read(record, _REF_COCO)["image"], id)
+            image = self._records.decode(self.image_file(record), id)
         except Exception as error:
             raise BadRecord(f"{self.name}, record {record}: {error}") from error
         return Example(id, self._ask(target.phrase, (size,)).messages, (image,), target, self._task)
@@ -260,3 +270,13 @@ class RefCocoSource:
     def shapes(self) -> list[Shape | None]:
         """The shape of every example."""
         return [self._ask(target.phrase, (size,)) for _, size, _, target in self._asked]
+
+    def phrases(self) -> Sequence[tuple[int, Size, str, Target]]:
+        """Of every example: its record, the size of its image, its id, and what is right."""
+        return self._asked
+
+    def image_file(self, record: int) -> bytes:
+        """The file of the image of a record. Damaged bytes can make any of the readers raise anything."""
+        # With the objects: TFDS's parser stumbles over nested sequences that are not asked for.
+        data: bytes = self._records.read(record, _REF_COCO)["image"]
+        return data
