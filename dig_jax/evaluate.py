@@ -37,7 +37,7 @@ from dig_jax.rollout.sampler import Completions, Sampler
 from dig_jax.rollout.sampling import RolloutConfig, Sampling
 from dig_jax.rollout.thinking import make_budget
 from dig_jax.run import cli, loading, model_folder
-from dig_jax.run.evaluations import Entry
+from dig_jax.run.evaluations import Entry, EvalConfig
 from dig_jax.tasks.task import Task
 
 MOSTLY = 0.5  # share of truncated completions above which there is a warning
@@ -75,13 +75,15 @@ class Draws:
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Draws":
         """Those of a run's evaluations; its stages may sample otherwise, and are all measured alike."""
-        rollout, held_out = RolloutConfig.from_config(config), config.eval
+        rollout, held_out = RolloutConfig.from_config(config), EvalConfig.from_config(config)
         return cls(
             temperature=rollout.temperature,
             top_p=rollout.top_p,
             top_k=rollout.top_k,
             max_new_tokens=rollout.max_new_tokens,
-            **{name: held_out[name] for name in ("group_size", "greedy", "thinking_budget")},
+            group_size=held_out.group_size,
+            greedy=held_out.greedy,
+            thinking_budget=held_out.thinking_budget,
             slots=rollout.slots,
             rows=rollout.rows,
             seed=config.seed,

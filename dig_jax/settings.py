@@ -10,16 +10,19 @@ from ml_collections import ConfigDict
 
 from configs import base
 from dig_jax.data.identity import fingerprint_of_data
+from dig_jax.data.settings import DataConfig
 from dig_jax.machines import checks, textfile
 from dig_jax.models.nn import freeze, lora
 from dig_jax.models.nn.settings import ModelConfig
 from dig_jax.rollout.sampling import RolloutConfig
 from dig_jax.run import curriculum, evaluations, keys
 from dig_jax.run.batch import BatchConfig
+from dig_jax.run.evaluations import EvalConfig
 from dig_jax.run.outputs import CheckpointConfig, LogConfig
 from dig_jax.tasks.boxes.text import CONVENTIONS
 from dig_jax.tasks.registry import task_class
 from dig_jax.tasks.rewards import RewardMix
+from dig_jax.tasks.supervision import SupervisionConfig
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.optimizer import OptimizerConfig
 
@@ -62,17 +65,16 @@ def _check_stage(config: ConfigDict) -> None:
     checks.mesh_sizes("mesh", config.mesh)
     checks.mesh_sizes("rollout.mesh", config.rollout.mesh)
     batch, rollout = BatchConfig.from_config(config), RolloutConfig.from_config(config)
-    for part in (ModelConfig, OptimizerConfig, GRPOConfig, CheckpointConfig, LogConfig):
+    for part in (ModelConfig, SupervisionConfig, OptimizerConfig, GRPOConfig, CheckpointConfig, LogConfig):
         part.from_config(config)
+    DataConfig.from_config(config).check_training()
     check_task(config)
     freeze.frozen_parts(config)
     lora.from_config(config)
-    _check_data(config)
-    _check_eval(config)
     checks.within("rollout.rows", rollout.rows, 0, batch.rollout_prompts, "batch.rollout_prompts", "all")
     for name, size in (
         ("batch.rollout_prompts", batch.rollout_prompts),
-        ("eval.batch_prompts", config.eval.batch_prompts),
+        ("eval.batch_prompts", EvalConfig.from_config(config).batch_prompts),
     ):
         if rollout.rows and size % min(rollout.rows, size):
             raise ValueError(
@@ -86,28 +88,6 @@ def _check_stage(config: ConfigDict) -> None:
         )
     if config.algorithm == "grpo":
         _check_grpo(config, batch, rollout)
-
-
-def _check_data(config: ConfigDict) -> None:
-    """Pairs, and the answers that supervised training makes of them."""
-    if not any(config.data.train):
-        raise ValueError("config.data.train is empty: give the folders of datasets to train on")
-    pixels = "numbers of pixels, such as (65536, 262144), or () to derive them"
-    checks.whole_numbers("data.buckets", config.data.buckets, 1, pixels)
-    counts = "numbers of differences, such as (1, 2), or () for all"
-    checks.whole_numbers("data.num_differences", config.data.num_differences, 0, counts)
-    for name in ("min_pixels", "max_pixels", "max_bad_records", "prefetch"):
-        checks.at_least(f"data.{name}", config.data[name], 0)
-    checks.at_least("sft.aux_weight", config.sft.aux_weight, 0, "off")
-    checks.at_least("sft.answer_step", config.sft.answer_step, 1)
-    checks.at_least("sft.max_answer_tokens", config.sft.max_answer_tokens, 1)
-
-
-def _check_eval(config: ConfigDict) -> None:
-    checks.at_least("eval.every", config.eval.every, 1)
-    checks.at_least("eval.num_pairs", config.eval.num_pairs, 0, "the whole split")
-    checks.at_least("eval.batch_prompts", config.eval.batch_prompts, 1)
-    checks.at_least("eval.group_size", config.eval.group_size, 0, "greedy alone")
 
 
 def _check_grpo(config: ConfigDict, batch: BatchConfig, rollout: RolloutConfig) -> None:

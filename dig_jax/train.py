@@ -33,7 +33,7 @@ from dig_jax.rollout.sampler import Sampler
 from dig_jax.run import curriculum, evaluations, loading, lock
 from dig_jax.run.checkpoint import Checkpoints, describe_sizes
 from dig_jax.run.curriculum import Progress, Stage
-from dig_jax.run.evaluations import Entry
+from dig_jax.run.evaluations import Entry, EvalConfig
 from dig_jax.run.fingerprint import fingerprint
 from dig_jax.run.model_folder import copy_model_files, find_model, find_workdir
 from dig_jax.run.outputs import LogConfig
@@ -166,6 +166,7 @@ class Run:
 
     def __init__(self, config: ConfigDict, workdir: epath.Path, stop: Stop):
         self.config, self.workdir, self.stop = config, workdir, stop
+        self.evals = EvalConfig.from_config(config)
         self.parts = parts = prepare(config, workdir, stop.check)
         self.programs = parts.maker.programs(parts.stages[0].config)
         logger.info("%s", freeze.describe(parts.shapes, freeze.frozen_parts(config)))
@@ -227,7 +228,7 @@ class Run:
     def evaluate_if_due(self) -> None:
         """Scores the held-out pairs, and notes whether the model is the best or the stage is over."""
         progress, held_out = self.progress, self.parts.held_out
-        if not held_out or progress.evaluated == progress.step or not self.is_due(self.config.eval.every):
+        if not held_out or progress.evaluated == progress.step or not self.is_due(self.evals.every):
             return
         start = time.perf_counter()
         due = [one for one in held_out if self.is_due(one.entry.every)]
@@ -296,7 +297,7 @@ def begin_files(run: Run) -> RunLog:
         write_json(workdir / "config.json", json.loads(run.config.to_json()))
     places = {"first_step": progress.step, "evaluated": progress.evaluated}
     evaluated = {one.entry.name: one.sampler.task for one in parts.held_out}
-    shown = Shown.of(parts.tasks, evaluated, run.config.eval.main)
+    shown = Shown.of(parts.tasks, evaluated, run.evals.main)
     log = RunLog(workdir, LogConfig.from_config(run.config), shown, **places)
     log.padding({f"{stage.name} training".strip(): parts.train_data[stage.number] for stage in parts.stages})
     log.padding({f"{shown.label(one.entry.name)} held-out".strip(): one.loader for one in parts.held_out})

@@ -14,9 +14,47 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from dig_jax.machines import checks
+
 KEYS = ("task", "data", "split", "every", "num_examples")
 UNNAMED = "main"  # what the main evaluation was before entries had names: its metrics had no prefix
 LINE_KEYS = ("step", "stage", "seconds")  # of a line of evals.jsonl, beside metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """What all evaluations of a run have in common (`config.eval`). Defaults live in `configs/base.py`.
+
+    Attributes:
+        main: the name of the entry that is the main one.
+        every: steps between evaluations; entries may have a multiple.
+        num_pairs: examples of each, unless its entry says otherwise; 0 = the whole split.
+        batch_prompts: examples answered together, over all devices.
+        group_size: sampled completions per example; 0 = greedy answers alone.
+        greedy: whether greedy answers are drawn beside them.
+        thinking_budget: tokens of thought after which it is closed; 0 = off.
+    """
+
+    main: str
+    every: int
+    num_pairs: int
+    batch_prompts: int
+    group_size: int
+    greedy: bool
+    thinking_budget: int
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> EvalConfig:
+        """The checked settings of a run."""
+        return cls(**config.eval.to_dict())
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w+", self.main):
+            raise ValueError(f"config.eval.main={self.main!r}: a name is letters, digits and _")
+        checks.at_least("eval.every", self.every, 1)
+        checks.at_least("eval.num_pairs", self.num_pairs, 0, "the whole split")
+        checks.at_least("eval.batch_prompts", self.batch_prompts, 1)
+        checks.at_least("eval.group_size", self.group_size, 0, "greedy alone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +101,9 @@ def entries(config: ConfigDict) -> tuple[Entry, ...]:
     Raises:
         ValueError: names the entry that is wrong.
     """
-    main, every = config.eval.main, config.eval.every
-    said = _said(config)
+    settings = EvalConfig.from_config(config)
+    main, every = settings.main, settings.every
+    said = _said(config, main)
     if said and main not in said:
         which = "data.eval_extra" if config.data.eval_extra else "evals"
         raise ValueError(
@@ -78,16 +117,13 @@ def entries(config: ConfigDict) -> tuple[Entry, ...]:
             f"config.evals.{main}.every={said[main]['every']}: the main evaluation is that of every"
             f" config.eval.every={every} steps; set that, and `every` of the others"
         )
-    default = Entry("", config.task, "", config.data.eval_split, every, config.eval.num_pairs)
+    default = Entry("", config.task, "", config.data.eval_split, every, settings.num_pairs)
     found = [dataclasses.replace(default, name=name, **changes) for name, changes in said.items()]
     return tuple(sorted(found, key=lambda entry: entry.name != main))
 
 
-def _said(config: ConfigDict) -> dict[str, dict[str, Any]]:
+def _said(config: ConfigDict, main: str) -> dict[str, dict[str, Any]]:
     """What the config says of each entry, short forms written out."""
-    main = config.eval.main
-    if not re.fullmatch(r"\w+", main):
-        raise ValueError(f"config.eval.main={main!r}: a name is letters, digits and _")
     extra: dict[str, dict[str, Any]] = {}
     for text in config.data.eval_extra:
         match = re.fullmatch(r"(\w+)=(.+)", str(text))

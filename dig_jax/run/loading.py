@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from dig_jax.data.encode import ExampleEncoder
 from dig_jax.data.images import ImageConfig, patch_grid
 from dig_jax.data.loader import ExampleDataset, ExampleLoader, MismatchedDataset
+from dig_jax.data.settings import DataConfig
 from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
 from dig_jax.machines import parallel
 from dig_jax.models import families
@@ -24,8 +25,10 @@ from dig_jax.models.nn import freeze, kernels, lora
 from dig_jax.models.nn.settings import ModelConfig
 from dig_jax.run import cli, model_folder
 from dig_jax.run.checkpoint import Checkpoints
+from dig_jax.run.evaluations import EvalConfig
 from dig_jax.tasks import rewards
 from dig_jax.tasks.boxes.text import BoxFormat
+from dig_jax.tasks.supervision import SupervisionConfig
 from dig_jax.tasks.task import Answerer, Task
 
 logger = logging.getLogger("dig_jax")
@@ -213,7 +216,7 @@ def box_format(config: ConfigDict, files: epath.Path) -> BoxFormat:
         return rows * images.patch_size, columns * images.patch_size
 
     convention = config.data.box_convention or families.of_folder(files).box_convention
-    return BoxFormat(convention, config.sft.answer_step, resized)
+    return BoxFormat(convention, SupervisionConfig.from_config(config).answer_step, resized)
 
 
 def train_loader(
@@ -228,18 +231,18 @@ def train_loader(
         tokenizer: its own.
         rows: of a batch that this process loads, `train_rows`; None: all.
     """
-    supervised = config.algorithm == "sft"
+    supervised, data = config.algorithm == "sft", DataConfig.from_config(config)
     return ExampleLoader(
-        _dataset(ExampleDataset, config, task, config.data.train, config.data.train_split),
+        _dataset(ExampleDataset, data, task, data.train, data.train_split),
         _encoder(config, model, tokenizer, supervised),
-        bucket_pixels=config.data.buckets,
+        bucket_pixels=data.buckets,
         global_batch_size=config.batch.prompts,
         seed=config.seed,
         augment=task.augment,
         demonstrate=task.demonstrate if supervised else None,
         shuffle=True,
-        group_sizes=config.data.group_sizes,
-        readahead=config.data.prefetch,
+        group_sizes=data.group_sizes,
+        readahead=data.prefetch,
         rows=rows,
     )
 
@@ -259,24 +262,25 @@ def eval_loader(
     Each process loads the rows that its devices need on `sampling_mesh`.
     """
     kind = MismatchedDataset if mismatched else ExampleDataset
+    data, batch_prompts = DataConfig.from_config(config), EvalConfig.from_config(config).batch_prompts
     return ExampleLoader(
-        _dataset(kind, config, task, [folder], split),
+        _dataset(kind, data, task, [folder], split),
         _encoder(config, model, tokenizer, supervised=False),
-        bucket_pixels=config.data.buckets,
-        global_batch_size=config.eval.batch_prompts,
+        bucket_pixels=data.buckets,
+        global_batch_size=batch_prompts,
         seed=config.seed,
         shuffle=False,
         group_sizes=False,
-        rows=parallel.row_layout(sampling_mesh, config.eval.batch_prompts).of(jax.process_index()),
+        rows=parallel.row_layout(sampling_mesh, batch_prompts).of(jax.process_index()),
     )
 
 
 def _dataset(
-    kind: type[ExampleDataset], config: ConfigDict, task: Task, folders: Sequence[epath.PathLike], split: str
+    kind: type[ExampleDataset], data: DataConfig, task: Task, folders: Sequence[epath.PathLike], split: str
 ) -> ExampleDataset:
     dataset = kind(
         [task.open(folder, split) for folder in folders],
-        max_bad_records=config.data.max_bad_records,
+        max_bad_records=data.max_bad_records,
         cache_bytes=CACHE_BYTES,
     )
     if not len(dataset):
@@ -291,7 +295,7 @@ def _encoder(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, superv
         tokenizer,
         image_config(config, files),
         families.load_config(files),
-        max_answer_length=config.sft.max_answer_tokens if supervised else 0,
+        max_answer_length=SupervisionConfig.from_config(config).max_answer_tokens if supervised else 0,
     )
 
 
@@ -301,13 +305,12 @@ def image_config(config: ConfigDict, files: epath.Path) -> ImageConfig:
     Raises:
         ValueError: naming the settings, when the limits contradict each other.
     """
-    settings = ImageConfig.from_folder(files)
-    limits = {"min_pixels": config.data.min_pixels, "max_pixels": config.data.max_pixels}
+    settings, data = ImageConfig.from_folder(files), DataConfig.from_config(config)
+    least, most = data.min_pixels or settings.min_pixels, data.max_pixels or settings.max_pixels
     try:
-        return dataclasses.replace(settings, **{name: value for name, value in limits.items() if value})
+        return dataclasses.replace(settings, min_pixels=least, max_pixels=most)
     except ValueError as error:
         raise ValueError(
-            f"config.data.min_pixels={config.data.min_pixels} and config.data.max_pixels="
-            f"{config.data.max_pixels} (0 is that of {files}: {settings.min_pixels} and"
-            f" {settings.max_pixels}): {error}"
+            f"config.data.min_pixels={data.min_pixels} and config.data.max_pixels={data.max_pixels}"
+            f" (0 is that of {files}: {settings.min_pixels} and {settings.max_pixels}): {error}"
         ) from error

@@ -23,6 +23,7 @@ from dig_jax.rollout.sampler import Sampler, sampling_of
 from dig_jax.run import keys
 from dig_jax.run.batch import BatchConfig
 from dig_jax.run.curriculum import Stage
+from dig_jax.tasks.supervision import SupervisionConfig
 from dig_jax.tasks.task import Task
 from dig_jax.update import grpo, sft
 from dig_jax.update.experience import Collector
@@ -128,7 +129,8 @@ class StepMaker:
 def sft_config(config: ConfigDict, tokenizer: Tokenizer) -> sft.SFTConfig:
     """The supervised loss; its auxiliary question is answered with the tokens "1" (yes) and "0" (no)."""
     yes, no = (tokenizer.encode(text)[0] for text in "10")
-    return sft.SFTConfig(aux_weight=config.sft.aux_weight, token_yes=yes, token_no=no)
+    weight = SupervisionConfig.from_config(config).aux_weight
+    return sft.SFTConfig(aux_weight=weight, token_yes=yes, token_no=no)
 
 
 def grpo_step(

@@ -13,12 +13,14 @@ from PIL import Image
 
 from dig_jax.data.example import BadRecord, Demonstration, Example, Shape, Size, Turn
 from dig_jax.data.records import Pair, PairSource, open_pairs
+from dig_jax.data.settings import DataConfig
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.boxes.text import REASONS, BoxFormat
 from dig_jax.tasks.differences.augment import Augment
 from dig_jax.tasks.differences.noise import CountNoise
 from dig_jax.tasks.differences.reward import METRICS, RewardConfig, score_texts
 from dig_jax.tasks.registry import register
+from dig_jax.tasks.supervision import SupervisionConfig
 from dig_jax.tasks.task import Answerer, Metric, Scores, Task, Terms
 
 # It never tells how many differences there are: finding that out is the task.
@@ -59,7 +61,9 @@ class Differences(Task):
 
     def __init__(self, config: ConfigDict, answerer: Answerer):
         super().__init__(config, answerer)
-        self.boxes = BoxFormat(answerer.box_convention, config.sft.answer_step, answerer.resized)
+        step = SupervisionConfig.from_config(config).answer_step
+        self.boxes = BoxFormat(answerer.box_convention, step, answerer.resized)
+        self._counts = DataConfig.from_config(config).num_differences
         self._reward = RewardConfig.from_config(config)
         self._augment = Augment(**config.data.augment.to_dict())
         self._noise = CountNoise(config.sft.count_noise, config.sft.count_noise_boxes)
@@ -73,12 +77,11 @@ class Differences(Task):
     @property
     def unit(self) -> str:
         """What its examples are called, with what narrows them down."""
-        counts = self.config.data.num_differences
-        return f"pairs with {sorted(counts)} differences" if counts else "pairs"
+        return f"pairs with {sorted(self._counts)} differences" if self._counts else "pairs"
 
     def open(self, folder: epath.PathLike, split: str) -> DifferencesSource:
         """The pairs of a `dig_pairs` dataset with the wanted numbers of differences."""
-        return DifferencesSource(open_pairs(folder, split), self, self.config.data.num_differences)
+        return DifferencesSource(open_pairs(folder, split), self, self._counts)
 
     def question(self, sizes: Sequence[Size]) -> str:
         """The text after two images."""

@@ -29,6 +29,7 @@ from dig_jax.tasks.boxes.text import REASONS, BoxFormat
 from dig_jax.tasks.referring.files import RefCocoSource, open_file
 from dig_jax.tasks.referring.records import RecordSource
 from dig_jax.tasks.registry import register
+from dig_jax.tasks.supervision import SupervisionConfig
 from dig_jax.tasks.task import Answerer, Metric, Scores, Task, Terms
 
 _OF_ONE = 'Find the one object that this phrase describes: "{phrase}". '
@@ -106,7 +107,8 @@ class Referring(Task):
 
     def __init__(self, config: ConfigDict, answerer: Answerer):
         super().__init__(config, answerer)
-        self.boxes = BoxFormat(answerer.box_convention, config.sft.answer_step, answerer.resized)
+        step = SupervisionConfig.from_config(config).answer_step
+        self.boxes = BoxFormat(answerer.box_convention, step, answerer.resized)
         self._reward = ReferringConfig(**config.referring.to_dict())
 
     @classmethod

@@ -1,0 +1,32 @@
+"""The answers that supervised training shows: `config.sft`, but for the noise that a task adds to them."""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from dig_jax.machines import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisionConfig:
+    """Answers to learn, and what is learnt beside them. Defaults live in `configs/base.py`.
+
+    Attributes:
+        answer_step: written coordinates are multiples of this many thousandths.
+        max_answer_tokens: that answers are padded to; a longer one is an error.
+        aux_weight: weight of the auxiliary loss, 0 = off.
+    """
+
+    answer_step: int
+    max_answer_tokens: int
+    aux_weight: float
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "SupervisionConfig":
+        """The checked settings of a run or stage."""
+        return cls(**{field.name: config.sft[field.name] for field in dataclasses.fields(cls)})
+
+    def __post_init__(self) -> None:
+        checks.at_least("sft.answer_step", self.answer_step, 1)
+        checks.at_least("sft.max_answer_tokens", self.max_answer_tokens, 1)
+        checks.at_least("sft.aux_weight", self.aux_weight, 0, "off")
