@@ -4,57 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import numpy as np
-from etils import epath
 
 from dig_jax.data import images
 from dig_jax.data.example import Size
+from dig_jax.tasks.questions import Picture, PictureFile
+
+__all__ = ["Box", "Mark", "Picture", "PictureFile", "Reader", "Row", "pixels"]
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1, shares of width and height, 0..1
-
-
-class Picture(Protocol):
-    """A picture that is read when it is needed, its bytes as they are in the file or in the cell.
-
-    Attributes:
-      name: where it lies, for errors.
-      key: the same for the same picture within a benchmark: questions about one picture are no independent
-        draws, so that intervals keep them together.
-    """
-
-    @property
-    def name(self) -> str:
-        """Where it lies."""
-
-    @property
-    def key(self) -> str:
-        """What is the same for the same picture."""
-
-    def read(self) -> bytes:
-        """The encoded picture. Raises OSError or ValueError; names the place."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PictureFile:
-    """A picture that is a file."""
-
-    path: epath.Path
-
-    @property
-    def name(self) -> str:
-        """The path."""
-        return str(self.path)
-
-    @property
-    def key(self) -> str:
-        """The path."""
-        return str(self.path)
-
-    def read(self) -> bytes:
-        """The bytes of the file."""
-        return images.read_file(self.path)
 
 
 def pixels(picture: Picture) -> np.ndarray:

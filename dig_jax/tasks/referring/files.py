@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from dig_jax.data.records import Records
 from dig_jax.machines import textfile
 from dig_jax.tasks.referring.records import Ask
 from dig_jax.tasks.referring.target import Target
+from dig_jax.tasks.splits import lines_file, named_and_part
 
 _REF_COCO = ("image", "objects")
 
@@ -135,28 +135,11 @@ def entries(path: epath.Path, split: str, root: epath.Path | None) -> list[Entry
       ValueError: lines or entries are of another form, all of them counted and the first one named; or the
         folder has no or several files of the split.
     """
-    name, part = _slice(split)
-    if not path.is_dir():
-        if path.suffix != ".jsonl":
-            raise ValueError(f"{path}: expected a .jsonl file, or a folder")
-        return _read_jsonl(path, root or path.parent)[part]
-    if (path / "instances.json").exists():
+    name, part = named_and_part(split)
+    if path.is_dir() and (path / "instances.json").exists():
         return list(_read_refer(path, name, root or path / "images"))[part]
-    if files := sorted(path.glob("*.jsonl")):
-        own = [file for file in files if file.stem == name or file.stem.endswith(f"_{name}")]
-        if len(own) != 1:
-            listed = ", ".join(file.name for file in files)
-            raise ValueError(f"{path} has {len(own)} files NAME_{name}.jsonl; it has {listed}")
-        return _read_jsonl(own[0], root or path)[part]
-    return None
-
-
-def _slice(split: str) -> tuple[str, slice]:
-    match = re.fullmatch(r"(\w+)(?:\[(\d*):(\d*)\])?", split)
-    if match is None:
-        raise ValueError(f"split {split!r}: expected a name, or one with a slice such as val[:100]")
-    first, end = (int(text) if text else None for text in match.groups()[1:])
-    return match[1], slice(first, end)
+    file = lines_file(path, name)
+    return None if file is None else _read_jsonl(file, root or file.parent)[part]
 
 
 def _read_jsonl(path: epath.Path, root: epath.Path) -> list[Entry]:
