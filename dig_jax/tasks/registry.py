@@ -14,6 +14,7 @@ from dig_jax.tasks.task import Task
 MODULES = {
     "differences": "dig_jax.tasks.differences.task",
     "referring": "dig_jax.tasks.referring.task",
+    "choice": "dig_jax.tasks.choice.task",
 }
 
 TASKS: dict[str, type[Task]] = {}

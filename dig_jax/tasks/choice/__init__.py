@@ -1,0 +1,1 @@
+"""Questions with lettered options, of which one is right."""

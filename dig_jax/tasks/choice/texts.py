@@ -1,0 +1,86 @@
+"""The texts of a question's options, and where an answer has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from dig_jax.tasks.answers import plain
+from dig_jax.tasks.choice.mentions import is_ruled_out
+
+_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
+
+
+def key(text: str) -> str:
+    """What is the same for texts that differ in dress, case, and punctuation at their ends."""
+    shown = plain(text).casefold().replace("\n", " ")
+    return _EDGES.sub("", shown) or shown
+
+
+class Texts:
+    """The options of one question.
+
+    Attributes:
+      keys: letter -> the text made comparable; options without text are none.
+    """
+
+    def __init__(self, options: Mapping[str, str]):
+        self.keys = {letter: key(text) for letter, text in options.items() if text.strip()}
+        longest_first = sorted(self.keys, key=lambda letter: -len(self.keys[letter]))
+        self._patterns = {letter: _pattern(options[letter]) for letter in longest_first}
+
+    def equal(self, said: str) -> list[str]:
+        """Letters of the options that are the whole of what is said."""
+        whole = key(said)
+        return [letter for letter, text in self.keys.items() if text == whole]
+
+    def at(self, said: str, start: int) -> tuple[str, int] | None:
+        """The letter of the longest text that begins here and where it ends. A single letter is no text."""
+        for letter, pattern in self._patterns.items():
+            if not self._is_letter(letter) and (match := pattern.match(said, start)):
+                return letter, match.end()
+        return None
+
+    def inside(self, said: str) -> list[str]:
+        """Letters of the options whose texts the answer has and does not rule out; the longest text wins."""
+        found = []
+        for letter, pattern in self._patterns.items():
+            if self._is_letter(letter):
+                continue
+            spans = [match.span() for match in pattern.finditer(said)]
+            if any(not is_ruled_out(said, *span) for span in spans):
+                found.append(letter)
+            if spans:  # so that the next, shorter ones are not found in it
+                said = pattern.sub(lambda match: "\0" * len(match[0]), said)
+        return found
+
+    def without_list(self, said: str) -> str:
+        """The answer without a list of all options that repeats the question: "A. red B. blue ..."."""
+        spans = []
+        for letter in self.keys:
+            marked = re.compile(rf"(?<![^\W_]){letter} ?[).:]+ ?").search(said)
+            text = marked and self._patterns[letter].match(said, marked.end())
+            if not marked or not text:
+                return said
+            spans.append((marked.start(), text.end()))
+        if len(spans) < 2:
+            return said
+        first, last = min(spans)[0], max(end for _, end in spans)
+        return f"{said[:first]}\n{said[last:]}".strip()
+
+    def _is_letter(self, letter: str) -> bool:
+        """Whether the option's text is a letter, which sentences have for other reasons."""
+        return len(self.keys[letter]) == 1 and self.keys[letter].isalpha() and self.keys[letter].isascii()
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """Finds an option's text as words of their own: not "red" in "reddish" or "red-brown", nor 1 in 1.5."""
+    shown = plain(text).replace("\n", " ").strip(" .") or plain(text)
+    before = after = ""
+    if re.match(r"\w", shown):
+        before = r"(?<![^\W_])(?<![^\W_]-)" + (r"(?<!\d[.,])(?<!-)" if shown[0].isdigit() else "")
+    if re.search(r"\w$", shown):
+        after = r"(?![^\W_])(?!-[^\W_])" + (r"(?![.,]\d)" if shown[-1].isdigit() else "")
+    words = r"[ \n]".join(map(re.escape, shown.split(" ")))
+    short_capitals = shown.isupper() and len(shown) <= 4  # US is not us, NA is not a word of Spanish
+    return re.compile(f"{before}{words}{after}", 0 if short_capitals else re.IGNORECASE)
