@@ -15,6 +15,7 @@ MODULES = {
     "differences": "dig_jax.tasks.differences.task",
     "referring": "dig_jax.tasks.referring.task",
     "choice": "dig_jax.tasks.choice.task",
+    "yes_no": "dig_jax.tasks.yes_no.task",
 }
 
 TASKS: dict[str, type[Task]] = {}
