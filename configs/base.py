@@ -13,7 +13,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
 
     config.algorithm = "grpo"  # "grpo": reward only. "sft": supervised answers (warm-up).
-    config.task = "differences"  # what is asked: "differences" | "referring" | one of task_file
+    # What is asked: "differences" | "referring" | "choice" | "yes_no" | one of task_file.
+    config.task = "differences"
     config.task_file = ""  # Python file with tasks of your own (--task_file=FILE.py): docs/add_a_task.md
     config.seed = 0  # order of the data, sampling noise, augmentation
     # Training steps; one step is one rollout (grpo) or one batch (sft). With a curriculum: of each stage.
@@ -77,7 +78,7 @@ def get_config() -> ConfigDict:
     config.data.eval_split = "test"
     config.data.num_differences = ()  # keep only pairs with these numbers of differences; () = all
     # The text after the images; "" = the task's own. {width} and {height} become the size of the image as the
-    # model sees it, {phrase} what "referring" asks for.
+    # model sees it, {phrase} what "referring" asks for, {question} what "choice" and "yes_no" ask.
     config.data.question = ""
     # How answers write boxes: "thousandths" | "pixels" of the resized image | "unit", shares with three
     # decimals. "" = as the model's makers do; another one has to be learnt.
