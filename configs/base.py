@@ -100,6 +100,12 @@ def get_config() -> ConfigDict:
     config.data.augment.swap_pair = False  # image A becomes image B
     config.data.augment.permute_channels = False  # the same permutation of R, G, B in both images
 
+    # Several things to train on, in exact shares: name -> its weight, and those of the settings in this file
+    # that it changes, by their names (dig_jax/run/mixture.py lists which), such as
+    # {"pairs": {"weight": 3.0}, "phrases": {"weight": 1.0, "task": "referring", "data": {"train": ("x",)}}}.
+    # An empty one is a run on data.train alone. docs/mixtures.md
+    config.mixture = ConfigDict()
+
     config.batch = ConfigDict()
     config.batch.prompts = 512  # prompts per step
     config.batch.update_prompts = (

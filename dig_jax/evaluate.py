@@ -98,7 +98,7 @@ class Draws:
         if self.thinking_budget:
             make_budget(tokenizer, self.thinking_budget, self.max_new_tokens)
 
-    def ways(self, sampler: Sampler) -> "dict[str, tuple[int, Sampling]]":
+    def ways(self, sampler: Sampler[Task]) -> "dict[str, tuple[int, Sampling]]":
         """Completions per pair and their distribution, by the ending that their figures' names have."""
         ways = {}
         if self.greedy or not self.group_size:
@@ -149,7 +149,7 @@ class Evaluation:
 
 
 def evaluate(
-    sampler: Sampler,
+    sampler: Sampler[Task],
     params: nnx.State,
     loader: ExampleLoader,
     *,

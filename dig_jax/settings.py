@@ -15,7 +15,7 @@ from dig_jax.machines import checks, textfile
 from dig_jax.models.nn import freeze, lora
 from dig_jax.models.nn.settings import ModelConfig
 from dig_jax.rollout.sampling import RolloutConfig
-from dig_jax.run import curriculum, evaluations, keys
+from dig_jax.run import curriculum, evaluations, keys, mixture
 from dig_jax.run.batch import BatchConfig
 from dig_jax.run.evaluations import EvalConfig
 from dig_jax.run.outputs import CheckpointConfig, LogConfig
@@ -27,7 +27,7 @@ from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.optimizer import OptimizerConfig
 
 ALGORITHMS = ("grpo", "sft")
-OPEN = ("config.curriculum.stages", "config.evals")  # names in them are the user's
+OPEN = ("config.curriculum.stages", "config.evals", "config.mixture")  # names in them are the user's
 
 
 def check(config: ConfigDict) -> None:
@@ -67,8 +67,8 @@ def _check_stage(config: ConfigDict) -> None:
     batch, rollout = BatchConfig.from_config(config), RolloutConfig.from_config(config)
     for part in (ModelConfig, SupervisionConfig, OptimizerConfig, GRPOConfig, CheckpointConfig, LogConfig):
         part.from_config(config)
-    DataConfig.from_config(config).check_training()
-    check_task(config)
+    data = DataConfig.from_config(config)
+    _check_parts(config, data)
     freeze.frozen_parts(config)
     lora.from_config(config)
     checks.within("rollout.rows", rollout.rows, 0, batch.rollout_prompts, "batch.rollout_prompts", "all")
@@ -88,6 +88,23 @@ def _check_stage(config: ConfigDict) -> None:
         )
     if config.algorithm == "grpo":
         _check_grpo(config, batch, rollout)
+
+
+def _check_parts(config: ConfigDict, data: DataConfig) -> None:
+    """What is trained on, part by part where it is a mixture."""
+    for part in mixture.parts(config):
+        try:
+            DataConfig.from_config(part.config).check_training()
+            check_task(part.config)
+        except ValueError as error:
+            if not part.name:
+                raise
+            raise ValueError(f"config.mixture.{part.name}: {error}") from error
+    if config.mixture and data.group_sizes:
+        raise ValueError(
+            "config.data.group_sizes=True makes batches of one size, and config.mixture makes them of exact"
+            " shares of its parts: set one of them back"
+        )
 
 
 def _check_grpo(config: ConfigDict, batch: BatchConfig, rollout: RolloutConfig) -> None:
@@ -129,16 +146,29 @@ def data_fingerprints(config: ConfigDict) -> dict[str, Any]:
     set_here = keys.flat(json.loads(config.to_json()))
     found: dict[str, Any] = {}
     for stage in curriculum.stages(config):
-        own, data = f"curriculum.stages.{stage.name}.data.train", stage.config.data
-        # Where every stage has pairs of its own, those of the run are not read and need not be there.
-        key = own if own in set_here else "data.train"
-        found[key] = [fingerprint_of_data(folder, data.train_split) for folder in data.train]
+        for part in mixture.parts(stage.config):
+            data, file = part.config.data, part.config.rewards.file
+            folders = [fingerprint_of_data(folder, data.train_split) for folder in data.train]
+            found[_place("data.train", stage.name, part.name, set_here)] = folders
+            if part.name and file:
+                found[_place("rewards.file", stage.name, part.name, set_here)] = fingerprint_of_data(file, "")
     for entry in evaluations.entries(config):
         found[f"evals.{entry.name}.data"] = fingerprint_of_data(entry.data, entry.split)
     for key, file in (("task_file", config.task_file), ("rewards.file", config.rewards.file)):
         if file:
             found[key] = fingerprint_of_data(file, "")
     return found
+
+
+def _place(setting: str, stage: str, part: str, set_here: Mapping[str, Any]) -> str:
+    """The whole name under which a part of a stage has a setting: the narrowest of those that are set.
+
+    Data of the run that all of its stages and parts have others for are so named nowhere: nothing reads them.
+    """
+    stages = (f"curriculum.stages.{stage}.", "") if stage else ("",)
+    parts = (f"mixture.{part}.", "") if part else ("",)
+    names = [f"{of_stage}{of_part}{setting}" for of_part in parts for of_stage in stages]
+    return next(name for name in names if name in set_here)
 
 
 def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] | None = None) -> list[str]:

@@ -38,7 +38,7 @@ from dig_jax.run.fingerprint import fingerprint
 from dig_jax.run.model_folder import copy_model_files, find_model, find_workdir
 from dig_jax.run.outputs import LogConfig
 from dig_jax.tasks import rewards
-from dig_jax.tasks.task import Task
+from dig_jax.tasks.task import Asked, Task
 from dig_jax.update.learner import TrainState
 from dig_jax.update.steps import Step, StepMaker
 
@@ -70,7 +70,7 @@ class HeldOut:
 
     entry: Entry
     loader: ExampleLoader
-    sampler: Sampler
+    sampler: Sampler[Task]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Parts:
         data: fingerprints of the pairs, for the workdir.
         changes: settings that are other than when the workdir was begun, in words.
         stages: of the curriculum, one at least.
-        tasks: of each, what is asked.
+        asked: of each, what is asked.
         train_data: a loader for each.
         held_out: the evaluations, the main one first.
         shapes: the parameters, as shapes with shardings.
@@ -95,7 +95,7 @@ class Parts:
     data: dict[str, Any]
     changes: list[str]
     stages: tuple[Stage, ...]
-    tasks: list[Task]
+    asked: list[Asked]
     train_data: list[ExampleLoader]
     held_out: list[HeldOut]
     shapes: nnx.State
@@ -123,12 +123,13 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     opened = loading.open_model(model_folder)
     tokenizer = opened.tokenizer
     Draws.from_config(config).check(tokenizer)
-    tasks = [loading.make_task(stage.config, model_folder, tokenizer) for stage in stages]
+    all_asked = [loading.make_asked(stage.config, model_folder, tokenizer) for stage in stages]
     train_data = []
-    for stage, task in zip(stages, tasks, strict=True):
+    for stage, asked in zip(stages, all_asked, strict=True):
         own = loading.train_rows(stage.config, mesh, sampling_mesh)
-        loader = loading.train_loader(stage.config, task, model_folder, tokenizer, own)
-        rewards.try_out(task, loader.first())
+        loader = loading.train_loader(stage.config, asked, model_folder, tokenizer, own)
+        for number, task in enumerate(asked.parts.values()):
+            rewards.try_out(task, loader.first(number))
         train_data.append(loader)
     entries = evaluations.entries(config)
     eval_tasks = [loading.make_task(entry.config(config), model_folder, tokenizer) for entry in entries]
@@ -153,7 +154,7 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
         for entry, loader, task in zip(entries, eval_data, eval_tasks, strict=True)
     ]
     return Parts(
-        *(opened, data, changes, stages, tasks, train_data, held_out),
+        *(opened, data, changes, stages, all_asked, train_data, held_out),
         *(shapes, start, init_folder, maker),
     )
 
@@ -254,8 +255,8 @@ class Run:
         if stage.uses_reference and (self.reference is None or self.reference[0] != step):
             self.reference = step, self.programs.reference(reference_params(self))
         reference = self.reference[1] if stage.uses_reference and self.reference else None
-        task, loader = self.parts.tasks[stage.number], self.parts.train_data[stage.number]
-        return self.parts.maker.step(stage, task, loader, reference)
+        asked, loader = self.parts.asked[stage.number], self.parts.train_data[stage.number]
+        return self.parts.maker.step(stage, asked, loader, reference)
 
     def go_to_next_stage(self) -> None:
         """What changes between the last step of a stage and the first of the next."""
@@ -297,7 +298,7 @@ def begin_files(run: Run) -> RunLog:
         write_json(workdir / "config.json", json.loads(run.config.to_json()))
     places = {"first_step": progress.step, "evaluated": progress.evaluated}
     evaluated = {one.entry.name: one.sampler.task for one in parts.held_out}
-    shown = Shown.of(parts.tasks, evaluated, run.evals.main)
+    shown = Shown.of(parts.asked, evaluated, run.evals.main)
     log = RunLog(workdir, LogConfig.from_config(run.config), shown, **places)
     log.padding({f"{stage.name} training".strip(): parts.train_data[stage.number] for stage in parts.stages})
     log.padding({f"{shown.label(one.entry.name)} held-out".strip(): one.loader for one in parts.held_out})

@@ -55,6 +55,7 @@ class Example:
       images: uint8 [H, W, 3] each; the turns refer to them by number.
       target: what is right. Only the task that made the example looks inside.
       task: name of that task.
+      part: of a mixture, that it is shown as; "" where what a model trains on has no parts.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Example:
     images: tuple[np.ndarray, ...]
     target: Any
     task: str
+    part: str = ""
 
     @property
     def sizes(self) -> tuple[Size, ...]:

@@ -14,13 +14,25 @@ import numpy as np
 from dig_jax.data.buckets import Bucket, Padding, derive_buckets, smallest_bucket
 from dig_jax.data.encode import Batch, ExampleEncoder, describe_sizes
 from dig_jax.data.example import BadRecord, Demonstration, Example, Shape, Source
+from dig_jax.data.order import AUGMENT_STREAM, NOISE_STREAM, ORDER_STREAM, Dealt, Epochs, Order, grouped
 
 logger = logging.getLogger("dig_jax")
 
 Change = Callable[[Example, np.random.Generator], Example]
 Demonstrate = Callable[[Example, np.random.Generator], Demonstration]
 
-_ORDER_STREAM, _AUGMENT_STREAM, _NOISE_STREAM = 0, 1, 2  # random numbers that are kept apart
+
+@dataclasses.dataclass(frozen=True)
+class PartData:
+    """A part of a mixture, as it is loaded.
+
+    Attributes:
+      size: number of its examples.
+      share: positions that it has in every block of `order.Dealt`.
+    """
+
+    size: int
+    share: int
 
 
 class ExampleDataset:
@@ -138,8 +150,8 @@ def _why_unreadable(source: Source, index: int) -> BadRecord:
 class ExampleLoader:
     """Batches of shuffled, augmented examples. A step number is all that is needed to continue a run.
 
-    Epoch follows epoch without end, each in an order of its own. Position `step * batch_size + row` of
-    that sequence decides which example a row holds and how it is augmented, so a batch depends neither on
+    Epoch follows epoch without end, each in an order of its own (`order`). Position `step * batch_size + row`
+    of that sequence decides which example a row holds and how it is augmented, so a batch depends neither on
     earlier batches nor on the number of processes. Each process loads the rows that it is asked for, which
     others may load as well. A batch is padded to the smallest bucket that holds the rows of all processes.
 
@@ -151,9 +163,12 @@ class ExampleLoader:
       global_batch_size: rows per batch over all processes.
       seed: of order and augmentation.
       shuffle: False keeps the order of the dataset, for evaluation.
-      group_sizes: whether batches of a shuffled epoch are made of examples of one bucket, where possible.
+      group_sizes: whether batches of a shuffled epoch are made of examples of one bucket, where possible; not
+        with `parts`.
       augment: changes an example and keeps its target true; None: examples are shown as they are stored.
       demonstrate: gives the answer to learn; None: there is none.
+      parts: of a mixture, whose examples lie one after another in the dataset, in this order: each has its
+        share, and epochs and shuffles of its own. (): all examples are equally likely.
       readahead: how many of the following batches a background thread prepares while one is used; 0 for none.
       rows: ascending, the rows of a batch that this process loads (`parallel.RowLayout.of`); None: all.
 
@@ -177,6 +192,7 @@ class ExampleLoader:
         group_sizes: bool,
         augment: Change | None = None,
         demonstrate: Demonstrate | None = None,
+        parts: Sequence[PartData] = (),
         readahead: int = 0,
         rows: np.ndarray | None = None,
     ):
@@ -188,10 +204,17 @@ class ExampleLoader:
         self.num_examples = len(dataset)
         self.batch_size = global_batch_size
         self._rows = np.arange(global_batch_size) if rows is None else np.asarray(rows)
-        self._shuffle = shuffle
-        self._group_sizes = group_sizes
-        self._epoch_order = functools.lru_cache(maxsize=2)(self._draw_order)  # a batch may span two epochs
         self._padding = plan_padding(dataset, encoder, bucket_pixels)
+        self._order: Order
+        if parts:
+            self._order = Dealt([part.size for part in parts], [part.share for part in parts], seed)
+        else:
+            # With one bucket, grouping would leave the order as it is.
+            by_size = group_sizes and self._padding.several
+            grouping = grouped(self._padding.smallest, global_batch_size) if by_size else None
+            self._order = Epochs(len(dataset), (seed, ORDER_STREAM), shuffle=shuffle, grouping=grouping)
+        sizes = [part.size for part in parts] or [len(dataset)]
+        self._part_of = np.repeat(np.arange(len(sizes)), sizes)  # of every example
         self._readahead = readahead
         self._waiting: dict[int, Future[Batch]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="readahead") if readahead else None
@@ -241,14 +264,18 @@ class ExampleLoader:
         answers = None
         if self._demonstrate is not None:
             answers = [
-                self._demonstrate(example, self._rng(_NOISE_STREAM, position))
+                self._demonstrate(example, self._rng(NOISE_STREAM, position))
                 for example, position in zip(examples, numbers, strict=True)
             ]
         return self._encoder(examples, bucket, answers)
 
-    def first(self) -> Example:
-        """The example at the beginning of the sequence."""
-        return self._example(0)
+    def parts(self, positions: np.ndarray) -> np.ndarray:
+        """Of which part of the mixture the examples at these positions are; 0 where there are no parts."""
+        return np.array([self._order.part(int(position)) for position in positions], int)
+
+    def first(self, part: int = 0) -> Example:
+        """The first example of a part in the sequence."""
+        return self._example(next(n for n in itertools.count() if self._order.part(n) == part))
 
     def figures(self, step: int) -> dict[str, float]:
         """What batch number `step` costs, over all processes.
@@ -272,15 +299,16 @@ class ExampleLoader:
         return dataclasses.replace(batch, rows=self._rows)
 
     def _example(self, position: int) -> Example:
-        example = self._readable(self._index(position))
-        return self._augment(example, self._rng(_AUGMENT_STREAM, position)) if self._augment else example
+        example = self._readable(self._order.example(position))
+        return self._augment(example, self._rng(AUGMENT_STREAM, position)) if self._augment else example
 
     def _rng(self, stream: int, number: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, stream, number])
 
     def _readable(self, index: int) -> Example:
-        """Example number `index`, or in place of an unreadable one, the next that takes the same bucket."""
-        alike = np.flatnonzero(self._padding.smallest == self._padding.smallest[index])
+        """Example number `index`, or in place of an unreadable one, the next of its part and bucket."""
+        kind = self._padding.smallest == self._padding.smallest[index]
+        alike = np.flatnonzero(kind & (self._part_of == self._part_of[index]))
         for candidate in np.roll(alike, -int(np.searchsorted(alike, index))):
             try:
                 return self._dataset[int(candidate)]
@@ -290,32 +318,7 @@ class ExampleLoader:
 
     def _indices(self, positions: np.ndarray) -> np.ndarray:
         """Which examples of the dataset are at these positions."""
-        return np.array([self._index(int(position)) for position in positions])
-
-    def _index(self, position: int) -> int:
-        epoch, place = divmod(position, self.num_examples)
-        return int(self._epoch_order(epoch)[place])
-
-    def _draw_order(self, epoch: int) -> np.ndarray:
-        if not self._shuffle:
-            return np.arange(self.num_examples)
-        rng = self._rng(_ORDER_STREAM, epoch)
-        order = rng.permutation(self.num_examples)
-        # With one bucket, grouping leaves the order as it is.
-        return self._grouped(order, epoch, rng) if self._group_sizes and self._padding.several else order
-
-    def _grouped(self, order: np.ndarray, epoch: int, rng: np.random.Generator) -> np.ndarray:
-        """The same examples in batches of one bucket each, but for those where one bucket's examples run out.
-
-        An epoch begins with the rows that complete the last batch before it, and ends with a part of a batch.
-        Both take from the largest; only the whole batches between them change places.
-        """
-        order = order[np.argsort(self._padding.smallest[order], kind="stable")]
-        size = self.batch_size
-        begin = min(-epoch * self.num_examples % size, self.num_examples)
-        batches, rest = np.split(order, [(self.num_examples - begin) // size * size])
-        batches = rng.permutation(batches.reshape(-1, size)).ravel()
-        return np.concatenate([rest[:begin], batches, rest[begin:]])
+        return np.array([self._order.example(int(position)) for position in positions])
 
 
 def plan_padding(dataset: ExampleDataset, encoder: ExampleEncoder, bucket_pixels: Sequence[int]) -> Padding:

@@ -126,7 +126,7 @@ def _charts(evals: Records, metrics: Records, marks: list[tuple[float, str]], sh
             charts.append(_chart(f"{what}: {title}", of_set, evals, marks))
     # Of two tasks with the same chart one is enough.
     own = dict(chart for declared in shown.training.values() for chart in declared.training_charts())
-    first = [*own.items(), *_TRAINING_CHARTS]
+    first = [*shown.charts_of_parts(), *own.items(), *_TRAINING_CHARTS]
     charts += [_chart(title, lines, metrics, marks) for title, lines in first]
     main = {key for _, lines in first for _, key in lines}
     names = sorted({name for line in metrics for name in line} - main - {"step", "stage"})

@@ -130,8 +130,8 @@ class RunLog:
 
     def _headlines(self) -> list[tuple[str, str]]:
         """The reward, the main terms of the run's tasks, and whether answers have the right form."""
-        mains = dict.fromkeys(declared.main for declared in self._shown.training.values())
-        return [(name, f"reward/{name}") for name in ("reward", *mains, "format")]
+        mains = dict.fromkeys(declared.headline() for declared in self._shown.training.values())
+        return [("reward", "reward/reward"), *mains, ("format", "reward/format")]
 
     def skipped_update(self, step: int, update: int, ids: Sequence[str], metrics: Metrics) -> None:
         """Notes an update whose loss or gradient was not finite, and the pairs it was computed on."""

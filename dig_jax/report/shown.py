@@ -16,7 +16,7 @@ from etils import epath
 from dig_jax.machines.folder import write_json
 from dig_jax.run.evaluations import UNNAMED
 from dig_jax.tasks.registry import task_class
-from dig_jax.tasks.task import Task
+from dig_jax.tasks.task import Asked, Task
 
 TASKS_FILE = "tasks.json"
 
@@ -32,17 +32,19 @@ class Declared:
       main: the term that tells which of two models is better.
       charts: title and lines, of training steps.
       unit: what its examples are called.
+      part: of a mixture, that the task is of: metrics of training steps begin with its name. "": of none.
     """
 
     metrics: Mapping[str, str]
     main: str
     charts: tuple[tuple[str, Lines], ...]
     unit: str
+    part: str = ""
 
     @classmethod
-    def of(cls, task: Task) -> Declared:
+    def of(cls, task: Task, part: str = "") -> Declared:
         """What a task says of itself."""
-        return cls._of(task, task.unit)
+        return dataclasses.replace(cls._of(task, task.unit), part=part)
 
     @classmethod
     def before_tasks(cls) -> Declared:
@@ -79,7 +81,18 @@ class Declared:
             ("reward" if name == "reward" else words, f"reward/{name}")
             for name, words in self.metrics.items()
         )
-        return [("Training reward", lines), *self.charts]
+        charts = [("Training reward", lines), *self.charts]
+        if not self.part:
+            return charts
+        return [
+            (f"{self.part}: {title}", tuple((label, f"{self.part}/{key}") for label, key in of_chart))
+            for title, of_chart in charts
+        ]
+
+    def headline(self) -> tuple[str, str]:
+        """The main term of training steps: what it is called on the terminal, and its key."""
+        key = f"reward/{self.main}"
+        return (f"{self.part} {self.main}", f"{self.part}/{key}") if self.part else (self.main, key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +100,7 @@ class Shown:
     """What a run's tasks declare.
 
     Attributes:
-      training: of the tasks that the run trains on, by name.
+      training: of the tasks that the run trains on, by name, PART/NAME where it is of a part of a mixture.
       held_out: of its evaluations, by their names.
       main: the name of the main one.
     """
@@ -97,10 +110,24 @@ class Shown:
     main: str
 
     @classmethod
-    def of(cls, training: Sequence[Task], held_out: Mapping[str, Task], main: str) -> Shown:
+    def of(cls, training: Sequence[Asked], held_out: Mapping[str, Task], main: str) -> Shown:
         """What these tasks declare."""
         by_name = {name: Declared.of(task) for name, task in held_out.items()}
-        return cls({task.name: Declared.of(task) for task in training}, by_name, main)
+        trained = {
+            f"{part}/{task.name}".removeprefix("/"): Declared.of(task, part)
+            for asked in training
+            for part, task in asked.parts.items()
+        }
+        return cls(trained, by_name, main)
+
+    def charts_of_parts(self) -> list[tuple[str, Lines]]:
+        """Charts that compare the parts of mixtures; none where there are no parts."""
+        parts = dict.fromkeys(declared.part for declared in self.training.values() if declared.part)
+        return [
+            (f"{title} by part", (("all", key), *((part, f"{part}/{key}") for part in parts)))
+            for title, key in (("Training reward", "reward/reward"), ("Supervised loss", "sft/answer_loss"))
+            if parts
+        ]
 
     def of_set(self, name: str) -> Declared:
         """What the task of an evaluation declares; one that is not known is as the main one.
@@ -148,4 +175,5 @@ class Shown:
 
 def _declared(saved: Mapping[str, Any]) -> Declared:
     charts = tuple((title, tuple((label, key) for label, key in lines)) for title, lines in saved["charts"])
-    return Declared(saved["metrics"], saved["main"], charts, saved.get("unit", "examples"))
+    unit, part = saved.get("unit", "examples"), saved.get("part", "")
+    return Declared(saved["metrics"], saved["main"], charts, unit, part)

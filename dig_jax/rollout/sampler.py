@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 import jax
 import numpy as np
@@ -26,7 +27,9 @@ from dig_jax.rollout.drawer import Drawer, Limits
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import make_budget
-from dig_jax.tasks.task import Scores, Task, join
+from dig_jax.tasks.task import Asked, Scores, join
+
+AskedT = TypeVar("AskedT", bound=Asked)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +50,13 @@ class Completions:
     thought_closed: np.ndarray | None = None
 
 
-class Sampler:
+class Sampler(Generic[AskedT]):
     """Draws completions from a policy and scores them.
 
     Args:
         drawer: of the policy's completions.
         tokenizer: its own.
-        task: scores what is drawn.
+        task: scores what is drawn: a task, or a mixture of some.
         check: called before every slice of prompts; what it raises abandons the answers.
     """
 
@@ -61,7 +64,7 @@ class Sampler:
         self,
         drawer: Drawer,
         tokenizer: Tokenizer,
-        task: Task,
+        task: AskedT,
         check: Callable[[], None] = lambda: None,
     ):
         self._drawer = drawer

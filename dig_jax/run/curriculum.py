@@ -22,19 +22,19 @@ So a stage that sets both `restart` and `reanchor` trains as a separate command 
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from dig_jax.run import keys, mixture
 from dig_jax.run.batch import BatchConfig
 from dig_jax.run.evaluations import metric_name
 
 # What a stage may change: what its steps compute, but neither the model nor how the run is watched.
 STAGE_SETTINGS = (
     *("algorithm", "num_steps", "advance", "batch", "grpo", "sft", "optimizer"),
-    *("task", "reward", "referring", "rewards.weights", "rewards.normalize_apart"),
+    *("mixture", "task", "reward", "referring", "rewards.weights", "rewards.normalize_apart"),
     *("data.train", "data.train_split", "data.num_differences", "data.augment", "data.group_sizes"),
     *("rollout.group_size", "rollout.slots", "rollout.rows", "rollout.max_new_tokens"),
     *("rollout.temperature", "rollout.top_p", "rollout.top_k"),
@@ -167,7 +167,7 @@ def describe(stage: Stage, count: int, progress: Progress) -> str:
     until = f", less if {advance.metric} reaches {advance.at:g}" if advance.at else ""
     line = (
         f"stage {stage.number + 1} of {count}, {stage.name}: {config.algorithm} on"
-        f" {', '.join(config.data.train)} for {config.num_steps} steps{until}"
+        f" {mixture.describe(config)} for {config.num_steps} steps{until}"
     )
     if config.optimizer.restart and stage.number:
         line += "; the optimizer begins anew"
@@ -197,28 +197,20 @@ def _span(configs: Sequence[ConfigDict], number: int) -> tuple[int, int]:
 def _stage_config(config: ConfigDict, name: str, number: int) -> ConfigDict:
     part = config.copy_and_resolve_references()
     part.seed = seed_of(config.seed, number)
-    part.lock()  # no setting appears by a misspelled name
     if not name:
-        return part
+        return part.lock()
     where = f"config.curriculum.stages.{name}"
     if name not in config.curriculum.stages:
         known = ", ".join(sorted(config.curriculum.stages)) or "none"
         raise ValueError(f"config.curriculum.order names {name!r}, but config.curriculum.stages has {known}")
-    for path, value in _leaves(config.curriculum.stages[name]):
-        if not any(path == group or path.startswith(group + ".") for group in STAGE_SETTINGS):
+    with part.ignore_type():  # names of parts, and what they set, are the user's: `mixture` checks them
+        part.mixture.update(config.curriculum.stages[name].get("mixture", {}))
+    part.lock()  # no setting appears by a misspelled name
+    for path, value in keys.leaves(config.curriculum.stages[name]):
+        if not keys.is_in(path, STAGE_SETTINGS):
             raise ValueError(
                 f"{where}.{path}: a stage can not change this; it can change {', '.join(STAGE_SETTINGS)}"
             )
-        try:
-            part.update_from_flattened_dict({path: value})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{where}.{path}={value!r}: {' '.join(map(str, error.args))}") from error
+        if not path.startswith("mixture."):
+            keys.change(part, path, value, where)
     return part
-
-
-def _leaves(changes: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in changes.items():
-        if isinstance(value, ConfigDict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -15,6 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dig_jax.machines import checks
+from dig_jax.run import mixture
 
 KEYS = ("task", "data", "split", "every", "num_examples")
 UNNAMED = "main"  # what the main evaluation was before entries had names: its metrics had no prefix
@@ -82,13 +83,10 @@ class Entry:
 
         Nothing is augmented or left out. Another task than the run's is scored by its own reward.
         """
-        own = config.copy_and_resolve_references()
-        own.data.num_differences, own.sft.count_noise = (), 0.0
-        for name in own.data.augment:
-            own.data.augment[name] = False
+        own = mixture.without_changes(config)
         if self.task != config.task:
-            own.task, own.data.question = self.task, ""
-            own.rewards.weights, own.rewards.file, own.rewards.normalize_apart = (), "", False
+            own = mixture.of_another_task(own, self.task)
+        own.mixture, own.curriculum.order = ConfigDict(), ()  # which say what is trained on, and how
         return own
 
 

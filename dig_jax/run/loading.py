@@ -1,6 +1,7 @@
 """From a folder and a config to what a run works with: parameters, tasks, and loaders of their examples."""
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Sequence
 
@@ -13,8 +14,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dig_jax.data.encode import ExampleEncoder
+from dig_jax.data.example import Source
 from dig_jax.data.images import ImageConfig, patch_grid
-from dig_jax.data.loader import ExampleDataset, ExampleLoader, MismatchedDataset
+from dig_jax.data.loader import ExampleDataset, ExampleLoader, MismatchedDataset, PartData
 from dig_jax.data.settings import DataConfig
 from dig_jax.data.tokenizer import Tokenizer, load_tokenizer
 from dig_jax.machines import parallel
@@ -23,13 +25,14 @@ from dig_jax.models.architecture import Architecture
 from dig_jax.models.hf import checkpoint
 from dig_jax.models.nn import freeze, kernels, lora
 from dig_jax.models.nn.settings import ModelConfig
-from dig_jax.run import cli, model_folder
+from dig_jax.run import cli, mixture, model_folder
 from dig_jax.run.checkpoint import Checkpoints
 from dig_jax.run.evaluations import EvalConfig
 from dig_jax.tasks import rewards
 from dig_jax.tasks.boxes.text import BoxFormat
+from dig_jax.tasks.mixture import Mixture, PartSource
 from dig_jax.tasks.supervision import SupervisionConfig
-from dig_jax.tasks.task import Answerer, Task
+from dig_jax.tasks.task import Answerer, Asked, Task
 
 logger = logging.getLogger("dig_jax")
 
@@ -202,6 +205,17 @@ def make_task(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> Ta
     return rewards.make_task(config, answerer)
 
 
+def make_asked(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> Asked:
+    """What a stage asks: the task of its config, or a mixture of those of its parts.
+
+    Args:
+        config, model, tokenizer: as of `make_task`.
+    """
+    if not config.mixture:
+        return make_task(config, model, tokenizer)
+    return Mixture({part.name: make_task(part.config, model, tokenizer) for part in mixture.parts(config)})
+
+
 def box_format(config: ConfigDict, files: epath.Path) -> BoxFormat:
     """How a model writes boxes: as its family does, unless the config overrules that.
 
@@ -220,26 +234,34 @@ def box_format(config: ConfigDict, files: epath.Path) -> BoxFormat:
 
 
 def train_loader(
-    config: ConfigDict, task: Task, model: epath.Path, tokenizer: Tokenizer, rows: np.ndarray | None = None
+    config: ConfigDict, asked: Asked, model: epath.Path, tokenizer: Tokenizer, rows: np.ndarray | None = None
 ) -> ExampleLoader:
     """Shuffled, augmented training examples, with answers to learn where training is supervised.
 
     Args:
         config: of the stage.
-        task: its own.
+        asked: what it asks, `make_asked`.
         model: whose preprocessing the images get.
         tokenizer: its own.
         rows: of a batch that this process loads, `train_rows`; None: all.
     """
     supervised, data = config.algorithm == "sft", DataConfig.from_config(config)
+    parts = mixture.parts(config)
+    opened = [_open(part, asked.parts[part.name]) for part in parts]
+    dataset = _dataset(ExampleDataset, data, list(itertools.chain(*opened)))
+    sizes = [sum(map(len, sources)) for sources in opened]
+    for part, size in zip(parts, sizes, strict=True):
+        own = part.config.data
+        _check_some(size, asked.parts[part.name], own.train, own.train_split, part.name)
     return ExampleLoader(
-        _dataset(ExampleDataset, data, task, data.train, data.train_split),
+        dataset,
         _encoder(config, model, tokenizer, supervised),
         bucket_pixels=data.buckets,
         global_batch_size=config.batch.prompts,
         seed=config.seed,
-        augment=task.augment,
-        demonstrate=task.demonstrate if supervised else None,
+        augment=asked.augment,
+        demonstrate=asked.demonstrate if supervised else None,
+        parts=[PartData(size, part.share) for part, size in zip(parts, sizes, strict=True) if part.name],
         shuffle=True,
         group_sizes=data.group_sizes,
         readahead=data.prefetch,
@@ -263,8 +285,10 @@ def eval_loader(
     """
     kind = MismatchedDataset if mismatched else ExampleDataset
     data, batch_prompts = DataConfig.from_config(config), EvalConfig.from_config(config).batch_prompts
+    dataset = _dataset(kind, data, [task.open(folder, split)])
+    _check_some(len(dataset), task, [folder], split)
     return ExampleLoader(
-        _dataset(kind, data, task, [folder], split),
+        dataset,
         _encoder(config, model, tokenizer, supervised=False),
         bucket_pixels=data.buckets,
         global_batch_size=batch_prompts,
@@ -275,18 +299,23 @@ def eval_loader(
     )
 
 
-def _dataset(
-    kind: type[ExampleDataset], data: DataConfig, task: Task, folders: Sequence[epath.PathLike], split: str
-) -> ExampleDataset:
-    dataset = kind(
-        [task.open(folder, split) for folder in folders],
-        max_bad_records=data.max_bad_records,
-        cache_bytes=CACHE_BYTES,
-    )
-    if not len(dataset):
+def _open(part: mixture.Part, task: Task) -> list[Source]:
+    """The data sets of a part, with its name on all of their examples."""
+    sources = [task.open(folder, part.config.data.train_split) for folder in part.config.data.train]
+    return [PartSource(source, part.name) for source in sources] if part.name else sources
+
+
+def _dataset(kind: type[ExampleDataset], data: DataConfig, sources: Sequence[Source]) -> ExampleDataset:
+    return kind(sources, max_bad_records=data.max_bad_records, cache_bytes=CACHE_BYTES)
+
+
+def _check_some(
+    count: int, task: Task, folders: Sequence[epath.PathLike], split: str, part: str = ""
+) -> None:
+    if not count:
         names = ", ".join(map(str, folders)) or "no folder"
-        raise ValueError(f"no {task.unit} in split {split!r} of {names}.")
-    return dataset
+        where = f" (config.mixture.{part})" if part else ""
+        raise ValueError(f"no {task.unit} in split {split!r} of {names}{where}.")
 
 
 def _encoder(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, supervised: bool) -> ExampleEncoder:

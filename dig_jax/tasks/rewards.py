@@ -242,6 +242,11 @@ class Rewarded(Task):
         return self.task.draw(example, read, caption)
 
 
+def weights_apart(task: Task) -> Mapping[str, float]:
+    """The weights of the terms of a task, where these are normalised apart; else none."""
+    return task.mix.weights if isinstance(task, Rewarded) and task.mix.normalize_apart else {}
+
+
 def try_out(task: Task, example: Example) -> None:
     """Scores an empty answer, so that a user's function that does not work is refused before training.
 

@@ -11,7 +11,7 @@ import abc
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from etils import epath
@@ -84,6 +84,39 @@ def join(parts: Sequence[Scores]) -> Scores:
     )
 
 
+def taken(scores: Scores, rows: np.ndarray, terms: Sequence[str]) -> Scores:
+    """The scores of some of the answers, with some of their terms.
+
+    Args:
+      scores: of n answers.
+      rows: int, which of them.
+      terms: names.
+    """
+    return Scores(
+        scores.reward[rows],
+        {name: scores.terms[name][rows] for name in terms},
+        tuple(scores.notes[row] for row in rows),
+        tuple(scores.read[row] for row in rows),
+    )
+
+
+class Asked(Protocol):
+    """What a model is asked while it trains: one task, or several (`mixture.Mixture`)."""
+
+    @property
+    def parts(self) -> Mapping[str, Task]:
+        """The tasks by the names of their parts (`Example.part`); one that is alone has the name ""."""
+
+    def augment(self, example: Example, rng: np.random.Generator) -> Example:
+        """As of the example's task; so are the members below."""
+
+    def demonstrate(self, example: Example, rng: np.random.Generator) -> Demonstration:
+        """The answer to learn."""
+
+    def score(self, texts: Sequence[str], examples: Sequence[Example]) -> Scores:
+        """Scores answers, all at once."""
+
+
 class Task(abc.ABC):
     """One kind of question; subclasses have a name, say what they measure, and are made from a config.
 
@@ -115,6 +148,11 @@ class Task(abc.ABC):
           ValueError: names the setting.
         """
         del config  # a task without settings of its own takes any
+
+    @property
+    def parts(self) -> Mapping[str, Task]:
+        """Itself, with no other: see `Asked`."""
+        return {"": self}
 
     @property
     def unit(self) -> str:

@@ -25,7 +25,8 @@ from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.rollout.sampler import Completions, Sampler
 from dig_jax.rollout.sampling import RolloutConfig
-from dig_jax.tasks.rewards import RewardMix
+from dig_jax.tasks import mixture
+from dig_jax.tasks.rewards import weights_apart
 from dig_jax.update import grpo
 from dig_jax.update.policy import Experience
 
@@ -36,11 +37,13 @@ class Drawn:
 
     Attributes:
         positions: int [B].
+        parts: int [B], number of the part of the mixture; 0 where there is one thing to ask.
         names: int32 [B], `agreement.checksums` of the pairs there; -1 where no process has the row.
         tokens, mask, behaviour_logprobs, advantages: as in `Experience`.
     """
 
     positions: np.ndarray
+    parts: np.ndarray
     names: np.ndarray
     tokens: grpo.Array
     mask: grpo.Array
@@ -81,7 +84,6 @@ class Collector:
         self._sampler = sampler
         self._loader = loader
         self._loss = loss
-        self._mix = RewardMix.from_config(config)
         rollout = RolloutConfig.from_config(config)
         self._group_size = rollout.group_size
         self._slice_prompts = config.batch.rollout_prompts
@@ -98,7 +100,8 @@ class Collector:
         """Samples and scores the prompts of `step`.
 
         With dynamic sampling, prompts whose completions all earned the same reward carry no gradient and are
-        replaced by informative ones from further batches, as long as attempts are left.
+        replaced by informative ones from further batches, as long as attempts are left; in a mixture by those
+        of the same part, so that its share stays what it is.
         """
         start = time.perf_counter()
         weights = self._sampler.weights(params)
@@ -106,6 +109,7 @@ class Collector:
         data_seconds = 0.0
         drawn: list[Completions] = []
         costs: list[dict[str, float]] = []
+        parts: list[np.ndarray] = []  # that the prompts of each attempt are of
         first: Batch | None = None
         kept: Drawn | None = None
         for attempt in range(self._attempts):
@@ -124,7 +128,9 @@ class Collector:
             )
             drawn.append(completions)
             costs.append(self._loader.figures(index))
-            fresh = self._compare(self._loader.positions(index), names, completions)
+            positions = self._loader.positions(index)
+            fresh = self._compare(positions, self._loader.parts(positions), names, completions)
+            parts.append(fresh.parts)
             kept = fresh if kept is None else _replace_uninformative(kept, fresh)
             if np.all(kept.informative):
                 break
@@ -145,7 +151,7 @@ class Collector:
             behaviour_logprobs=kept.behaviour_logprobs[first.rows],
             advantages=kept.advantages[first.rows],
         )
-        metrics, seconds, response_tokens = self._figures(drawn)
+        metrics, seconds, response_tokens = self._figures(drawn, parts)
         metrics["rollout/reshard_gb"] = self._sampler.moved_bytes / 1e9
         seconds |= {"reshard": reshard_seconds, "data": data_seconds}
         metrics |= {name: float(np.mean([part[name] for part in costs])) for name in costs[0]}
@@ -202,35 +208,32 @@ class Collector:
         names = replace(ids.astype(object), np.array(batch.ids, object))  # of any length
         return jax.tree.map(replace, prompts, batch.prompts), names.astype(str)
 
-    def _compare(self, positions: np.ndarray, names: np.ndarray, completions: Completions) -> Drawn:
-        rollout = completions.rollout
-        eps = self._loss.advantage_eps
-        if self._mix.normalize_apart:
-            scores, shape = completions.scores, rollout.finished.shape
-            parts = np.stack([scores.terms[name].reshape(shape) for name in self._mix.weights])
-            advantages = grpo.advantages_apart(parts, tuple(self._mix.weights.values()), eps=eps)
-        else:
-            rewards = self._rewards(completions)
-            advantages = grpo.group_advantages(rewards, normalize_std=self._loss.normalize_std, eps=eps)
+    def _compare(
+        self, positions: np.ndarray, parts: np.ndarray, names: np.ndarray, completions: Completions
+    ) -> Drawn:
+        rollout, eps = completions.rollout, self._loss.advantage_eps
+        earned = self._rewards(completions)
+        advantages = np.array(grpo.group_advantages(earned, normalize_std=self._loss.normalize_std, eps=eps))
+        for number, task in enumerate(self._sampler.task.parts.values()):
+            weights, own = weights_apart(task), np.flatnonzero(parts == number)
+            if weights and len(own):
+                terms = [completions.scores.terms[name].reshape(earned.shape)[own] for name in weights]
+                apart = grpo.advantages_apart(np.stack(terms), tuple(weights.values()), eps=eps)
+                advantages[own] = np.asarray(apart)
         # As in TRL, a truncated completion stays in its group's mean and deviation: that the others did
         # better is true. What it was cut off from is not known, so its own tokens teach nothing.
         mask = rollout.mask * rollout.finished[..., None] if self._mask_truncated else rollout.mask
-        return Drawn(positions, names, rollout.tokens, mask, rollout.logprobs, np.asarray(advantages))
+        return Drawn(positions, parts, names, rollout.tokens, mask, rollout.logprobs, advantages)
 
-    def _figures(self, drawn: list[Completions]) -> tuple[dict[str, float], dict[str, float], int]:
-        figures = []
-        for completions in drawn:
-            rollout, scores = completions.rollout, completions.scores
-            rewards = self._rewards(completions)
-            rollout_metrics = grpo.rollout_metrics(rewards, rollout.mask, rollout.finished)
-            figures.append(
-                {f"reward/{name}": value for name, value in self._sampler.task.summary(scores).items()}
-                | {"reward/std_in_group": float(rewards.std(axis=1, ddof=1).mean())}
-                | {f"rollout/{name}": float(value) for name, value in rollout_metrics.items()}
-            )
-            if self._overlong.buffer:
-                figures[-1]["reward/overlong"] = float(self._length_penalty(rollout).mean())
-        metrics = {name: float(np.mean([part[name] for part in figures])) for name in figures[0]}
+    def _figures(
+        self, drawn: list[Completions], parts: list[np.ndarray]
+    ) -> tuple[dict[str, float], dict[str, float], int]:
+        """Metrics of all attempts of a step, seconds of their phases, and how many tokens were drawn."""
+        figures = [self._of_attempt(*attempt) for attempt in zip(drawn, parts, strict=True)]
+        metrics = {  # a small part may be in some attempts alone
+            name: float(np.mean([attempt[name] for attempt in figures if name in attempt]))
+            for name in dict.fromkeys(itertools.chain(*figures))
+        }
         tokens = sum(float(part.rollout.mask.sum()) for part in drawn)
         metrics |= {
             "rollout/attempts": len(drawn),
@@ -240,15 +243,40 @@ class Collector:
         seconds = {name: sum(part.seconds[name] for part in drawn) for name in drawn[0].seconds}
         return metrics, seconds, round(tokens)
 
+    def _of_attempt(self, completions: Completions, parts: np.ndarray) -> dict[str, float]:
+        """What was earned and drawn in one attempt: in all, and by each part of a mixture."""
+        asked, rollout, earned = self._sampler.task, completions.rollout, self._rewards(completions)
+        figures = mixture.summary(asked, completions.scores, np.repeat(parts, earned.shape[1]))
+        penalty = self._length_penalty(rollout) if self._overlong.buffer else None
+        groups = {"": np.arange(len(earned))}
+        if len(asked.parts) > 1:
+            groups |= {f"{part}/": np.flatnonzero(parts == n) for n, part in enumerate(asked.parts)}
+        for prefix, own in groups.items():
+            if not len(own):
+                continue
+            figures[f"{prefix}reward/std_in_group"] = float(earned[own].std(axis=1, ddof=1).mean())
+            if prefix:
+                figures[f"{prefix}rollout/prompts"] = len(own)
+            drawn = grpo.rollout_metrics(earned[own], rollout.mask[own], rollout.finished[own])
+            figures |= {f"{prefix}rollout/{name}": float(value) for name, value in drawn.items()}
+            if penalty is not None:
+                figures[f"{prefix}reward/overlong"] = float(penalty[own].mean())
+        return figures
+
 
 def _replace_uninformative(kept: Drawn, fresh: Drawn) -> Drawn:
-    """Puts informative rows of `fresh`, in order, where `kept` has uninformative ones."""
-    targets, sources = np.flatnonzero(~kept.informative), np.flatnonzero(fresh.informative)
-    count = min(len(targets), len(sources))
+    """Puts informative rows of `fresh`, in order, where `kept` has uninformative ones of the same part."""
+    targets, sources = [], []
+    for part in np.unique(kept.parts):
+        old = np.flatnonzero(~kept.informative & (kept.parts == part))
+        new = np.flatnonzero(fresh.informative & (fresh.parts == part))
+        targets.append(old[: len(new)])
+        sources.append(new[: len(old)])
+    into, taken = np.concatenate(targets), np.concatenate(sources)
 
     def replace(name: str) -> np.ndarray:
         values = np.array(getattr(kept, name))
-        values[targets[:count]] = getattr(fresh, name)[sources[:count]]
+        values[into] = getattr(fresh, name)[taken]
         return values
 
     return Drawn(**{field.name: replace(field.name) for field in dataclasses.fields(Drawn)})

@@ -31,11 +31,13 @@ class SFTConfig:
     Attributes:
       aux_weight: weight of the auxiliary loss; 0 turns it off.
       token_yes, token_no: the auxiliary answer is read from the output head, as logit(yes) - logit(no).
+      parts: names of the parts of a mixture, which have metrics of their own; () where there are none.
     """
 
     aux_weight: float
     token_yes: int
     token_no: int
+    parts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.aux_weight >= 0:
@@ -54,6 +56,7 @@ class Supervised:
       mask: float32 `[B, R]`, 1 on answer tokens.
       cell_mask: `[B, P]`, 1 at the prompt tokens that carry an auxiliary target.
       cell_targets: float32 `[B, P]`, 1 where that cell overlaps a true box.
+      part: int32 `[B]`, number of the part of a mixture; None where there are none.
     """
 
     prompts: Prompts
@@ -61,6 +64,7 @@ class Supervised:
     mask: Array
     cell_mask: Array
     cell_targets: Array
+    part: Array | None = None
 
 
 @flax.struct.dataclass
@@ -93,7 +97,8 @@ def sft_loss(
       chunk: answer positions per slice of the output head: B * chunk * V logits are alive at a time.
 
     Returns:
-      The loss, and metrics that add up over micro-batches.
+      The loss, and metrics that add up over micro-batches. Those of a part, `PART/NAME`, are sums over its
+      `PART/tokens`.
     """
     prompt_hidden, hidden = policy.forward(model, batch.prompts, batch.tokens[:, None])
     hidden = hidden[:, 0]  # [B, R, D]
@@ -104,6 +109,11 @@ def sft_loss(
         "answer_loss": answer_loss,
         "token_accuracy": _masked_sum(correct, batch.mask) / totals.tokens,
     }
+    for number, part in enumerate(config.parts):  # sums: a part may have no tokens here
+        own = jnp.where(jnp.asarray(batch.part)[:, None] == number, batch.mask, 0.0)
+        metrics[f"{part}/answer_loss"] = -_masked_sum(logprobs, own)
+        metrics[f"{part}/token_accuracy"] = _masked_sum(correct, own)
+        metrics[f"{part}/tokens"] = jnp.sum(own)
     if config.aux_weight:
         # Zeros where there is no target: whatever stands there, its gradient is then zero and not NaN.
         targets = jnp.where(batch.cell_mask > 0, batch.cell_targets, 0.0)

@@ -19,12 +19,12 @@ from dig_jax.data.loader import ExampleLoader
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import agreement, parallel
 from dig_jax.rollout.drawer import Drawer
-from dig_jax.rollout.sampler import Sampler, sampling_of
-from dig_jax.run import keys
+from dig_jax.rollout.sampler import AskedT, Sampler, sampling_of
+from dig_jax.run import keys, mixture
 from dig_jax.run.batch import BatchConfig
 from dig_jax.run.curriculum import Stage
 from dig_jax.tasks.supervision import SupervisionConfig
-from dig_jax.tasks.task import Task
+from dig_jax.tasks.task import Asked
 from dig_jax.update import grpo, sft
 from dig_jax.update.experience import Collector
 from dig_jax.update.grpo import GRPOConfig
@@ -41,7 +41,7 @@ Rates = Callable[[int], float]  # number of the update, from 0 -> its learning r
 # does with completions and scores, and learning rates, which are arguments. All else is taken to matter.
 NOT_COMPILED = (
     *("algorithm", "num_steps", "seed", "advance", "data", "curriculum"),
-    *("task", "task_file", "reward", "referring", "rewards"),
+    *("mixture", "task", "task_file", "reward", "referring", "rewards"),
     *("grpo.dynamic_sampling", "grpo.reanchor", "grpo.mask_truncated", "grpo.overlong"),
     *("optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_updates", "optimizer.restart"),
 )
@@ -50,7 +50,13 @@ NOT_COMPILED = (
 def programs_key(config: ConfigDict) -> str:
     """What tells apart the settings under which other programs are compiled."""
     flat = keys.flat(json.loads(config.to_json()))
-    return json.dumps({key: value for key, value in flat.items() if not keys.is_in(key, NOT_COMPILED)})
+    kept = {key: value for key, value in flat.items() if not keys.is_in(key, NOT_COMPILED)}
+    return json.dumps(kept | {"parts": part_names(config) if config.algorithm == "sft" else ()})
+
+
+def part_names(config: ConfigDict) -> tuple[str, ...]:
+    """Of the mixture; () where there is none."""
+    return tuple(part.name for part in mixture.parts(config) if part.name)
 
 
 class StepMaker:
@@ -85,12 +91,12 @@ class StepMaker:
         self._check = check
         self._made: dict[str, TrainPrograms] = {}
 
-    def step(self, stage: Stage, task: Task, loader: ExampleLoader, reference: nnx.State | None) -> Step:
+    def step(self, stage: Stage, asked: Asked, loader: ExampleLoader, reference: nnx.State | None) -> Step:
         """The step of a stage; its argument `index` counts the steps of the stage, from 0.
 
         Args:
             stage: which one.
-            task: scores what is drawn for the loader's examples.
+            asked: scores what is drawn for the loader's examples.
             loader: of its training data.
             reference: parameters of the KL reference; None where the loss has no penalty.
         """
@@ -103,7 +109,7 @@ class StepMaker:
 
         if config.algorithm == "sft":
             return sft_step(config, programs, loader, self._mesh, rates)
-        collector = Collector(config, self.sampler(task), loader, GRPOConfig.from_config(config))
+        collector = Collector(config, self.sampler(asked), loader, GRPOConfig.from_config(config))
         return grpo_step(config, programs, collector, reference, self._mesh, rates)
 
     def programs(self, config: ConfigDict) -> TrainPrograms:
@@ -113,9 +119,9 @@ class StepMaker:
             self._made[key] = train_programs(self._learner(config), self._params, self._mesh)
         return self._made[key]
 
-    def sampler(self, task: Task) -> Sampler:
-        """Draws completions and has the task score them."""
-        return Sampler(self._drawer, self._tokenizer, task, self._check)
+    def sampler(self, asked: AskedT) -> Sampler[AskedT]:
+        """Draws completions and has them scored."""
+        return Sampler(self._drawer, self._tokenizer, asked, self._check)
 
     def _learner(self, config: ConfigDict) -> Learner:
         return Learner.from_config(
@@ -129,8 +135,8 @@ class StepMaker:
 def sft_config(config: ConfigDict, tokenizer: Tokenizer) -> sft.SFTConfig:
     """The supervised loss; its auxiliary question is answered with the tokens "1" (yes) and "0" (no)."""
     yes, no = (tokenizer.encode(text)[0] for text in "10")
-    weight = SupervisionConfig.from_config(config).aux_weight
-    return sft.SFTConfig(aux_weight=weight, token_yes=yes, token_no=no)
+    weight, parts = SupervisionConfig.from_config(config).aux_weight, part_names(config)
+    return sft.SFTConfig(aux_weight=weight, token_yes=yes, token_no=no, parts=parts)
 
 
 def grpo_step(
@@ -205,6 +211,7 @@ def sft_step(
     """One supervised step on `batch.prompts` pairs, an update per `batch.update_prompts` of them."""
     sizes = BatchConfig.from_config(config)
     num_updates, size = sizes.updates_per_step, sizes.update_prompts
+    has_parts = bool(part_names(config))
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
         start = time.perf_counter()
@@ -212,7 +219,12 @@ def sft_step(
         agreement.agree_on_rows(batch.ids, batch.rows, sizes.prompts)
         loaded = time.perf_counter()
         examples = sft.Supervised(
-            batch.prompts, batch.answers, batch.answer_mask, batch.cell_mask, batch.cell_targets
+            batch.prompts,
+            batch.answers,
+            batch.answer_mask,
+            batch.cell_mask,
+            batch.cell_targets,
+            part=loader.parts(loader.positions(index))[batch.rows] if has_parts else None,
         )
         cut = (batch.rows, size, sizes.prompts)
         parts = []
@@ -222,7 +234,8 @@ def sft_step(
             parts.append(jax.device_get(figures))
         seconds = {"data": loaded - start, "update": time.perf_counter() - loaded}
         metrics = {
-            **{f"sft/{name}": value for name, value in _mean(parts).items()},
+            **{f"sft/{name}": value for name, value in _mean(parts).items() if "/" not in name},
+            **_of_parts(parts),
             "learning_rate": rates((index + 1) * num_updates - 1),
             **loader.figures(index),
             **{f"time/{name}": value for name, value in seconds.items()},
@@ -271,6 +284,17 @@ def _skipped(
         for number, (part, (own, rows)) in enumerate(zip(parts, ids, strict=True))
         if part["skipped_updates"]
     ]
+
+
+def _of_parts(updates: list[dict[str, np.ndarray]]) -> Metrics:
+    """Metrics of a step of those parts of a mixture that have tokens in it, from the sums in its updates."""
+    sums = {name: sum(float(update[name]) for update in updates) for name in updates[0] if "/" in name}
+    metrics = {}
+    for whole_name, value in sums.items():
+        part, _, name = whole_name.partition("/")
+        if (tokens := sums[f"{part}/tokens"]) and name != "tokens":
+            metrics[f"{part}/sft/{name}"] = value / tokens
+    return metrics
 
 
 def _mean(parts: list[dict[str, np.ndarray]]) -> Metrics:

@@ -15,6 +15,7 @@ import pytest
 
 from dig_jax.machines.distributed import EXIT_LOST
 from dig_jax.machines.stopping import EXIT_PREEMPTED
+from tests.commands.test_mixture_runs import two_parts
 from tests.commands.test_train import inputs, small_config, without_times  # noqa: F401  (inputs is a fixture)
 from tests.helpers.paths import ROOT
 from tests.helpers.small_model import FOR_TWO_DEVICES, make_small_model
@@ -26,7 +27,7 @@ SILENCE = 60.0
 
 @pytest.fixture(scope="module")
 def config(inputs: pathlib.Path) -> pathlib.Path:  # noqa: F811
-    """A config file: GRPO on a small model, whose heads two devices can share."""
+    """A config file: GRPO on a small model, whose heads two devices can share, and on a mixture of tasks."""
     make_small_model(inputs / "shared", **FOR_TWO_DEVICES)
     changes = {
         "model_path": str(inputs / "shared"),
@@ -44,6 +45,7 @@ def config(inputs: pathlib.Path) -> pathlib.Path:  # noqa: F811
         "distributed.silence_seconds": SILENCE,
     }
     settings = small_config(inputs, "grpo", num_steps=STEPS, **changes)
+    settings.mixture = two_parts()
     file = inputs / "config.py"
     file.write_text(
         "import json\nfrom ml_collections import ConfigDict\n"

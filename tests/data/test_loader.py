@@ -9,9 +9,9 @@ import pytest
 
 from dig_jax.data.buckets import Bucket
 from dig_jax.data.encode import ExampleEncoder, covered_cells
-from dig_jax.data.example import Demonstration, Example, Turn
+from dig_jax.data.example import BadRecord, Demonstration, Example, Turn
 from dig_jax.data.images import ImageConfig, preprocess
-from dig_jax.data.loader import ExampleDataset, ExampleLoader, MismatchedDataset
+from dig_jax.data.loader import ExampleDataset, ExampleLoader, MismatchedDataset, PartData
 from dig_jax.models.families import load_config
 from tests.data.conftest import NUM_TRAIN
 from tests.helpers.drawn_pairs import draw_pair, write_pairs
@@ -167,6 +167,46 @@ def test_several_folders_are_mixed(pairs_folder, tmp_path, make_loader):
     ids = make_loader(dataset=mixed, global_batch_size=14).batch(0).ids
     assert len(set(ids)) == 14
     assert sum(id.startswith("drawn-5") for id in ids) == 4
+
+
+def test_a_mixture_has_its_shares_in_every_batch_and_no_process_needs_another_for_it(
+    pairs_folder, tmp_path, make_loader
+):
+    """Three of four are of ten pairs, one is of two others; rows of hosts are those of the whole batch."""
+    write_pairs(tmp_path / "more", {"train": [draw_pair(i, seed=5) for i in range(2)]})
+    both = pairs_dataset([pairs_folder, tmp_path / "more"])
+    parts = {"dataset": both, "parts": (PartData(NUM_TRAIN, 3), PartData(2, 1)), "global_batch_size": 8}
+    whole = [make_loader(**parts).batch(step) for step in range(5)]
+    others = [[id.startswith("drawn-5") for id in batch.ids] for batch in whole]
+    assert all(sum(batch) == 2 for batch in others)
+    shown = [id for batch in whole for id in batch.ids]  # 30 of the ten pairs, 10 of the two
+    assert {shown.count(id) for id in set(shown)} == {3, 5}
+    loader = make_loader(**parts)
+    for step in (4, 1):
+        np.testing.assert_array_equal(loader.parts(loader.positions(step)), others[step])
+        rows = [np.array([0, 3, 4]), np.array([1, 2, 5, 6, 7])]
+        hosts = [make_loader(**parts, rows=own).batch(step) for own in rows]
+        for own, host in zip(rows, hosts, strict=True):
+            assert host.ids == [whole[step].ids[row] for row in own]
+            np.testing.assert_array_equal(host.prompts.patches, whole[step].prompts.patches[own])
+    assert [loader.first(part).id.startswith("drawn-5") for part in (0, 1)] == [False, True]
+
+
+def test_an_unreadable_example_of_a_mixture_is_replaced_by_one_of_its_part(
+    pairs_folder, tmp_path, make_loader, monkeypatch
+):
+    write_pairs(tmp_path / "more", {"train": [draw_pair(i, seed=5) for i in range(2)]})
+    both = pairs_dataset([pairs_folder, tmp_path / "more"], max_bad_records=1)
+    read = ExampleDataset.__getitem__
+
+    def unreadable(self: ExampleDataset, index: int) -> Example:
+        if index == NUM_TRAIN:
+            raise BadRecord("damaged")
+        return read(self, index)
+
+    monkeypatch.setattr(ExampleDataset, "__getitem__", unreadable)
+    loader = make_loader(dataset=both, parts=(PartData(NUM_TRAIN, 1), PartData(2, 1)), global_batch_size=8)
+    assert collections.Counter(loader.batch(0).ids)["drawn-5-00001"] == 4
 
 
 def test_the_cache_keeps_pairs_up_to_its_size(pairs_folder):

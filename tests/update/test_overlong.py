@@ -20,6 +20,7 @@ from dig_jax.rollout.engine import Rollout
 from dig_jax.update import grpo
 from dig_jax.update.experience import Collector, Drawn
 from dig_jax.update.grpo import GRPOConfig
+from tests.helpers.tasks import pairs_task
 
 LONGEST = 8
 PLAIN = {"grpo.normalize_std": False, "grpo.kl_coef": 0.0}
@@ -35,10 +36,10 @@ def config_of(**changes: object) -> Any:
 def compare(drawn: Any, **changes: object) -> Drawn:
     """What a step would learn from one group of completions."""
     config = config_of(**changes)
-    sampler: Any = types.SimpleNamespace(sampling=lambda *_: None)
+    sampler: Any = types.SimpleNamespace(sampling=lambda *_: None, task=pairs_task())
     loader: Any = None
     return Collector(config, sampler, loader, GRPOConfig.from_config(config))._compare(
-        *np.zeros((2, 1), int), drawn
+        *np.zeros((3, 1), int), drawn
     )
 
 
