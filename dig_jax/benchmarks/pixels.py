@@ -10,9 +10,10 @@ import collections
 import dataclasses
 from collections.abc import Iterable
 
+from dig_jax.benchmarks.row import Row
 from dig_jax.data.buckets import Bucket
 from dig_jax.data.example import Size
-from dig_jax.data.images import ImageConfig
+from dig_jax.data.images import ImageConfig, image_size
 from dig_jax.data.shown import shrunk_size
 from dig_jax.models.architecture import Architecture
 
@@ -60,6 +61,28 @@ class Shrinking:
         if self.unusable:
             line += f"; {self.unusable} are of a shape that no model takes"
         return line
+
+
+def picture_sizes(rows: Iterable[Row]) -> dict[str, Size]:
+    """(height, width) of every picture, by its key, from its header; each is read once.
+
+    Raises:
+      ValueError: pictures are missing or damaged: how many, and what is wrong with the first. Without them it
+        would be another set, easier or harder.
+    """
+    sizes: dict[str, Size] = {}
+    wrong: dict[str, Exception] = {}
+    for picture in (picture for row in rows for picture in row.images):
+        if picture.key in sizes or picture.key in wrong:
+            continue
+        try:
+            sizes[picture.key] = image_size(picture.read(), picture.name)
+        except Exception as error:  # a damaged picture can make its reader raise anything
+            wrong[picture.key] = error
+    if wrong:
+        count, (first, *_) = len(sizes) + len(wrong), wrong.values()
+        raise ValueError(f"{len(wrong)} of {count} pictures cannot be read, the first: {first}") from first
+    return sizes
 
 
 def shrinking(sizes: Iterable[Size], config: ImageConfig) -> Shrinking:

@@ -12,11 +12,13 @@ import pytest
 from etils import epath
 from PIL import Image
 
+from dig_jax.benchmarks import together
 from dig_jax.benchmarks.releases import (
     ai2d,
     cv_bench,
     cyws,
     hallusion,
+    hr_bench,
     mme,
     mmstar,
     mmvp,
@@ -115,6 +117,18 @@ def test_mmstar_parquet_is_read_with_options_out_of_the_text_and_pictures_on_dem
     path.write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="mmstar.parquet: not a readable parquet file"):
         mmstar.rows(epath.Path(tmp_path), "val")
+
+
+def test_hr_bench_parquet_has_four_cycles_a_question(tmp_path):
+    columns = {"index": [*range(4)], "question": ["Which?"] * 4, "answer": ["A", "B", "C", "D"]}
+    columns |= {letter: ["x"] * 4 for letter in "ABCD"} | {"cycle_category": [*range(4)]}
+    columns |= {"category": ["single"] * 4, "image": [base64.b64encode(GREY).decode()] * 4}
+    (tmp_path / "HR-Bench").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "HR-Bench" / "hr_bench_8k.parquet")
+    rows = hr_bench.rows(epath.Path(tmp_path), "8k")
+    assert together.cycles(rows) == [] and [row.answer for row in rows] == ["A", "B", "C", "D"]
+    assert rows[3].images[0].read() == GREY
+    assert together.cycles(rows[:3])
 
 
 def test_cv_bench_parquet_counts_where_no_pictures_lie_beside_the_lines(tmp_path):
@@ -246,5 +260,5 @@ def test_a_broken_file_gives_one_error_with_file_and_line(tmp_path, read, split,
 @pytest.mark.parametrize("module", [pope, vsr, mme, hallusion, vstar, mmvp, mmstar, science_qa, ai2d])
 def test_a_release_that_is_not_there_is_named_with_where_it_was_looked_for(tmp_path, module):
     split = {pope: "random", vsr: "zeroshot"}.get(module, "test")
-    with pytest.raises(FileNotFoundError, match="looked (for|in) .*docs/benchmarks.md"):
+    with pytest.raises(FileNotFoundError, match="looked (for|in) .*docs/benchmark_sets.md"):
         module.rows(epath.Path(tmp_path), split)

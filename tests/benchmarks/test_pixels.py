@@ -2,10 +2,16 @@
 
 import dataclasses
 
+import numpy as np
+import pytest
+from etils import epath
+
 from dig_jax.benchmarks import pixels
+from dig_jax.benchmarks.row import PictureFile, Row
 from dig_jax.data.buckets import Bucket
 from dig_jax.data.images import ImageConfig
 from dig_jax.models import families
+from tests.helpers.drawn_pairs import png
 
 # As published with Qwen3-VL.
 LIMITS = ImageConfig(16, 2, 2, 65536, 16777216, (0.5,) * 3, (0.5,) * 3)
@@ -36,3 +42,13 @@ def test_the_bytes_of_a_prompt_grow_with_its_bucket():
         "prompt": 100 * 2560 * 2,
         "cache": 100 * 36 * 2 * 8 * 128 * 2,
     }
+
+
+def test_pictures_that_are_missing_or_damaged_are_counted_in_one_error(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(np.zeros((3, 5, 3), np.uint8)))
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    shown = [PictureFile(epath.Path(tmp_path / name)) for name in ("a.png", "b.png", "c.png")]
+    rows = [Row("1", (shown[0],), ""), Row("2", (shown[0],), "")]
+    assert pixels.picture_sizes(rows) == {shown[0].key: (3, 5)}
+    with pytest.raises(ValueError, match="2 of 3 pictures cannot be read, the first: .*b.png"):
+        pixels.picture_sizes([*rows, Row("3", tuple(shown[1:]), "")])

@@ -10,6 +10,7 @@ import pytest
 from etils import epath
 
 from dig_jax.benchmarks.releases import cv_bench, cyws, hallusion, mig, mme, mmvp, pope, ref_coco, vsr, vstar
+from dig_jax.benchmarks.row import Mark
 
 
 def lines(path: pathlib.Path) -> list[dict]:
@@ -66,6 +67,24 @@ def test_hallusion_bench_asks_the_questions_without_a_picture_too(release):
         "No",
         "VD_illusion",
     )
+
+
+def test_the_official_figures_of_hallusion_bench_count_what_is_asked_without_a_picture(release, expected):
+    rows = hallusion.rows(epath.Path(release), "all")
+    said = {line["key"]: line["ours"] for line in lines(release / "HallusionBench" / "predictions.jsonl")}
+    keys = [row.index.split("_") for row in rows]  # with the kind of picture, which the predictions leave out
+    texts = [said["_".join([*key[:2], *key[3:]])] for key in keys]
+    marks = [
+        Mark(row.index, text, float(text == row.answer), "") for row, text in zip(rows, texts, strict=True)
+    ]
+    truth = expected["HallusionBench"]["scores"]["ours_answers"]
+    assert hallusion.official_scores(rows, marks) == {
+        "official aAcc": pytest.approx(truth["aAcc"]["value"], abs=1e-6),
+        "official qAcc": pytest.approx(truth["qAcc"]["value"], abs=1e-6),
+        "official fAcc": pytest.approx(truth["fAcc"]["value"], abs=1e-6),
+        "official easy": pytest.approx(truth["easy_aAcc"]["value"], abs=1e-6),
+        "official hard": pytest.approx(truth["hard_aAcc"]["value"], abs=1e-6),
+    }
 
 
 def test_vsr_statements_become_questions(release, expected):
@@ -133,7 +152,7 @@ def test_mig_bench_items_of_a_task_keep_their_numbers(release):
     rows = mig.rows(epath.Path(release), "diff")
     assert len(rows) == 60 and [row.index for row in rows] == [str(number) for number in range(60)]
     assert all(picture.path.exists() for row in rows[:6] for picture in row.images)
-    assert rows[0].size == (12, 12) and rows[6].size is None  # no picture, no size
+    assert rows[0].size == (12, 12)
     assert rows[0].boxes == ((0.166, 0.084, 0.386, 0.334),)
     assert not mig.rows(epath.Path(release), "view_diff")
 

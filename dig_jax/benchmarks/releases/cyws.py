@@ -1,7 +1,7 @@
 """VIRAT-STD and COCO-Inpainted as published with "The Change You Want to See" (CYWS).
 
 Their boxes come as pickled NumPy files, which run code when they are read, and are refused.
-docs/benchmarks.md has a command for each that converts those that you trust to annotations.json, which is
+docs/benchmark_sets.md has a command for each that converts those that you trust to annotations.json, which is
 read here.
 """
 
@@ -85,7 +85,7 @@ def _boxes(folder: epath.Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing; the boxes are published as pickled files (.npy), which run code when they"
-            " are read: docs/benchmarks.md has a command that converts those you trust"
+            " are read: docs/benchmark_sets.md has a command that converts those you trust"
         )
     boxes = textfile.read_json(path)
     for id, values in boxes.items():

@@ -17,7 +17,7 @@ from etils import epath
 
 from dig_jax.machines import textfile
 
-GUIDE = "docs/benchmarks.md says how files must lie"
+GUIDE = "docs/benchmark_sets.md says how files must lie"
 _LONGEST_CELL = 1 << 30  # Python's csv module stops at 131,072 characters: fewer than a picture has
 
 

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Callable, Sequence
 
 from etils import epath
 
 from dig_jax.benchmarks.releases import files
-from dig_jax.benchmarks.row import PictureFile, Row
+from dig_jax.benchmarks.row import Mark, PictureFile, Row
 
 _ANSWERS = {"0": "No", "1": "Yes"}
 _CATEGORIES = {"vd": "VD", "vs": "VS"}
@@ -43,3 +44,44 @@ def rows(root: epath.Path, split: str) -> Sequence[Row]:
             )
         )
     return found
+
+
+def official_scores(rows: Sequence[Row], marks: Sequence[Mark]) -> dict[str, float]:
+    """The figures of the official script in percent, over all questions, those without a picture too.
+
+    There an answer that is neither yes nor no counts as right: nothing is shown that would tell. "easy" and
+    "hard" are called accuracies per question there, and are shares of question groups that are right on all
+    of their original, or all of their edited, pictures.
+
+    Args:
+      rows: of the release.
+      marks: of the answer to each.
+    """
+    right = [
+        bool(mark.hit) or (not row.images and mark.unparsed) for row, mark in zip(rows, marks, strict=True)
+    ]
+    asked = list(zip(rows, right, strict=True))
+
+    def question(row: Row) -> tuple[str, ...]:
+        return tuple(row.fields[key] for key in ("category", "subcategory", "set_id", "question_id"))
+
+    def figure(row: Row) -> tuple[str, ...]:
+        return tuple(row.fields[key] for key in ("category", "subcategory", "set_id", "figure_id"))
+
+    edited = [(row, hit) for row, hit in asked if row.fields["visual_input"] == "2"]
+    original = [(row, hit) for row, hit in asked if row.fields["visual_input"] != "2"]
+    shown = [(row, hit) for row, hit in asked if row.category != "VS" or row.fields["figure_id"] != "0"]
+    return {
+        "official aAcc": 100 * sum(right) / max(len(right), 1),
+        "official qAcc": _all_right(asked, question),
+        "official fAcc": _all_right(shown, figure),
+        "official easy": _all_right(original, question),
+        "official hard": _all_right(edited, question),
+    }
+
+
+def _all_right(asked: Sequence[tuple[Row, bool]], key: Callable[[Row], tuple[str, ...]]) -> float:
+    groups = collections.defaultdict(list)
+    for row, hit in asked:
+        groups[key(row)].append(hit)
+    return 100 * sum(map(all, groups.values())) / max(len(groups), 1)
