@@ -7,7 +7,22 @@ import importlib
 from dig_jax.benchmarks.benchmark import Benchmark
 
 # Name -> the module that holds it as BENCHMARK.
-MODULES: dict[str, str] = {}
+MODULES = {
+    "refcoco": "dig_jax.benchmarks.refcoco",
+    "pope": "dig_jax.benchmarks.pope",
+    "hallusionbench": "dig_jax.benchmarks.hallusion",
+    "mme": "dig_jax.benchmarks.mme",
+    "vsr": "dig_jax.benchmarks.vsr",
+    "hrbench4k": "dig_jax.benchmarks.hr_bench_4k",
+    "hrbench8k": "dig_jax.benchmarks.hr_bench_8k",
+    "vstar": "dig_jax.benchmarks.vstar",
+    "cvbench": "dig_jax.benchmarks.cv_bench",
+    "mmvp": "dig_jax.benchmarks.mmvp",
+    "mmbench": "dig_jax.benchmarks.mmbench",
+    "mmstar": "dig_jax.benchmarks.mmstar",
+    "ai2d": "dig_jax.benchmarks.ai2d",
+    "scienceqa": "dig_jax.benchmarks.scienceqa",
+}
 
 
 def names() -> tuple[str, ...]:

@@ -11,7 +11,9 @@ from dig_jax.data import images
 from dig_jax.data.example import Size
 from dig_jax.tasks.questions import Picture, PictureFile
 
-__all__ = ["Box", "Mark", "Picture", "PictureFile", "Reader", "Row", "pixels"]
+__all__ = ["TOOLKIT_NONE", "Box", "Mark", "Picture", "PictureFile", "Reader", "Row", "pixels"]
+
+TOOLKIT_NONE = "vlmevalkit_none"  # the reason of answers that VLMEvalKit cannot read; it calls some of them Z
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1, shares of width and height, 0..1
 
@@ -95,4 +97,4 @@ class Mark:
     @property
     def unparsed(self) -> bool:
         """Nothing could be read from the text."""
-        return not self.answer
+        return not self.answer or self.reason == TOOLKIT_NONE

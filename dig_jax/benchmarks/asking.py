@@ -1,0 +1,42 @@
+"""What a model is asked about a row: pictures first, then the question as Qwen3-VL's makers and users ask it.
+
+Choices and yes/no questions are worded as in VLMEvalKit's class for Qwen3-VL, phrases as the makers answered
+in issue 1721 of QwenLM/Qwen3-VL; docs/benchmarks.md has the texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dig_jax.benchmarks.row import Row
+from dig_jax.data.example import Size, Turn
+from dig_jax.tasks.boxes.text import BoxFormat
+from dig_jax.tasks.choice import task as choice_task
+from dig_jax.tasks.yes_no import task as yes_no_task
+
+_LOCATE = (
+    'Locate every object that matches the description "{phrase}" in the image. Report bbox coordinates in'
+    " JSON format."
+)
+_LOCATE_AS = 'Locate the object that matches the description "{phrase}" in the image. {instruction}'
+
+
+def choice(row: Row, sizes: Sequence[Size], boxes: BoxFormat) -> Turn:
+    """Hint, question, options, and to answer with a letter."""
+    del boxes  # no boxes in it
+    return choice_task.turn(len(sizes), row.question, row.options, row.hint)
+
+
+def yes_no(row: Row, sizes: Sequence[Size], boxes: BoxFormat) -> Turn:
+    """The question, and to answer with yes or no."""
+    del boxes
+    return yes_no_task.turn(len(sizes), row.question)
+
+
+def referring(row: Row, sizes: Sequence[Size], boxes: BoxFormat) -> Turn:
+    """The phrase, in the makers' words for models that know JSON boxes; others are told how to write them."""
+    if boxes.convention == "unit":
+        text = _LOCATE_AS.replace("{instruction}", boxes.instruction(sizes[0]))
+    else:
+        text = _LOCATE
+    return Turn("user", (*range(len(sizes)), text.replace("{phrase}", row.question)))

@@ -1,0 +1,5 @@
+"""HR-Bench 4K: see `hr_bench`."""
+
+from dig_jax.benchmarks import hr_bench
+
+BENCHMARK = hr_bench.benchmark("4k")
