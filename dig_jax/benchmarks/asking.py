@@ -12,6 +12,7 @@ from dig_jax.benchmarks.row import Row
 from dig_jax.data.example import Size, Turn
 from dig_jax.tasks.boxes.text import BoxFormat
 from dig_jax.tasks.choice import task as choice_task
+from dig_jax.tasks.differences import task as differences_task
 from dig_jax.tasks.yes_no import task as yes_no_task
 
 _LOCATE = (
@@ -40,3 +41,14 @@ def referring(row: Row, sizes: Sequence[Size], boxes: BoxFormat) -> Turn:
     else:
         text = _LOCATE
     return Turn("user", (*range(len(sizes)), text.replace("{phrase}", row.question)))
+
+
+def with_boxes(row: Row, sizes: Sequence[Size], boxes: BoxFormat) -> Turn:
+    """A question that asks for boxes in words of its own, with how to write them."""
+    text = f"{row.question} {boxes.instruction(sizes[-1])}"
+    return Turn("user", (*range(len(sizes)), text))
+
+
+def differences(row: Row, sizes: Sequence[Size], boxes: BoxFormat) -> Turn:
+    """For a box around every difference between two pictures, as the task differences asks in training."""
+    return Turn("user", (*range(len(sizes)), differences_task.question(boxes, sizes[0])))

@@ -90,6 +90,8 @@ class Benchmark:
       groups: how rows belong together where several make one decision (rotations, pairs, figures); those are
         resampled together. Rows are otherwise grouped by picture.
       faults: what is missing of rows that must be together, one sentence each; an empty list if nothing is.
+      repair: the rows with those labels put right that are known to be wrong, and what was changed, a line
+        each; None where none is known to be.
       quoted: papers' numbers.
     """
 
@@ -108,6 +110,7 @@ class Benchmark:
     release: Callable[[epath.Path, str], Sequence[Row]] | None = None
     groups: Callable[[Row], str] | None = None
     faults: Callable[[Sequence[Row]], list[str]] = lambda rows: []
+    repair: Callable[[Sequence[Row]], tuple[list[Row], list[str]]] | None = None
     quoted: tuple[Quoted, ...] = ()
 
     def group(self, row: Row) -> str:

@@ -23,6 +23,7 @@ from dig_jax.tasks.boxes.iou import IOU_SLACK, paired_iou
 from dig_jax.tasks.boxes.matching import assign
 
 THRESHOLD = 0.5
+HEADLINE = "F1@0.5"
 SIZES = ("small", "medium", "large")
 CUTS = (32**2 / (640 * 480), 96**2 / (640 * 480))  # below the first small, from the second on large
 
@@ -86,7 +87,7 @@ def scores(rows: Sequence[Row], marks: Sequence[Mark]) -> dict[str, float]:
     if not marks:
         return {}
     values = [mark.values for mark in marks]
-    found = {"F1@0.5": float(np.mean([value["f1"] for value in values]))}
+    found = {HEADLINE: float(np.mean([value["f1"] for value in values]))}
     hits, predicted, true = (_total(values, name) for name in ("found", "predicted", "true"))
     found["F1@0.5 pooled"] = _f1(hits, predicted, true)
     found["Precision"], found["Recall"] = hits / max(predicted, 1), hits / max(true, 1)

@@ -2,7 +2,8 @@
 
 aAcc is the share of questions, fAcc that of figures and qAcc that of questions over all their figures which
 are all right, in percent. The release asks 178 questions without a picture too: the split "text", which
-counts in "text/aAcc" alone, so that the other scores are those of VLMEvalKit's table, which leaves them out.
+counts in "text/aAcc" and, asked together with the split "image", in the official figures; all other scores
+are those of VLMEvalKit's table, which leaves them out.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ def figures(rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scores:
                 found |= _three(name, *own)
     if "text" in whole:
         found["text/aAcc"] = 100 * scores.hits(whole["text"][1])
+    if len(whole) == 2:
+        found |= hallusion.official_scores(rows, marks)
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dig_jax.benchmarks import asking, marking, scores, together
 from dig_jax.benchmarks.benchmark import Benchmark
+from dig_jax.benchmarks.releases import hr_bench
 from dig_jax.benchmarks.row import Mark, Row
 
 _CYCLE = "cycle_category"
@@ -40,5 +41,6 @@ def benchmark(pixels: str) -> Benchmark:
         aggregate=cycles,
         headline="Average/all",
         from_table=scores.whole_number,
+        release=hr_bench.rows,
         faults=together.cycles,
     )

@@ -34,4 +34,5 @@ BENCHMARK = Benchmark(
     release=mmvp.rows,
     groups=pair,
     faults=together.pairs,
+    repair=mmvp.repaired,
 )

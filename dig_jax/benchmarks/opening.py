@@ -24,14 +24,18 @@ class Opened:
       rows: of all splits that were asked for.
       splits: that were asked for.
       places: split -> the table, or the folder of the release.
+      repaired: labels that were put right, a line each, for whoever reads the scores.
     """
 
     rows: tuple[Row, ...]
     splits: tuple[str, ...]
     places: dict[str, str]
+    repaired: tuple[str, ...] = ()
 
 
-def open_rows(benchmark: Benchmark, root: epath.PathLike, splits: Sequence[str] = ()) -> Opened:
+def open_rows(
+    benchmark: Benchmark, root: epath.PathLike, splits: Sequence[str] = (), *, repair: bool = False
+) -> Opened:
     """The rows of a benchmark.
 
     Args:
@@ -39,6 +43,7 @@ def open_rows(benchmark: Benchmark, root: epath.PathLike, splits: Sequence[str] 
       root: folder of the benchmarks' files: tables as NAME.tsv or LMUData/NAME.tsv, releases as their makers
         lay them out.
       splits: some of those with a known size; all of `benchmark.splits` if none is named.
+      repair: whether labels that are known to be wrong are put right.
 
     Raises:
       FileNotFoundError: a split is in no file below the folder; names the files that would do.
@@ -63,7 +68,10 @@ def open_rows(benchmark: Benchmark, root: epath.PathLike, splits: Sequence[str] 
             places[split] = str(folder)
     if len({row.index for row in rows}) < len(rows):
         raise ValueError(f"{benchmark.name} in {folder}: the same index is there twice, in {places}")
-    return Opened(tuple(rows), asked, places)
+    said: list[str] = []
+    if repair and benchmark.repair is not None:
+        rows, said = benchmark.repair(rows)
+    return Opened(tuple(rows), asked, places, tuple(said))
 
 
 def from_cells(benchmark: Benchmark, table: str, row: Row) -> Row:

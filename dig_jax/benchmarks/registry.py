@@ -22,6 +22,10 @@ MODULES = {
     "mmstar": "dig_jax.benchmarks.mmstar",
     "ai2d": "dig_jax.benchmarks.ai2d",
     "scienceqa": "dig_jax.benchmarks.scienceqa",
+    "mig_bench": "dig_jax.benchmarks.mig_bench",
+    "virat_std": "dig_jax.benchmarks.virat_std",
+    "coco_inpainted": "dig_jax.benchmarks.coco_inpainted",
+    "own_pairs": "dig_jax.benchmarks.own_pairs",
 }
 
 

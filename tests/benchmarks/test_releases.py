@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from etils import epath
 
+from dig_jax.benchmarks import registry
+from dig_jax.benchmarks.opening import open_rows
 from dig_jax.benchmarks.releases import cv_bench, cyws, hallusion, mig, mme, mmvp, pope, ref_coco, vsr, vstar
-from dig_jax.benchmarks.row import Mark
+from dig_jax.benchmarks.row import Mark, Reader
 
 
 def lines(path: pathlib.Path) -> list[dict]:
@@ -79,11 +81,11 @@ def test_the_official_figures_of_hallusion_bench_count_what_is_asked_without_a_p
     ]
     truth = expected["HallusionBench"]["scores"]["ours_answers"]
     assert hallusion.official_scores(rows, marks) == {
-        "official aAcc": pytest.approx(truth["aAcc"]["value"], abs=1e-6),
-        "official qAcc": pytest.approx(truth["qAcc"]["value"], abs=1e-6),
-        "official fAcc": pytest.approx(truth["fAcc"]["value"], abs=1e-6),
-        "official easy": pytest.approx(truth["easy_aAcc"]["value"], abs=1e-6),
-        "official hard": pytest.approx(truth["hard_aAcc"]["value"], abs=1e-6),
+        "official/aAcc": pytest.approx(truth["aAcc"]["value"], abs=1e-6),
+        "official/qAcc": pytest.approx(truth["qAcc"]["value"], abs=1e-6),
+        "official/fAcc": pytest.approx(truth["fAcc"]["value"], abs=1e-6),
+        "official/easy": pytest.approx(truth["easy_aAcc"]["value"], abs=1e-6),
+        "official/hard": pytest.approx(truth["hard_aAcc"]["value"], abs=1e-6),
     }
 
 
@@ -134,6 +136,9 @@ def test_mmvp_labels_are_repaired_on_demand_and_what_changed_is_said(release, ex
     assert "".join(answers(repaired)).lower() == truth["repaired"]
     assert [int(line.split()[1].rstrip(":")) for line in said] == truth["repaired_rows"]
     assert mmvp.repaired(repaired) == (repaired, [])  # what is right already stays
+    opened = [open_rows(registry.benchmark("mmvp"), release, repair=repair) for repair in (False, True)]
+    assert [len(one.repaired) for one in opened] == [0, 4]
+    assert [list(one.rows) for one in opened] == [list(rows), repaired]
 
 
 def test_rec_lines_are_found_with_their_pictures_and_boxes(release):
@@ -171,3 +176,28 @@ def test_virat_boxes_are_read_from_json_and_those_outside_their_pictures_are_cou
     (tmp_path / "std").mkdir()
     with pytest.raises(FileNotFoundError, match="which run code when they are read"):
         cyws.virat_rows(epath.Path(tmp_path), "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "splits"),
+    [("pope", "POPE", ()), ("mme", "MME", ()), ("hallusionbench", "HallusionBench", ("image", "text"))],
+)
+def test_answers_to_the_golden_releases_are_read_as_a_careful_reader_does(release, name, folder, splits):
+    benchmark = registry.benchmark(name)
+    rows = {row.index: row for row in open_rows(benchmark, release, splits).rows}
+    given = lines(release / folder / "predictions.jsonl")
+    assert len(given) == len(rows)
+    for number, line in enumerate(given):
+        if name == "pope":
+            row = rows[f"{line['kind']}-{line['question_id']}"]
+        elif name == "mme":
+            row = rows[f"{line['subtask']}/{pathlib.Path(line['image']).stem}-{1 + number % 2}"]
+        else:
+            category, sub, *parts = line["key"].split("_")
+            (row,) = (
+                row
+                for index, row in rows.items()
+                if index.split("_")[:2] == [category, sub] and index.split("_")[3:] == parts
+            )
+        mark = benchmark.mark(row, line["answer"], Reader())
+        assert mark.answer.lower() == line["ours"].lower(), line

@@ -72,11 +72,11 @@ def official_scores(rows: Sequence[Row], marks: Sequence[Mark]) -> dict[str, flo
     original = [(row, hit) for row, hit in asked if row.fields["visual_input"] != "2"]
     shown = [(row, hit) for row, hit in asked if row.category != "VS" or row.fields["figure_id"] != "0"]
     return {
-        "official aAcc": 100 * sum(right) / max(len(right), 1),
-        "official qAcc": _all_right(asked, question),
-        "official fAcc": _all_right(shown, figure),
-        "official easy": _all_right(original, question),
-        "official hard": _all_right(edited, question),
+        "official/aAcc": 100 * sum(right) / max(len(right), 1),
+        "official/qAcc": _all_right(asked, question),
+        "official/fAcc": _all_right(shown, figure),
+        "official/easy": _all_right(original, question),
+        "official/hard": _all_right(edited, question),
     }
 
 

@@ -33,6 +33,11 @@ _QUESTION = (
 )
 
 
+def question(boxes: BoxFormat, size: Size) -> str:
+    """The text after two images of this size, for models that write boxes so."""
+    return _QUESTION.replace("{boxes}", boxes.instruction(size))
+
+
 @register
 class Differences(Task):
     """The two images first, then the question; the target is the `Pair`."""
@@ -90,7 +95,7 @@ class Differences(Task):
         asked = self.config.data.question
         if asked:
             return self.boxes.fill(asked, sizes[0])
-        return _QUESTION.replace("{boxes}", self.boxes.instruction(sizes[0]))
+        return question(self.boxes, sizes[0])
 
     def messages(self, size: Size) -> tuple[Turn, ...]:
         """The question about two images of this size."""
