@@ -17,6 +17,7 @@ from tests.commands.test_compile import needs_compiler
 from tests.commands.test_train import assert_same_steps, inputs, run, small_config  # noqa: F401  (a fixture)
 
 
+@pytest.mark.slow
 def test_a_run_with_moments_in_host_memory_resumes_and_computes_the_same(
     inputs: pathlib.Path,  # noqa: F811
     tmp_path: pathlib.Path,

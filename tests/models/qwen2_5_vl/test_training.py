@@ -16,6 +16,7 @@ def inputs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_grpo_with_adapters_samples_what_it_trains(inputs, tmp_path):
     """One step: boxes in pixels, the pool, adapters beside a frozen tower, a checkpoint."""
     adapters = {"model.lora.rank": 2, "model.freeze_vision": True, "num_steps": 1, "sft.answer_step": 1}
