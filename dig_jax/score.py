@@ -8,6 +8,9 @@ share of every parse reason. With `--out` it goes to that file, and the terminal
 A thought that was cut off before `</think>` is no answer and earns nothing. Whether the model thinks is told
 by `--thinking` or by the chat template of `--model`; without either it is guessed from the texts, and where
 the guess decides how answers are scored, a warning says so and how many they are.
+
+With `--benchmark=TABLE --out=FILE.json` a result table of VLMEvalKit is scored, such as model_MMStar.tsv: its
+scores, the answer read from every row and why, and how many could not be read or were cut off.
 """
 
 import argparse
@@ -24,6 +27,8 @@ from rich.table import Table
 
 from configs import base
 from dig_jax import settings
+from dig_jax.benchmarks.rescoring import rescore
+from dig_jax.benchmarks.row import Reader
 from dig_jax.data.example import Example, Source
 from dig_jax.data.tokenizer import THINK_END, load_tokenizer
 from dig_jax.machines import textfile
@@ -31,10 +36,9 @@ from dig_jax.machines.folder import to_path, writable_file, write_result
 from dig_jax.run import cli, loading, model_folder
 from dig_jax.run.evaluations import Entry
 from dig_jax.tasks import rewards
+from dig_jax.tasks.answers import THINK_START
 from dig_jax.tasks.boxes.text import CONVENTIONS, TRUNCATED, VALID
 from dig_jax.tasks.task import Answerer, Scores, Task, join
-
-THINK_START = "<think>"  # in a text only where the chat template does not open the thought itself
 
 _AT_A_TIME = 256  # examples whose images are in memory
 
@@ -181,9 +185,11 @@ def make_task(config: ConfigDict, model: str | None, thinking: bool) -> Task:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="dig_jax.score", description=__doc__.splitlines()[0])
-    parser.add_argument("--predictions", required=True, help='one {"id": ..., "text": ...} per line')
-    parser.add_argument("--data", required=True, help="dig_pairs dataset, or what else the task can open")
-    parser.add_argument("--split", default="test")
+    parser.add_argument(
+        "--predictions", required=True, help='one {"id": ..., "text": ...} per line; or a result table'
+    )
+    parser.add_argument("--data", help="dig_pairs dataset, or what else the task can open")
+    parser.add_argument("--split", help="of --data (default: test)")
     parser.add_argument("--task", help="what was asked (default: config.task)")
     parser.add_argument("--task_file", help=cli.TASK_FILE_HELP)
     parser.add_argument("--reward_file", help=cli.REWARD_FILE_HELP)
@@ -199,20 +205,55 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--model", help="Hugging Face folder or workdir that answered: its chat template tells if it thinks"
     )
+    parser.add_argument(
+        "--benchmark",
+        metavar="TABLE",
+        help="score a result table of VLMEvalKit instead (.tsv, .csv, .jsonl, .json, .xlsx): the name of its"
+        " question table, such as MMStar, MMBench_DEV_EN, POPE, RefCOCO, CV-Bench-2D: docs/benchmarks.md",
+    )
+    parser.add_argument(
+        "--questions", help="the question table, where --predictions of a --benchmark lacks its columns"
+    )
+    parser.add_argument(
+        "--compat",
+        choices=("vlmevalkit",),
+        help="read answers to a --benchmark as that toolkit does, with its faults, for comparison",
+    )
     args = parser.parse_args(argv)
     if args.model and args.thinking != "auto":
         parser.error("--model and --thinking both say whether the model thinks: leave one out")
+    if args.benchmark:
+        for name in ("data", "split", "task", "task_file", "reward_file", "config"):
+            if getattr(args, name):
+                parser.error(f"--{name} is for predictions of a data set: leave it out, or --benchmark")
+        if args.compat and (args.model or args.thinking != "auto"):
+            parser.error(
+                "--compat reads answers as the toolkit does, whatever the model: leave out --model"
+                " and --thinking"
+            )
+        _score_benchmark(args)
+        return
+    for name in ("questions", "compat"):
+        if getattr(args, name):
+            parser.error(f"--{name} is for predictions of a --benchmark")
+    if not args.data:
+        parser.error("name the data set with --data, or a table of VLMEvalKit with --benchmark")
+    _score_data(args)
+
+
+def _score_data(args: argparse.Namespace) -> None:
+    """Scores answers to the examples of a data set."""
     with cli.user_errors():
         out = writable_file(args.out, "--out") if args.out else None
         config = cli.config_of(epath.Path(args.config), args.config) if args.config else base.get_config()
-        asked = Entry("", args.task or config.task, args.data, args.split, 1, 0)
+        asked = Entry("", args.task or config.task, args.data, args.split or "test", 1, 0)
         config = asked.config(config)
         cli.take_user_files(config, args.task_file, args.reward_file)
         settings.check_task(config)
         predictions = read_predictions(args.predictions)
         thinking = decide_thinking(args.thinking, args.model, predictions)
         task = make_task(config, args.model, thinking)
-        source = task.open(args.data, args.split)
+        source = task.open(args.data, args.split or "test")
         scores = score_predictions(predictions, source, task)
         counts = {
             "num_answers": len(predictions),
@@ -230,6 +271,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     if out is not None:
         with cli.user_errors():
             write_result(out, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _score_benchmark(args: argparse.Namespace) -> None:
+    """Scores a result table of a benchmark; nothing of an earlier scoring is read."""
+    with cli.user_errors():
+        out = writable_file(args.out, "--out") if args.out else None
+        reader = Reader(opens_thought=args.thinking == "yes", compat=bool(args.compat))
+        if args.model:
+            folder = model_folder.find_model(args.model)
+            tokenizer = load_tokenizer(model_folder.hf_files(folder))
+            answerer = loading.make_task(base.get_config(), folder, tokenizer).answerer
+            reader = Reader(answerer.thinking, answerer.box_convention, answerer.resized)
+        questions = to_path(args.questions) if args.questions else None
+        result = rescore(args.benchmark, to_path(args.predictions), questions, reader)
+    short = {name: value for name, value in result.items() if name != "rows"}
+    print(json.dumps(result if out is None else short, ensure_ascii=False), flush=True)
+    table = Table(title=f"{result['table']}, {result['answers']} answers", show_header=False)
+    for name in ("unparsed", "cut_off"):
+        table.add_row(name, f"{result[name]} of {result['answers']}")
+    for name, value in result["scores"].items():
+        table.add_row(name, f"{value:.4f}")
+    Console(stderr=True).print(table)
+    for split, rows in result["completeness"].items():
+        print(f"{split}: {rows}", file=sys.stderr)
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if out is not None:
+        with cli.user_errors():
+            write_result(out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
 
 def _read_line(line: str, place: str) -> Prediction:

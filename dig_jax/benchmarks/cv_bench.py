@@ -31,6 +31,11 @@ def half(split: str, rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Score
     return {"Overall": scores.hits(marks)} | {name: scores.hits(own) for name, own in kinds.items()}
 
 
+def _from_table(row: Row, table: str) -> Row:
+    scores.column(row, table, "source" if table.endswith("2D") else "category")
+    return row
+
+
 BENCHMARK = Benchmark(
     name="cvbench",
     title="CV-Bench",
@@ -42,5 +47,6 @@ BENCHMARK = Benchmark(
     mark=marking.choice,
     aggregate=halves,
     headline="Overall",
+    from_table=_from_table,
     release=cv_bench.rows,
 )

@@ -65,6 +65,7 @@ def _from_table(row: Row, table: str) -> Row:
             f"{table}, index {row.index!r}: expected CATEGORY_SUBCATEGORY_INPUT_SET_FIGURE_QUESTION, such as"
             " VD_illusion_1_0_0_0"
         )
+    scores.column(row, table, "category")
     return row
 
 

@@ -27,6 +27,12 @@ def cycles(rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scores:
     return average | {f"{cycle}/{kind}": share for cycle, of in found.items() for kind, share in of.items()}
 
 
+def _from_table(row: Row, table: str) -> Row:
+    for name in ("category", _CYCLE):
+        scores.column(row, table, name)
+    return scores.whole_number(row, table)
+
+
 def benchmark(pixels: str) -> Benchmark:
     """HR-Bench at "4k" or "8k" pixels."""
     return Benchmark(
@@ -40,7 +46,7 @@ def benchmark(pixels: str) -> Benchmark:
         mark=marking.choice,
         aggregate=cycles,
         headline="Average/all",
-        from_table=scores.whole_number,
+        from_table=_from_table,
         release=hr_bench.rows,
         faults=together.cycles,
     )

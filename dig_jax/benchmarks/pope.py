@@ -35,7 +35,13 @@ def _percent(name: str, pairs: Sequence[tuple[Row, Mark]]) -> scores.Scores:
 
 
 def _from_table(row: Row, table: str) -> Row:
-    splits = tuple(split.strip() for split in row.category.split(",") if split.strip())
+    named = scores.column(row, table, "category")
+    splits = tuple(split.strip() for split in named.split(",") if split.strip())
+    if unknown := set(splits) - set(pope.SPLITS):
+        raise ValueError(
+            f"{table}, index {row.index}: category is {named!r}, and {', '.join(sorted(unknown))} is none of"
+            f" {', '.join(pope.SPLITS)}"
+        )
     return dataclasses.replace(row, splits=splits)
 
 

@@ -76,6 +76,17 @@ def _l2(row: Row) -> str:
     return _SHORT.get(name, name)
 
 
+def column(row: Row, table: str, name: str) -> str:
+    """The text of a column. Raises ValueError where a row has none; names the table and the column."""
+    text = row.category if name == "category" else row.fields.get(name, "")
+    if not text:
+        raise ValueError(
+            f"{table}, index {row.index}: nothing in the column {name}, which the score needs. Give the"
+            " question table with --questions, or another --benchmark"
+        )
+    return text
+
+
 def whole_number(row: Row, table: str) -> Row:
     """The row itself. Raises ValueError where its index, which tells its group, is no whole number."""
     if not row.index.isdecimal():
