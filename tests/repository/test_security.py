@@ -30,6 +30,7 @@ ALLOWED = {
     ("dig_jax/run/cli.py", "exec_module"),
     ("dig_jax/machines/pyfile.py", "exec_module"),
     ("dig_jax/tasks/registry.py", "import_module"),
+    ("dig_jax/benchmarks/registry.py", "import_module"),
     ("data_gen/changes/registry.py", "exec_module"),
 }
 
