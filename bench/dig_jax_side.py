@@ -62,7 +62,7 @@ class DigJaxSide:
             group_sizes=False,
             augment=task.augment,
         )
-        graphdef, params = loading.load_params(config, opened.folder, opened.folder, mesh)
+        graphdef, params = loading.load_params(config, opened, mesh)
         sampling = rollout_programs(graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh))
         maker = StepMaker(
             graphdef, params, mesh, sampling, tokenizer, model_config.text.vocab_size, check=lambda: None

@@ -55,7 +55,6 @@ def main() -> None:
 
     from bench.inference_sides import DigJax, Transformers
     from bench.inference_sizes import SIZES, make_prompts, write_model
-    from dig_jax.models.hf import checkpoint
 
     names = ("jax", "jaxlib", "flax", "torch", "transformers")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
@@ -66,7 +65,7 @@ def main() -> None:
         prompts = make_prompts(size)
         with tempfile.TemporaryDirectory() as folder:
             write_model(Path(folder), size)
-            ours = DigJax(checkpoint.load_model(Path(folder)), size, prompts, GROUP)
+            ours = DigJax(folder, size, prompts, GROUP)
             peer = Transformers(load_peer(folder), size, prompts, GROUP, device)
         _print_head(name, size, ours)
         check(ours, peer)

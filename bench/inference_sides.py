@@ -8,6 +8,7 @@ completion ends early on either side.
 Shape letters: B prompts, G completions, R new tokens, V vocabulary.
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -15,14 +16,20 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
+from flax import nnx
 
 from bench.inference_sizes import Prompt, Size
 from bench.timing import Seconds
+from configs import base
+from dig_jax.machines import parallel
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.inputs import make_prompts as pad_prompts
 from dig_jax.models.nn.multimodal import VisionLanguageModel
-from dig_jax.rollout.engine import Decoding, advance, sample_keys, start
+from dig_jax.rollout.engine import Decoding, sample_keys
+from dig_jax.rollout.lockstep import lockstep_programs
 from dig_jax.rollout.sampling import Sampling
+from dig_jax.run import loading
 
 
 class Side(Protocol):
@@ -42,21 +49,30 @@ class Side(Protocol):
 
 
 class DigJax:
-    """Our side: `model.prefill`, and the rollout's own `start` and `advance`.
+    """Our side, loaded as a session loads: `model.prefill`, and the programs that a session decodes with.
+
+    Args:
+      folder: of the model, which needs no tokenizer.
+      size, prompts, group: what is asked.
 
     Attributes:
-      model: as given.
+      model: that of the folder, in float32.
     """
 
-    def __init__(self, model: VisionLanguageModel, size: Size, prompts: list[Prompt], group: int):
-        self.model = model
+    def __init__(self, folder: epath.PathLike, size: Size, prompts: list[Prompt], group: int):
+        config = base.get_config()
+        config.model.dtype = "float32"
+        mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
+        graphdef, params = loading.load_policy(config, loading.open_weights(epath.Path(folder)), mesh)
+        self._programs = lockstep_programs(graphdef, params, mesh)
+        self._weights = self._programs.weights(params)
+        self.model: VisionLanguageModel = nnx.merge(graphdef, self._weights)
         self._new_tokens = size.new_tokens
-        self._batch = jax.device_put(self._pad(size, prompts))
-        self._one = jax.device_put(self._pad(size, prompts[:1]))
-        self._keys = sample_keys(jax.random.key(0), 0, np.arange(group)[None])
-        self._prefill = jax.jit(_prefill)
-        self._start = jax.jit(start, static_argnames=("sampling", "max_new_tokens"))
-        self._advance = jax.jit(advance, static_argnames="sampling")
+        place = functools.partial(parallel.put_whole, mesh=mesh)
+        self._batch, self._one = (place(self._pad(size, part)) for part in (prompts, prompts[:1]))
+        keys = sample_keys(jax.random.key(0), 0, np.arange(group)[None])
+        self._keys = jax.random.wrap_key_data(place(jax.random.key_data(keys)))
+        self._prefill = parallel.jit(functools.partial(_prefill, graphdef), mesh)
 
     def _pad(self, size: Size, prompts: list[Prompt]) -> Prompts:
         ids, images = zip(*prompts, strict=True)
@@ -70,7 +86,7 @@ class DigJax:
 
     def prefill(self) -> tuple[Seconds, np.ndarray]:
         begin = Seconds.now()
-        logits, _ = jax.block_until_ready(self._prefill(self.model, self._batch))
+        logits, _ = jax.block_until_ready(self._prefill(self._weights, self._batch))
         return Seconds.now().since(begin), np.asarray(logits)
 
     def greedy(self) -> np.ndarray:
@@ -95,18 +111,18 @@ class DigJax:
             vocab_size=vocab,
             pad_id=0,
         )
-        decoding = self._start(
-            self.model, self._one, self._keys, sampling=sampling, max_new_tokens=self._new_tokens
-        )
+        programs, until = self._programs, np.int32(self._new_tokens)
+        decoding = programs.start(self._weights, self._one, self._keys, sampling, self._new_tokens)
         jax.block_until_ready(decoding)
         begin = Seconds.now()
-        decoding = self._advance(self.model, decoding, self._keys, self._new_tokens, sampling=sampling)
+        decoding = programs.advance(self._weights, decoding, self._keys, until, sampling, None)
         jax.block_until_ready(decoding)
         return Seconds.now().since(begin), decoding
 
 
-def _prefill(model: VisionLanguageModel, prompts: Prompts) -> tuple[jax.Array, Any]:
+def _prefill(graphdef: nnx.GraphDef, weights: nnx.State, prompts: Prompts) -> tuple[jax.Array, Any]:
     """Logits [B,V] after the prompts, and the cache to go on from."""
+    model = nnx.merge(graphdef, weights)
     hidden, cache = model.prefill(prompts)
     last = jnp.take_along_axis(hidden, prompts.length[:, None, None] - 1, axis=1)
     return model.logits(last)[:, 0], cache

@@ -40,20 +40,26 @@ Side = tuple[Callable[[], Any], Callable[[Any], int], Callable[[Any], str]]
 def _dig_jax(folder: Path, devices: int) -> Side:
     import jax
 
-    from bench.random_model import param_shapes
-    from configs import base
-    from dig_jax.machines import parallel
-    from dig_jax.models import families
-    from dig_jax.models.hf import checkpoint
     from dig_jax.run.fingerprint import fingerprint
 
-    config = families.load_config(folder)
-    sizes = base.get_config().mesh
-    sizes.fsdp, sizes.tensor = (4, 2) if devices == 8 else (devices, 1)
-    shardings = parallel.shardings(param_shapes(config), parallel.make_mesh(sizes))
-    load = functools.partial(checkpoint.load_params, folder, config, shardings=shardings)
+    load = _policy(folder, devices)
     jax.block_until_ready(jax.numpy.zeros(8) + 1)  # the backend is up
-    return load, _own_bytes, fingerprint
+    return lambda: load()[1], _own_bytes, fingerprint
+
+
+def _policy(folder: Path, devices: int) -> Callable[[], Any]:
+    """What loads structure and parameters as commands do, in the dtype of the files."""
+    from etils import epath
+
+    from configs import base
+    from dig_jax.machines import parallel
+    from dig_jax.run import loading
+
+    config = base.get_config()
+    config.mesh.fsdp, config.mesh.tensor = (4, 2) if devices == 8 else (devices, 1)
+    config.model.param_dtype = "bfloat16"
+    mesh = parallel.make_mesh(config.mesh)
+    return functools.partial(loading.load_policy, config, loading.open_weights(epath.Path(folder)), mesh)
 
 
 def _save(folder: Path, devices: int) -> Side:
@@ -61,12 +67,9 @@ def _save(folder: Path, devices: int) -> Side:
 
     from flax import nnx
 
-    from dig_jax.models import families
     from dig_jax.models.hf import checkpoint
 
-    load, _, _ = _dig_jax(folder, devices)
-    graphdef, _ = nnx.split(families.abstract_model(families.load_config(folder)))
-    model = nnx.merge(graphdef, load())
+    model = nnx.merge(*_policy(folder, devices)())
     out = folder.with_name("saved")
 
     def remove(_: None) -> str:

@@ -2,11 +2,11 @@
 
 Draws completions of every pair, with `--greedy` greedy answers as well, and prints the figures; `--out`
 writes them as JSON too, with an answer to every pair. The model is a Hugging Face folder or a training
-workdir. Question, answer length and reward are the workdir's own; for a Hugging Face folder those of
-`--config` (default configs/base.py). So is the distribution: that of the rollout. A Hugging Face folder with
-no `--config` samples as it was published: generation_config.json, else what its family publishes. Figures of
-such completions end in `_sampled`; `length_p90_sampled`, `truncated_sampled` and the like say how long it
-thinks.
+workdir. Question, answer length and reward are its run's own, in a workdir or a folder that was exported from
+one; for another Hugging Face folder those of `--config` (default configs/base.py). So is the distribution:
+that of the rollout. A model that others published, with no `--config`, samples as they say:
+generation_config.json, else what its family publishes. Figures of such completions end in `_sampled`;
+`length_p90_sampled`, `truncated_sampled` and the like say how long it thinks.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -38,6 +37,7 @@ from dig_jax.rollout.sampling import RolloutConfig, Sampling
 from dig_jax.rollout.thinking import make_budget
 from dig_jax.run import cli, loading, model_folder
 from dig_jax.run.evaluations import Entry, EvalConfig
+from dig_jax.run.loading import Opened
 from dig_jax.tasks.task import Task
 
 MOSTLY = 0.5  # share of truncated completions above which there is a warning
@@ -275,31 +275,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     args = parse_arguments(argv)
     with cli.user_errors():
-        model = model_folder.find_model(args.model)
-        config = cli.config_of(model, args.config)
+        opened = loading.open_model(model_folder.find_model(args.model))
+        config = cli.config_of(opened.folder, args.config) if args.config else opened.config
         asked = Entry("", args.task or config.task, args.data, args.split, 1, args.num_pairs)
         config = asked.config(config)
         cli.take_user_files(config, args.task_file, args.reward_file)
         config.data.train = (args.data,)
         settings.check(config)
     with cli.processes(args, config.distributed.silence_seconds):
-        _evaluate_and_print(args, model, config)
+        _evaluate_and_print(args, opened, config)
 
 
-def _evaluate_and_print(args: argparse.Namespace, model: epath.Path, config: ConfigDict) -> None:
-    writes = jax.process_index() == 0
+def _evaluate_and_print(args: argparse.Namespace, opened: Opened, config: ConfigDict) -> None:
+    writes, model, tokenizer = jax.process_index() == 0, opened.folder, opened.tokenizer
     with cli.user_errors():
         # Before the time that all else takes.
         out = writable_file(args.out, "--out") if args.out and writes else None
         mesh = parallel.make_mesh(config.mesh)
-        tokenizer = loading.open_model(model).tokenizer
-        draws = _draws(args, config, model, tokenizer)
+        draws = _draws(args, config, opened)
         sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
         task = loading.make_task(config, model, tokenizer)
         loader = loading.eval_loader(
             config, task, args.data, args.split, model, tokenizer, sampling_mesh, args.mismatched
         )
-        graphdef, params = loading.load_policy(config, model, model, mesh)
+        graphdef, params = loading.load_policy(config, opened, mesh)
         programs = rollout_programs(graphdef, params, sampling_mesh)
         sampler = Sampler(programs, tokenizer, task)
         result = evaluate(
@@ -322,19 +321,17 @@ def _evaluate_and_print(args: argparse.Namespace, model: epath.Path, config: Con
             write_result(out, json.dumps(record, indent=2) + "\n")
 
 
-def _draws(args: argparse.Namespace, config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> Draws:
-    """What the flags ask for; else as the workdir or --config samples, else as the model was published."""
+def _draws(args: argparse.Namespace, config: ConfigDict, opened: Opened) -> Draws:
+    """What the flags ask for; else as the model's run or --config samples, else as it was published."""
     draws = Draws.from_config(config)
     names = ("temperature", "top_p", "top_k", "seed", "group_size", "greedy", "max_new_tokens")
     given = {name: getattr(args, name) for name in (*names, "thinking_budget")}
     given = {name: value for name, value in given.items() if value is not None}
-    source = "--config" if args.config else "the workdir"
-    if not args.config and not model_folder.is_workdir(model):
+    source = "--config" if args.config else "the model's run"
+    if not args.config and opened.run is None:
         source = "the model as published"
         if not given.keys() >= {"temperature", "top_p", "top_k"}:
-            published: dict[str, Any] = {
-                **model_sampling(model_folder.hf_files(model), tokenizer.opens_thinking)
-            }
+            published: dict[str, Any] = {**model_sampling(opened.files, opened.tokenizer.opens_thinking)}
             draws = dataclasses.replace(draws, **published)
     draws = dataclasses.replace(draws, **given)
     if draws.group_size < 0 or draws.max_new_tokens < 1:
@@ -346,7 +343,7 @@ def _draws(args: argparse.Namespace, config: ConfigDict, model: epath.Path, toke
         raise ValueError(
             f"--temperature={draws.temperature}: must be above 0; --group_size=0 is greedy alone"
         )
-    draws.check(tokenizer)
+    draws.check(opened.tokenizer)
     if draws.group_size and jax.process_index() == 0:
         print(
             f"{draws.group_size} completions per pair of at most {draws.max_new_tokens} tokens, temperature"
@@ -379,7 +376,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--reward_file", help=cli.REWARD_FILE_HELP)
     add(
         "--config",
-        help="config file, or FILE:ARGUMENT (default: the workdir's settings, else configs/base.py)",
+        help="config file, or FILE:ARGUMENT (default: the settings of the model's run, else configs/base.py)",
     )
     add("--num_pairs", type=int, default=0, help="0 is the whole split")
     add("--group_size", type=int, help="sampled completions per pair; 0 is greedy answers alone")

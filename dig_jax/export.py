@@ -2,8 +2,10 @@
 
 The folder holds config.json, generation_config.json, safetensors (in several files with an index where they
 are large), tokenizer and processor files: transformers loads it, and so do the other commands (`--model=DIR`)
-and training (`--config.model_path=DIR`). It appears when it is complete; what an interrupted export leaves
-has another, hidden name, and the next export to the same place removes it. Both folders may be in a bucket.
+and training (`--config.model_path=DIR`). A small file beside them, dig_jax.json, has the question, length of
+answers, sampling, image limits and box convention of the run: the other commands ask the model as the run
+did. The folder appears when it is complete; what an interrupted export leaves has another, hidden name, and
+the next export to the same place removes it. Both folders may be in a bucket.
 
 A run with adapters (LoRA) is written as one plain model, merged in float32. `--adapters` writes the adapters
 alone, as PEFT keeps them: `PeftModel.from_pretrained(model, DIR)` puts them onto the model they were trained
@@ -25,9 +27,9 @@ from ml_collections import ConfigDict
 
 from dig_jax.machines import parallel, textfile
 from dig_jax.machines.folder import check_free, to_path, writable_folder, write_json
-from dig_jax.models import families
 from dig_jax.models.hf import checkpoint, peft
 from dig_jax.run import cli, loading, model_folder
+from dig_jax.run.loading import Opened
 
 
 def export(
@@ -55,17 +57,18 @@ def export(
         FileNotFoundError: there is no such workdir or checkpoint.
         FileExistsError: `out` has something in it, or another process is writing it.
     """
-    config = _config_of(workdir, out)
-    source = model_folder.hf_files(workdir)
-    settings = textfile.read_json(source / "config.json")
+    opened = _open(workdir, out)
+    config = opened.config
+    settings = textfile.read_json(opened.files / "config.json")
     dtype = dtype or _dtype_of(settings)
-    _, params = loading.load_params(config, workdir, workdir, mesh, step, merged_dtype=dtype)
+    _, params = loading.load_params(config, opened, mesh, step, merged_dtype=dtype)
     with checkpoint.writer(out) as folder:
         written_dtype = checkpoint.write_weights(
-            folder, params, families.load_config(source), jnp.dtype(dtype) if dtype else None, max_shard_bytes
+            folder, params, opened.architecture, jnp.dtype(dtype) if dtype else None, max_shard_bytes
         )
         if folder is not None:
-            model_folder.copy_model_files(source, folder)
+            model_folder.copy_model_files(opened.files, folder)
+            model_folder.write_run_file(config, folder)
             write_json(folder / "config.json", _with_dtype(settings, written_dtype))
 
 
@@ -100,7 +103,8 @@ def export_adapters(
         FileExistsError: `out` has something in it, or another process is writing it.
         ValueError: the run trained no adapters, or they belong to another model.
     """
-    config = _config_of(workdir, out)
+    opened = _open(workdir, out)
+    config = opened.config
     if not config.model.lora.rank:
         raise ValueError(f"--adapters: the run in {workdir} trained none (config.model.lora.rank=0)")
     start = config.init_from or config.model_path
@@ -111,15 +115,14 @@ def export_adapters(
             " here with --base=DIR"
         )
     base = base or start
-    _, params = loading.load_policy(config, workdir, workdir, mesh, step)
-    architecture = families.load_config(model_folder.hf_files(workdir))
+    _, params = loading.load_policy(config, opened, mesh, step)
     if to_path(base).is_dir():
-        peft.check_base(to_path(base), params, architecture)
+        peft.check_base(to_path(base), params, opened.architecture)
     with checkpoint.writer(out) as folder:
         peft.write_adapters(
             folder,
             params,
-            architecture,
+            opened.architecture,
             rank=config.model.lora.rank,
             alpha=config.model.lora.alpha,
             base=base,
@@ -127,14 +130,14 @@ def export_adapters(
         )
 
 
-def _config_of(workdir: epath.Path, out: epath.Path) -> ConfigDict:
-    """The settings of the run; errors of both folders come before the time that loading takes."""
+def _open(workdir: epath.Path, out: epath.Path) -> Opened:
+    """The run's model; errors of both folders come before the time that loading takes."""
     if not model_folder.is_workdir(workdir):
         raise FileNotFoundError(f"--workdir={workdir} is not the workdir of a run with a checkpoint")
     check_free(out)
     if jax.process_index() == 0:
         writable_folder(out, "--out")
-    return cli.config_of(workdir)
+    return loading.open_weights(workdir)
 
 
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:

@@ -6,13 +6,14 @@ and what a transparent, 16-bit or CMYK image loses on its way to RGB, is told on
 answer appears while it is decoded. `--json` prints one line `{"tokens": [...], "logprobs": [...], "text":
 "..."}` with the log-probs of the untempered model, the end token included.
 
-A workdir's model is asked as it was trained, where no flag says otherwise: the run's own question, length of
-answers, sampling and limits of image sizes; which these are is told on stderr. A Hugging Face folder is asked
-greedily: the tokens of `transformers.generate(do_sample=False)`, except that image, padding and other special
-tokens are never drawn. `--sampling=model` samples as the model's makers recommend. A Thinking
-model's prompt ends in an open `<think>`, so its answer has only the closing `</think>`; greedily, which its
-makers advise against, it can think without end. `--thinking_budget=N` closes a thought that is still open
-after N tokens; the JSON line then has `"thinking_closed_at"`: N, or null where it was closed before.
+A workdir's model, or one that was exported from it, is asked as it was trained, where no flag says otherwise:
+the run's own question, length of answers, sampling and limits of image sizes; which these are is told on
+stderr. Another Hugging Face folder is asked greedily: the tokens of `transformers.generate(do_sample=False)`,
+except that image, padding and other special tokens are never drawn. `--sampling=model` samples as the
+model's makers recommend. A Thinking model's prompt ends in an open `<think>`, so its answer has only the
+closing `</think>`; greedily, which its makers advise against, it can think without end.
+`--thinking_budget=N` closes a thought that is still open after N tokens; the JSON line then has
+`"thinking_closed_at"`: N, or null where it was closed before.
 
 Prompts, images and answers are padded to a few sizes: with JAX_COMPILATION_CACHE_DIR set, a second run of
 about the same size compiles nothing.
@@ -54,15 +55,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--sampling",
         choices=("greedy", "model"),
-        help="greedy is the default of Hugging Face folders. model: as generation_config.json says where it"
-        " samples, else as published for Instruct (temperature 0.7, top_p 0.8, top_k 20) or Thinking models"
-        " (0.6, 0.95, 20); no presence penalty",
+        help="greedy is the default of models that others published. model: as generation_config.json says"
+        " where it samples, else as published for Instruct (temperature 0.7, top_p 0.8, top_k 20) or Thinking"
+        " models (0.6, 0.95, 20); no presence penalty",
     )
     cli.add_sampling_flags(parser, temperature="0 is greedy (default: as --sampling or the run says)")
     add(
         "--dtype",
         choices=("bfloat16", "float32"),
-        help="compute (default: the workdir's, for a Hugging Face folder that of configs/base.py)",
+        help="compute (default: the run's, for a model that others published that of configs/base.py)",
     )
     add(
         "--devices",
@@ -134,7 +135,7 @@ def _notes(args: argparse.Namespace, session: Session, chosen: dict[str, Any]) -
         names = ("max_new_tokens", *SAMPLING)
         own += [f"{name} {defaults[name]:g}" for name in names if name not in chosen]
         own.append(f"images of at most {session.desk.image_config.max_pixels} pixels")
-        return [f"as in the run of this workdir, where no flag says otherwise: {', '.join(own)}"]
+        return [f"as in the run of this model, where no flag says otherwise: {', '.join(own)}"]
     if session.opened.tokenizer.opens_thinking and "temperature" not in chosen:
         return [
             "greedy decoding, the default, can make a Thinking model think without end; its makers ask for"

@@ -8,10 +8,10 @@
     for piece in session.stream(["a.png", "b.png"], "What has changed?"):
         print(piece, end="", flush=True)
 
-The model is a Hugging Face folder or the workdir of a run. A run's model is asked as it was trained: its own
-question, length of answers, sampling and limits of image sizes hold where nothing else is asked for. A
-published model answers greedily, as transformers does, except that image, padding and other special tokens
-are never drawn.
+The model is a Hugging Face folder or the workdir of a run. A run's model, in its workdir or in a folder that
+`export` wrote, is asked as it was trained: its own question, length of answers, sampling and limits of image
+sizes hold where nothing else is asked for. A published model answers greedily, as transformers does, except
+that image, padding and other special tokens are never drawn.
 
 Questions, images and answers are padded to a few sizes: another question of about the same size compiles
 nothing. What is drawn depends on the question, the settings and the seed, not on what is asked beside it or
@@ -51,7 +51,7 @@ from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.lockstep import LockstepPrograms, lockstep_programs
 from dig_jax.rollout.programs import RolloutPrograms, rollout_programs
 from dig_jax.rollout.sampling import RolloutConfig
-from dig_jax.run import cli, loading, model_folder
+from dig_jax.run import loading, model_folder
 from dig_jax.run.loading import Opened
 
 STREAMED_TOKENS = 4  # decoded between two pieces of text: a call costs little, but not nothing
@@ -101,8 +101,8 @@ class Session:
 
     Attributes:
       opened: settings and tokenizer of the model.
-      config: of the workdir's run, else configs/base.py.
-      of_run: whether the model is that of a workdir.
+      config: of the model's run, else configs/base.py.
+      of_run: whether the model is that of a run: a workdir's, or exported from one.
       mesh: the devices of the model.
       desk: what reads questions and answers.
       defaults: settings of answers where nothing else is asked for.
@@ -114,11 +114,11 @@ class Session:
 
     def __init__(self, folder: epath.Path, *, dtype: str | None = None, devices: int | None = None):
         self.opened: Opened = loading.open_model(folder)
-        self.config = cli.config_of(folder)
-        self.of_run = model_folder.is_workdir(folder)
+        self.config = self.opened.config
+        self.of_run = self.opened.run is not None
         if dtype:
             self.config.model.dtype = dtype
-        if not self.of_run:
+        if not model_folder.is_workdir(folder):
             self.config.model.param_dtype = self.config.model.dtype  # nothing is trained: no master copy
         own = RolloutConfig.from_config(self.config) if self.of_run else None
         task = loading.make_task(self.config, folder, self.opened.tokenizer)
@@ -143,8 +143,7 @@ class Session:
 
     @functools.cached_property
     def _policy(self) -> tuple[nnx.GraphDef, nnx.State]:
-        folder = self.opened.folder
-        model = nnx.merge(*loading.load_policy(self.config, folder, folder, self.mesh))
+        model = nnx.merge(*loading.load_policy(self.config, self.opened, self.mesh))
         return nnx.split(model.in_compute_dtype(), nnx.Param)
 
     @functools.cached_property

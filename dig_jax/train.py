@@ -143,7 +143,7 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     graphdef, shapes = loading.with_adapters(config, *plain, mesh)
 
     def start() -> nnx.State:
-        plain = loading.load_params(config, model_folder, init_folder, mesh)
+        plain = loading.load_params(config, opened.with_weights_of(init_folder), mesh)
         return loading.with_adapters(config, *plain, mesh)[1]
 
     drawer = rollout_programs(graphdef, shapes, sampling_mesh)

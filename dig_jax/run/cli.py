@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
@@ -14,7 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
-from dig_jax.machines import distributed, textfile
+from dig_jax.machines import distributed
 from dig_jax.run import model_folder
 
 
@@ -104,8 +105,9 @@ def log_to_terminal() -> None:
 
 
 def config_of(model: epath.Path, config_file: str | None = None) -> ConfigDict:
-    """The settings to run a model with: a config file, else those of its workdir, else configs/base.py.
+    """The settings to run a model with: a config file, else those of its run, else configs/base.py.
 
+    A workdir has the settings of its run, and a folder that was exported from one those that it is asked by.
     Text after a colon is the argument of the file's `get_config`, as in configs/stage1_long.py:8k.
     """
     if config_file:
@@ -125,9 +127,20 @@ def config_of(model: epath.Path, config_file: str | None = None) -> ConfigDict:
         if not hasattr(module, "get_config"):
             raise ValueError(f"--config={config_file}: it defines no get_config()")
         return module.get_config(*argument)
+    return with_base(model_folder.run_settings(model), model)
+
+
+def with_base(settings: dict[str, Any] | None, model: epath.Path) -> ConfigDict:
+    """Settings of a model's run, with those of configs/base.py that they do not have.
+
+    Raises:
+        ValueError: one is of another type than in configs/base.py.
+    """
     config = base.get_config()
-    if model_folder.is_workdir(model):
-        config.update(textfile.read_json(model / "config.json"))
+    try:
+        config.update(settings or {})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the settings of the run of {model}: {' '.join(map(str, error.args))}") from error
     return config
 
 

@@ -1,9 +1,11 @@
 """From a folder and a config to what a run works with: parameters, tasks, and loaders of their examples."""
 
 import dataclasses
+import functools
 import itertools
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,13 +50,29 @@ class Opened:
         folder: Hugging Face folder or workdir.
         files: where its settings and its tokenizer are.
         architecture: of the model.
-        tokenizer: its own.
+        run: settings of the run it is of, see `model_folder.run_settings`; None where others published it.
     """
 
     folder: epath.Path
     files: epath.Path
     architecture: Architecture
-    tokenizer: Tokenizer
+    run: dict[str, Any] | None
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Its own."""
+        return load_tokenizer(self.files)
+
+    @property
+    def config(self) -> ConfigDict:
+        """The settings to ask it with, as `cli.config_of` gives them."""
+        return cli.with_base(self.run, self.folder)
+
+    def with_weights_of(self, folder: epath.Path) -> "Opened":
+        """The same model, with the weights of another folder or workdir."""
+        if folder == self.folder:
+            return self
+        return dataclasses.replace(self, folder=folder, run=model_folder.run_settings(folder))
 
 
 def open_model(folder: epath.Path) -> Opened:
@@ -64,8 +82,15 @@ def open_model(folder: epath.Path) -> Opened:
         FileNotFoundError: a file is missing.
         ValueError: one is damaged, or asks for something that is not implemented.
     """
+    opened = open_weights(folder)
+    _ = opened.tokenizer
+    return opened
+
+
+def open_weights(folder: epath.Path) -> Opened:
+    """As `open_model`, for those who need no tokenizer: it is read when it is asked for."""
     files = model_folder.hf_files(folder)
-    return Opened(folder, files, families.load_config(files), load_tokenizer(files))
+    return Opened(folder, files, families.load_config(files), model_folder.run_settings(folder))
 
 
 def abstract_model(
@@ -107,7 +132,7 @@ def with_adapters(
 
 
 def load_policy(
-    config: ConfigDict, model: epath.Path, init: epath.Path, mesh: Mesh, step: int | None = None
+    config: ConfigDict, opened: Opened, mesh: Mesh, step: int | None = None
 ) -> tuple[nnx.GraphDef, nnx.State]:
     """A model's structure, and its parameters placed on the mesh.
 
@@ -115,25 +140,25 @@ def load_policy(
 
     Args:
         config: dtypes, rematerialisation and attention (`config.model`).
-        model: Hugging Face folder or workdir that gives the architecture.
-        init: Hugging Face folder or workdir that gives the weights.
+        opened: the model, from `open_model`.
         mesh: where the parameters go, as `parallel.RULES` say.
         step: which checkpoint of a workdir; None takes the newest.
     """
-    architecture = families.load_config(model_folder.hf_files(model))
+    folder, architecture = opened.folder, opened.architecture
     graphdef, like = abstract_model(config, architecture, mesh)
-    if model_folder.is_workdir(init):
-        graphdef, like = with_adapters(cli.config_of(init), graphdef, like, mesh)
-        return graphdef, restore_params(init, like, step)
+    if model_folder.is_workdir(folder):
+        graphdef, like = with_adapters(opened.config, graphdef, like, mesh)
+        return graphdef, restore_params(folder, like, step)
     shardings = jax.tree.map(lambda x: x.sharding, like)
     param_dtype = jnp.dtype(config.model.param_dtype)
-    return graphdef, checkpoint.load_params(init, architecture, param_dtype=param_dtype, shardings=shardings)
+    return graphdef, checkpoint.load_params(
+        folder, architecture, param_dtype=param_dtype, shardings=shardings
+    )
 
 
 def load_params(
     config: ConfigDict,
-    model: epath.Path,
-    init: epath.Path,
+    opened: Opened,
     mesh: Mesh,
     step: int | None = None,
     merged_dtype: str | None = None,
@@ -143,10 +168,10 @@ def load_params(
     Merging is done in float32 and rounded once. A warning says so where that loses much of the adapters.
 
     Args:
-        config, model, init, mesh, step: see `load_policy`.
+        config, opened, mesh, step: see `load_policy`.
         merged_dtype: of the kernels that adapters were merged into; None keeps theirs.
     """
-    graphdef, params = load_policy(config, model, init, mesh, step)
+    graphdef, params = load_policy(config, opened, mesh, step)
     if not freeze.split_adapters(params)[0]:
         return graphdef, params
     graphdef, params, rounding = lora.merged_params(graphdef, params, mesh, merged_dtype)
@@ -157,7 +182,7 @@ def load_params(
             " (at most %.0f%%, in %s): the model is nearer to the one without them. These keep all:"
             " exporting with --adapters or --dtype=float32; model.param_dtype=float32 for a run that starts"
             " from this one; further stages of the same run (config.curriculum)",
-            *(init, dtype, 100 * rounding.share, 100 * most, layer),
+            *(opened.folder, dtype, 100 * rounding.share, 100 * most, layer),
         )
     return graphdef, params
 

@@ -1,14 +1,18 @@
 """Finding the model that a command was given: a Hugging Face folder, a hub id, or the workdir of a run.
 
 A workdir keeps `model/`, the Hugging Face files without weights, beside its checkpoints, so that it can be
-used wherever a model is asked.
+used wherever a model is asked. A folder that was exported from one has `dig_jax.json`, which no other program
+reads: how the run asked the model, and so how it is asked from there.
 """
 
 import codecs
+from typing import Any
 
 from etils import epath
+from ml_collections import ConfigDict
 
-from dig_jax.machines.folder import to_path
+from dig_jax.machines import textfile
+from dig_jax.machines.folder import to_path, write_json
 
 MODEL_FILES = (
     "config.json",
@@ -24,6 +28,16 @@ MODEL_FILES = (
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
+)
+
+
+RUN_FILE = "dig_jax.json"  # in an exported folder
+# What a model's answers depend on beside its weights, and how they are scored where no flag says otherwise.
+ASKED_BY = (
+    *("task", "task_file", "seed", "model.dtype", "sft.answer_step", "reward", "referring"),
+    *("data.question", "data.box_convention", "data.min_pixels", "data.max_pixels"),
+    *("rollout.max_new_tokens", "rollout.temperature", "rollout.top_p", "rollout.top_k"),
+    *("eval.group_size", "eval.greedy", "eval.thinking_budget"),
 )
 
 
@@ -93,6 +107,35 @@ def _from_hub(repo: str, how: str) -> epath.Path:
 def hf_files(model: epath.Path) -> epath.Path:
     """The folder with config, tokenizer and processor files of a Hugging Face folder or workdir."""
     return model / "model" if is_workdir(model) else model
+
+
+def run_settings(model: epath.Path) -> dict[str, Any] | None:
+    """Settings of the run that a model is of; None for one that others published.
+
+    Of a workdir all of them, of an exported folder those that the model is asked by.
+
+    Raises:
+        ValueError: the file with them is damaged.
+    """
+    if is_workdir(model):
+        return textfile.read_json(model / "config.json")
+    file = model / RUN_FILE
+    if not file.exists():
+        return None
+    return textfile.field(textfile.read_json(file), "settings", dict, file) or {}
+
+
+def write_run_file(config: ConfigDict, folder: epath.Path) -> None:
+    """Notes in an exported folder how the run with these settings asked its model."""
+    settings: dict[str, Any] = {}
+    for name in ASKED_BY:
+        group, _, key = name.rpartition(".")
+        value = config[group][key] if group else config[key]
+        (settings.setdefault(group, {}) if group else settings)[key] = (
+            value.to_dict() if isinstance(value, ConfigDict) else value
+        )
+    about = "how dig_jax asks this model where nothing else is asked for: as the run that trained it did"
+    write_json(folder / RUN_FILE, {"about": about, "settings": settings})
 
 
 def copy_model_files(source: epath.Path, target: epath.Path) -> None:

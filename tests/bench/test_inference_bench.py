@@ -11,7 +11,6 @@ from flax import nnx
 
 from bench import bandwidth, inference
 from bench.inference_sizes import SIZES, make_prompts, write_model
-from dig_jax.models.hf import checkpoint
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 
 
@@ -103,7 +102,7 @@ def test_both_sides_agree_on_the_small_size(tmp_path: Path, capsys):
     size = dataclasses.replace(SIZES["small"], prompts=2, new_tokens=12)
     write_model(tmp_path, size)
     prompts = make_prompts(size)
-    ours = DigJax(checkpoint.load_model(tmp_path), size, prompts, group=3)
+    ours = DigJax(tmp_path, size, prompts, group=3)
     peer = Transformers(inference.load_peer(tmp_path), size, prompts, group=3, device="cpu")
     inference.check(ours, peer)
     assert "36 greedy tokens are the same" in capsys.readouterr().out

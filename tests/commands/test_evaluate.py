@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from configs import base
+from dig_jax import evaluate
 from dig_jax.evaluate import Draws, figures_of
 from tests.helpers.tasks import pairs_task
 
@@ -28,6 +29,14 @@ def test_lengths_are_given_as_quantiles_and_the_share_that_was_cut() -> None:
     # Lengths that there are, with at least so many of a hundred below.
     assert [figures[f"length_p{percent}"] for percent in (50, 90, 99)] == [51, 91, 100]
     assert (figures["truncated"], figures["thought_closed"]) == (0.05, 0.2)
+
+
+def test_a_model_of_a_run_is_drawn_from_as_its_run_did_in_its_workdir_or_exported() -> None:
+    config = base.get_config()
+    config.rollout.temperature, config.rollout.max_new_tokens = 0.6, 36
+    args = evaluate.parse_arguments(["--model=DIR", "--data=DIR"])
+    opened: Any = types.SimpleNamespace(run={"rollout": {}}, tokenizer=None)
+    assert evaluate._draws(args, config, opened) == Draws.from_config(config)
 
 
 def test_held_out_answers_are_drawn_as_the_rollout_draws() -> None:

@@ -74,7 +74,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> epath.Path:
 
 def final_params(config: ConfigDict, workdir: epath.Path) -> nnx.State:
     mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
-    return loading.load_params(config, workdir, workdir, mesh)[1]
+    return loading.load_params(config, loading.open_model(workdir), mesh)[1]
 
 
 def lines(workdir: epath.Path, name: str) -> list[dict]:
@@ -136,9 +136,8 @@ def test_grpo_logs_every_promised_metric_and_moves_the_model(
     assert (
         metrics["grpo/sampler_trainer_gap_max"] < 1e-4
     )  # sampler and trainer compute the same probabilities
-    start = loading.load_params(
-        config, epath.Path(inputs / "model"), epath.Path(inputs / "model"), parallel.make_mesh(config.mesh)
-    )[1]
+    opened = loading.open_model(epath.Path(inputs / "model"))
+    start = loading.load_params(config, opened, parallel.make_mesh(config.mesh))[1]
     assert fingerprint(final_params(config, workdir)) != fingerprint(start)
     assert (workdir / "report.html").exists()
     assert len(list((workdir / "samples").glob("*.png"))) == 2 * config.log.samples
@@ -195,7 +194,7 @@ def test_an_exported_run_is_the_same_model(inputs: pathlib.Path, tmp_path: pathl
     mesh = parallel.make_mesh(config.mesh)
     out = epath.Path(tmp_path / "exported")
     export.export(workdir, out, mesh)
-    _, params = loading.load_params(config, out, out, mesh)
+    _, params = loading.load_params(config, loading.open_model(out), mesh)
     assert fingerprint(params) == fingerprint(final_params(config, workdir))
     assert (out / "tokenizer.json").exists()
     with pytest.raises(FileExistsError, match="not empty"):

@@ -52,7 +52,7 @@ def step(sizes: list[int], tensor: int, order: list[int], changes: dict[str, Any
     settings.check_batches(config, parallel.data_shards(mesh), parallel.data_shards(sampling_mesh))
     opened = loading.open_model(model)
     tokenizer = opened.tokenizer
-    graphdef, params = loading.load_params(config, model, model, mesh)
+    graphdef, params = loading.load_params(config, opened, mesh)
     sampling_programs = rollout_programs(graphdef, params, sampling_mesh)
     task = loading.make_task(config, model, tokenizer)
     sampler = Sampler(sampling_programs, tokenizer, task)

@@ -43,7 +43,7 @@ class Side:
         self.mesh = parallel.make_mesh(config.mesh, devices)
         self.model_config = families.load_config(folder)
         config.model.lora.rank, config.model.lora.alpha = rank, float(rank)
-        plain = loading.load_params(config, folder, folder, self.mesh)
+        plain = loading.load_params(config, loading.open_model(folder), self.mesh)
         self.graphdef, params = loading.with_adapters(config, *plain, self.mesh)
         adapters, others = freeze.split_adapters(params)
         rng = np.random.default_rng(1)

@@ -18,7 +18,7 @@ from dig_jax import session as sessions
 from dig_jax.rollout import asking, lockstep
 from dig_jax.rollout.asking import AnswerSettings, Question, SettingChanges
 from dig_jax.rollout.engine import Rollout
-from dig_jax.run.model_folder import copy_model_files
+from dig_jax.run.model_folder import RUN_FILE, copy_model_files, write_run_file
 from dig_jax.session import Session
 from tests.helpers.paths import ROOT
 
@@ -181,6 +181,23 @@ def test_a_runs_model_is_asked_as_it_was_trained(workdir: pathlib.Path, session:
     assert len(longest.ids) + longest.most == context and longest.most < 36  # what the context leaves
     assert session.defaults == AnswerSettings()
     assert "Find every difference" in session.desk.question(((64, 64),) * 2)
+
+
+def test_an_exported_model_is_asked_as_its_workdir_is(workdir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    of_run, folder = Session(sessions.epath.Path(workdir)), sessions.epath.Path(tmp_path)
+    copy_model_files(of_run.opened.files, folder)
+    published = Session(folder)
+    assert not published.of_run and published.desk.longest == asking.DEFAULT_NEW_TOKENS
+    write_run_file(of_run.config, folder)
+    exported, images = Session(folder), [picture(1), picture(2, 640, 480)]
+    assert exported.of_run and exported.defaults == of_run.defaults
+    assert exported.desk.max_boxes == 3 and exported.config.model.dtype == of_run.config.model.dtype
+    ours, theirs = exported.request(images), of_run.request(images)
+    assert ours.ids.tolist() == theirs.ids.tolist() and (ours.most, ours.sampling) == (36, theirs.sampling)
+    assert [image.notes for image in ours.shown] == [image.notes for image in theirs.shown]
+    (tmp_path / RUN_FILE).write_text('{"settings": {"rollout": {"max_new_tokens": "many"}}}')
+    with pytest.raises(ValueError, match=f"the settings of the run of {folder}: .*max_new_tokens"):
+        Session(folder)
 
 
 def test_every_setting_of_an_answer_can_be_changed_by_its_name() -> None:

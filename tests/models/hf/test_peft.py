@@ -42,7 +42,7 @@ def make_run(model: Path, workdir: epath.Path, targets: str) -> tuple[nnx.GraphD
     config.model_path, config.model.dtype = str(model), "float32"
     config.model.lora.update({"rank": 3, "alpha": 4.5, "targets": targets})
     mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
-    plain = loading.load_params(config, epath.Path(model), epath.Path(model), mesh)
+    plain = loading.load_params(config, loading.open_model(epath.Path(model)), mesh)
     graphdef, params = loading.with_adapters(config, *plain, mesh)
     adapters, others = freeze.split_adapters(params)
     keys = iter(jax.random.split(jax.random.key(0), 1000))
