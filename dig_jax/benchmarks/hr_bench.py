@@ -19,10 +19,10 @@ def cycles(rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scores:
     for cycle, (asked, own) in scores.parts(rows, marks, lambda row: row.fields.get(_CYCLE, "")).items():
         kinds = scores.by(asked, own, lambda row: row.category)
         found[cycle] = {"all": scores.hits(own)} | {kind: scores.hits(each) for kind, each in kinds.items()}
-    kinds = dict.fromkeys(kind for shares in found.values() for kind in shares)
+    names = dict.fromkeys(kind for shares in found.values() for kind in shares)
     average = {
         f"Average/{kind}": scores.mean(shares[kind] for shares in found.values() if kind in shares)
-        for kind in kinds
+        for kind in names
     }
     return average | {f"{cycle}/{kind}": share for cycle, of in found.items() for kind, share in of.items()}
 

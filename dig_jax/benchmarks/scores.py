@@ -60,7 +60,19 @@ def all_right(marks: Iterable[Mark]) -> float:
 
 
 def accuracy(rows: Sequence[Row], marks: Sequence[Mark]) -> Scores:
-    """Shares of hits: "Overall", of each category and each l2-category."""
+    """Shares of hits: "Overall", of each category and each l2-category.
+
+    Where rows have several values in a column `split`, also of each of them, as "test/Overall".
+    """
+    found = _accuracy(rows, marks)
+    splits = parts(rows, marks, lambda row: row.fields.get("split", ""))
+    if len(splits) > 1:
+        for split, own in splits.items():
+            found |= {f"{split}/{name}": value for name, value in _accuracy(*own).items()}
+    return found
+
+
+def _accuracy(rows: Sequence[Row], marks: Sequence[Mark]) -> Scores:
     scores = {"Overall": hits(marks)}
     for key in (_category, _l2):
         scores |= {name: hits(own) for name, own in by(rows, marks, key).items()}

@@ -31,7 +31,7 @@ _FOUR = _SEPARATOR.join([_NUMBER] * 4)
 _PAIR = rf"[(\[]\s{{0,4}}{_NUMBER}{_SEPARATOR}{_NUMBER}\s{{0,4}}[)\]]"
 _FORMS = re.compile(
     rf"[(\[{{<\"']\s{{0,4}}{_FOUR}\s{{0,4}}[)\]}}>\"']"
-    rf"|{_PAIR}[^()\[\]{{}}0-9]{{0,40}}{_PAIR}"
+    rf"|{_PAIR}(?:[^()\[\]{{}}0-9]|\([a-z]+_?\d?, ?[a-z]+_?\d?\)){{0,40}}{_PAIR}"
     rf"|<(?:\|?box_start\|?|box|bbox|bounding_box)>\s{{0,4}}{_FOUR}\s{{0,4}}<"
 )
 _BARE = re.compile(rf"\s*(?:[\w ]{{0,24}}[:=])?\s*{_FOUR}[\s.;]*")

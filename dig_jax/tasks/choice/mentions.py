@@ -15,7 +15,12 @@ _NEAR = 48  # characters looked at on either side of a letter
 # A letter on its own: no part of an abbreviation (U.S.) or a compound (T-shirt), nor of a contraction.
 _ALONE = r"(?<![^\W_])(?<![^\W_][.'-])(?<!N/)([A-Z])(?![^\W_])(?!'[A-Za-z])(?!-[A-Za-z])(?!\.[A-Za-z]\.)"
 _BRACKETED = r"(?<![^\W_])[(\[{<] ?([A-Za-z]) ?[)\]}>]"
-_MENTION = re.compile(f"{_BRACKETED}|{_ALONE}")
+# Small letters stand for options where words around them say so.
+_SMALL = (
+    r"(?<![^\W_])(?:(?:[Oo]ption|[Cc]hoice|[Ll]etter|选项|选择?) ?[:#]? ?([a-z])(?![^\W_])"
+    r"|([b-hj-z])(?= (?:is|because|since)(?![^\W_]))|(a)(?= is (?:the )?(?:correct|right|best)(?![^\W_])))"
+)
+_MENTION = re.compile(f"{_BRACKETED}|{_ALONE}|{_SMALL}")
 
 # A before a lower-case word is an article, but for words that go on with a sentence about the letter.
 _GOES_ON = re.compile(
@@ -40,6 +45,9 @@ _OUT_BEFORE = re.compile(
     r"(?:\b(?:not|neither|nor|never|except|than|unlike|without|instead of|excluding|exclude[sd]?|no longer"
     r"|eliminat(?:e[sd]?|ing)|rul(?:e[sd]?|ing) out)|n't|不是|不选) ?" + _WORDS,
     re.IGNORECASE,
+)
+_NONE_BEFORE = re.compile(
+    r"\b(?:neither|none) (?:of )?(?:the )?(?:options? |choices? )?[(\[]?$", re.IGNORECASE
 )
 _ASIDE = r"[)\]]?(?: \([^()\n]{1,32}\))?"  # "B (the red one) is ..."
 _WRONG = (
@@ -95,6 +103,7 @@ class Mention:
       right: the answer calls it right.
       chosen: the answer says that it chooses it.
       option: "option B".
+      none: it is the first of letters that are all ruled out: "none of A, B and C".
     """
 
     letter: str
@@ -106,6 +115,7 @@ class Mention:
     right: bool
     chosen: bool
     option: bool
+    none: bool
 
 
 def is_word(said: str, start: int) -> bool:
@@ -120,7 +130,10 @@ def mentions(said: str) -> list[Mention]:
     """All letters that stand alone, in order; what is said of "A and B" is said of both."""
     found = list(_find(said))
     for one, other in zip(found, found[1:], strict=False):
-        if (word := _joined(said, one, other)) and word not in ",、":
+        word = _joined(said, one, other)
+        if word and one.none:
+            other.none = other.out = True
+        elif word and word not in ",、":
             other.out |= one.out
             other.chosen |= one.chosen and not other.out
             other.option |= one.option
@@ -145,9 +158,9 @@ def _joined(said: str, one: Mention, other: Mention) -> str:
 
 def _find(said: str) -> Iterator[Mention]:
     for match in _MENTION.finditer(said):
-        group = 1 if match[1] else 2
+        group = match.lastindex or 1
         start, end = match.span(group)
-        if group == 2 and is_word(said, start):
+        if group > 1 and is_word(said, start):
             continue
         before, after = said[max(0, start - _NEAR) : start], said[end : end + _NEAR]
         set_off = group == 1 or not after or after[0] in ".,:;!?)]}\n"
@@ -155,15 +168,17 @@ def _find(said: str) -> Iterator[Mention]:
 
 
 @functools.lru_cache(maxsize=4096)  # a policy that repeats itself says the same a thousand times
-def _said_of(before: str, after: str) -> tuple[bool, bool, bool, bool, bool]:
-    """What is said of the letter between: `label`, `out`, `right`, `chosen`, `option` of its mention."""
-    out = bool(_OUT_BEFORE.search(before) or _OUT_AFTER.match(after))
+def _said_of(before: str, after: str) -> tuple[bool, ...]:
+    """What is said of the letter between: a mention's `label`, `out`, `right`, `chosen`, `option`, `none`."""
+    none = bool(_NONE_BEFORE.search(before))
+    out = none or bool(_OUT_BEFORE.search(before) or _OUT_AFTER.match(after))
     return (
         bool(_LABEL.search(before)),
         out,
         not out and bool(_RIGHT_AFTER.match(after)),
         not out and bool(_CHOSEN.search(before)),
         bool(_OPTION.search(before)),
+        none,
     )
 
 

@@ -47,14 +47,18 @@ _LETTERS = "ABCDEFGH"  # what may be meant where no options are given
 _BARE = re.compile(
     r"(?:(?:the )?(?:option|choice|answer|选项|答案)(?: is)?)?[\W_]*([a-z])[\W_]*", re.IGNORECASE
 )
-_LEADING = re.compile(r"[-•> ]{0,4}[(\[{<]? ?([A-Za-z]) ?(?:[)\]}>:,;=\n]|[.](?![A-Za-z]\.)|[-–—] |$)")
+_LEADING = re.compile(
+    r"[-•> ]{0,4}[(\[{<]? ?([A-Za-z]) ?"
+    r"(?:[)\]}>:,;=\n]|[.](?![A-Za-z]\.)|[-–—] |(?= (?:because|since)(?![^\W_]))|$)"
+)
+_LISTED = re.compile(r"\W*(?:(?i:both|either) )?[A-Z](?:\W+(?:(?i:or|and) )?[A-Z]){1,25}\W*")  # "A or B"
 _MORE = re.compile(  # another letter, after one: "A or B", "A, (B)"
     r"[)\]}>.]? ?(?:[,/&+、]|,? ?(?:or|and|und|oder|et|ou)(?![^\W_])|[和或与]) ?(?:or |and )?"
     r"(?:option |choice )?[(\[]?([A-Z])(?![^\W_])"
 )
 
 _ANSWER = re.compile(
-    r"(?:\b(?:answers?|ans\.?|respuesta|antwort|réponse|risposta|resposta|ответ)(?![^\W_])"
+    r"(?:\b(?:answer|ans\.?|respuesta|antwort|réponse|risposta|resposta|ответ)(?![^\W_])"
     r"|答案|答え|回答|正解|정답"
     r"|\b(?:correct|right|best|chosen|selected) (?:option|choice|one|letter|selection|pick)(?![^\W_]))",
     re.IGNORECASE,
@@ -128,7 +132,7 @@ def _stated(said: str, start: int, texts: Texts, letters: set[str]) -> Reading |
     filler = _FILLER.match(said, start)
     end = filler.end() if filler else start
     letter = _LETTER_HERE.match(said, end)
-    if letter and not is_word(said, letter.start(1)):
+    if letter and not is_word(said, letter.start(1)) and not is_ruled_out(said, *letter.span(1)):
         plainly = letter[1].isupper() or letter[1] not in "ai" or _ENDS.match(said, letter.end())
         if plainly and (letter[1].isupper() or letter[1].upper() in letters):
             return _alone(said, letter[1].upper(), letter.end(1), letters, STATED)
@@ -149,6 +153,8 @@ def _alone(said: str, letter: str, end: int, letters: set[str], reason: str) -> 
 
 def _in_sentences(said: str, texts: Texts, letters: set[str]) -> Reading | None:
     """Steps 4 to 7 of the module's order."""
+    if _LISTED.fullmatch(said) and len(set(re.findall(r"(?<![^\W_])[A-Z](?![^\W_])", said))) > 1:
+        return "", SEVERAL
     found = [mention for mention in mentions(said) if not mention.out]
     if right := _distinct(mention for mention in found if mention.right):
         return _one_of(right, letters, STATED)
@@ -167,6 +173,8 @@ def _within(said: str, found: list[Mention], texts: Texts) -> Reading | None:
     """A letter that stands alone, or an option's text."""
     named = _distinct(mention for mention in found if not mention.label)
     inside = texts.inside(said)
+    if named == ["A"] and len(inside) == 1 and texts.at(said, found[0].end + 1):
+        return inside[0], CONTAINED  # "A Dog" has an article too
     if len(named) == 1 and (len(inside) != 1 or inside == named or any(each.set_off for each in found)):
         return named[0], NAMED
     if len(inside) == 1 and (not named or inside[0] in named):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dig_jax.tasks.answers import plain
 from dig_jax.tasks.choice.mentions import is_ruled_out
 
+_ARTICLE = re.compile(r"(?:an?|the) (?=\w)", re.IGNORECASE)
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 
 
@@ -27,12 +28,18 @@ class Texts:
     def __init__(self, options: Mapping[str, str]):
         self.keys = {letter: key(text) for letter, text in options.items() if text.strip()}
         longest_first = sorted(self.keys, key=lambda letter: -len(self.keys[letter]))
-        self._patterns = {letter: _pattern(options[letter]) for letter in longest_first}
+        shown = {letter: plain(options[letter]).replace("\n", " ") for letter in longest_first}
+        bare = {letter: _ARTICLE.sub("", text) for letter, text in shown.items()}
+        if len(set(bare.values())) == len(bare):  # else the article is what tells options apart
+            shown = bare
+        self._patterns = {letter: _pattern(text) for letter, text in shown.items()}
 
     def equal(self, said: str) -> list[str]:
-        """Letters of the options that are the whole of what is said."""
+        """Letters of the options that are the whole of what is said, articles left out if need be."""
         whole = key(said)
-        return [letter for letter, text in self.keys.items() if text == whole]
+        same = [letter for letter, text in self.keys.items() if text == whole]
+        bare = _ARTICLE.sub("", whole)
+        return same or [letter for letter, text in self.keys.items() if _ARTICLE.sub("", text) == bare]
 
     def at(self, said: str, start: int) -> tuple[str, int] | None:
         """The letter of the longest text that begins here and where it ends. A single letter is no text."""
@@ -75,7 +82,7 @@ class Texts:
 
 def _pattern(text: str) -> re.Pattern[str]:
     """Finds an option's text as words of their own: not "red" in "reddish" or "red-brown", nor 1 in 1.5."""
-    shown = plain(text).replace("\n", " ").strip(" .") or plain(text)
+    shown = text.strip(" .") or text
     before = after = ""
     if re.match(r"\w", shown):
         before = r"(?<![^\W_])(?<![^\W_]-)" + (r"(?<!\d[.,])(?<!-)" if shown[0].isdigit() else "")

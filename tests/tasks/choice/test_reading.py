@@ -54,6 +54,7 @@ def read(text: str, options: dict[str, str] = COLORS) -> str:
             "B<|im_end|>",
         ),
         *('{"answer": "B"}', '```json\n{"answer": "b"}\n```', "{'choice': 'B'}", "answer=B", "1. B"),
+        *('{"choice": "b"}', "【B】", "(**B**)", "选b", "答案应该是B", "B选项", "B?", "Definitely B."),
         *("<answer>B</answer>", "<answer>(b)</answer>", "<think>A</think>B", "option b", "Choice (B)"),
     ],
 )
@@ -65,6 +66,9 @@ def test_a_lone_letter_is_read_in_any_dress(text):
     "text",
     [
         *("B. blue", "B.blue", "B) blue", "(B) blue", "B: blue", "B - blue", "B – blue", "B\nblue", "B blue"),
+        *("B because it is blue", "b because it is blue", "option b is right, since A is red", "B it is."),
+        *("B. The dog is brown, so A and C are wrong", "B. Since it is a dog, A, C and D do not match"),
+        *("B. The dog is bigger, so A can be excluded", "B\n\nExplanation: A is a red car."),
         *("**B.** It is blue.", "B, since A is not", "B. It has the color of the sky; A is out of place."),
         *(
             "B (blue)",
@@ -81,6 +85,8 @@ def test_a_leading_or_named_letter_counts_wherever_it_stands(text):
 @pytest.mark.parametrize(
     "text",
     [
+        *("The answer is B. The other answers A and C are wrong.", "b is correct", "The answer could be B"),
+        *("The answer to this is clearly the second option, B.", "Answer: blue (B)", "My answer: b)"),
         *("The answer is B", "The answer is (B).", "Answer: B", "Answer:\nB", "**Answer:** B", "answer - b"),
         *(
             "The correct answer is **B**. Here is why: A is red.",
@@ -147,6 +153,9 @@ def test_what_an_answer_states_is_read(text):
         ("a wooden chair.", THINGS, "A"),
         ("The answer is a wooden chair", THINGS, "A"),
         ("NA", {"A": "NA", "B": "USA"}, "A"),
+        ("wooden chair", THINGS, "A"),  # articles may be left out
+        ("It is the long bench.", THINGS, "B"),
+        ("the", {"A": "a", "B": "the"}, "B"),
         ("una casa", {"A": "NA", "B": "house"}, ""),
         ("It is on the left side, not on the right", SIDES, "A"),
         ("The answer is right.", SIDES, "B"),
@@ -163,6 +172,7 @@ def test_an_options_text_is_an_answer(text, options, letter):
     [
         ("A photo showing blue", "B"),
         ("A blue car", "B"),
+        ("A Blue", "B"),
         ("a green and a yellow dog", "D"),
         ("A is correct", "A"),
         ("A because it is red", "A"),
@@ -191,7 +201,10 @@ def test_articles_pronouns_and_labels_are_no_options(text, letter):
         ("The options A, C and D are wrong, leaving B.", "B"),
         ("It can't be A, it must be B.", "B"),
         ("Neither A nor B, so D", "D"),
+        ("B is not correct, C is", "C"),
+        ("The answer cannot be A; it is B", "B"),
         ("Neither A nor B", ""),
+        ("None of A, B, C and D is right", ""),
         ("neither red nor blue", ""),
         ("The answer isn't A", ""),
         ("It is not red", ""),
@@ -208,6 +221,8 @@ def test_what_is_ruled_out_is_not_chosen(text, letter):
         ("A, B", "several"),
         ("A/B", "several"),
         ("Both A and C", "several"),
+        ("Both A and C are correct", "several"),
+        ("E or B", "several"),
         ("The answer is A or B.", "several"),
         ("blue or green", "several"),
         ("Z", "no_such_option"),
