@@ -90,6 +90,7 @@ class Benchmark:
       groups: how rows belong together where several make one decision (rotations, pairs, figures); those are
         resampled together. Rows are otherwise grouped by picture.
       faults: what is missing of rows that must be together, one sentence each; an empty list if nothing is.
+      alone: scores that count rows one by one, and so hold where rows that must be together are missing.
       repair: the rows with those labels put right that are known to be wrong, and what was changed, a line
         each; None where none is known to be.
       quoted: papers' numbers.
@@ -110,8 +111,17 @@ class Benchmark:
     release: Callable[[epath.Path, str], Sequence[Row]] | None = None
     groups: Callable[[Row], str] | None = None
     faults: Callable[[Sequence[Row]], list[str]] = lambda rows: []
+    alone: tuple[str, ...] = ()
     repair: Callable[[Sequence[Row]], tuple[list[Row], list[str]]] | None = None
     quoted: tuple[Quoted, ...] = ()
+
+    def scores(self, rows: Sequence[Row], marks: Sequence[Mark]) -> Scores:
+        """What all rows together score; with `faults`, only what needs none of the rows that are missing.
+
+        A score over groups that are not whole is another, mostly higher one: no number is better than that.
+        """
+        found = self.aggregate(rows, marks)
+        return {name: found[name] for name in self.alone if name in found} if self.faults(rows) else found
 
     def group(self, row: Row) -> str:
         """Rows of one group are no independent draws: intervals resample whole groups."""

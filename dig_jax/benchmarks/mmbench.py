@@ -42,4 +42,5 @@ BENCHMARK = Benchmark(
     from_table=scores.whole_number,
     groups=question,
     faults=together.rotations,
+    alone=("vanilla",),
 )

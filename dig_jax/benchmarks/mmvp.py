@@ -34,5 +34,6 @@ BENCHMARK = Benchmark(
     release=mmvp.rows,
     groups=pair,
     faults=together.pairs,
+    alone=("Average",),
     repair=mmvp.repaired,
 )

@@ -12,7 +12,7 @@ from dig_jax.benchmarks.benchmark import Benchmark
 from dig_jax.benchmarks.row import Row
 from dig_jax.machines.folder import to_path
 
-_FOLDERS = ("", "LMUData")
+_FOLDERS = ("", "LMUData", "HR-Bench", "MMBench")  # the last two publish tables themselves
 _ANSWERS = {"yes": "Yes", "no": "No"}
 
 
@@ -66,6 +66,9 @@ def open_rows(
         if split not in places:
             rows += _released(benchmark, folder, split)
             places[split] = str(folder)
+    if len(set(places.values())) > 1 and len({row.index for row in rows}) < len(rows):
+        # CV-Bench's tables are numbered each for itself.
+        rows = [dataclasses.replace(row, index=f"{row.splits[0]}-{row.index}") for row in rows]
     if len({row.index for row in rows}) < len(rows):
         raise ValueError(f"{benchmark.name} in {folder}: the same index is there twice, in {places}")
     said: list[str] = []

@@ -33,7 +33,8 @@ def rescore(
 
     Returns:
       Values that JSON takes: `scores`, `rows` (index, answer, hit, reason, and iou of boxes), the numbers of
-      `unparsed` and `cut_off` answers, `headline`, `completeness` by split, and `warnings`.
+      `unparsed` and `cut_off` answers, `headline` (its value None where rows that count together are
+      missing), `completeness` by split, and `warnings`.
 
     Raises:
       FileNotFoundError, ValueError: a file is missing, is of another benchmark, lacks columns, or its indices
@@ -47,7 +48,8 @@ def rescore(
     else:
         rows = _from_questions(benchmark, table, questions, predictions, found)
     marks = [benchmark.mark(row, each.text, reader) for row, each in zip(rows, found, strict=True)]
-    scores = benchmark.aggregate(rows, marks)
+    # The toolkit scores whatever rows there are, and --compat is for comparison with it.
+    scores = (benchmark.aggregate if reader.compat else benchmark.scores)(rows, marks)
     parts = benchmark.completeness(rows, benchmark.tables[table])
     return {
         "benchmark": benchmark.name,
@@ -55,7 +57,11 @@ def rescore(
         "predictions": str(predictions),
         "compat": "vlmevalkit" if reader.compat else "",
         "answers": len(marks),
-        "headline": {"name": benchmark.headline, "value": scores[benchmark.headline], "of": benchmark.top},
+        "headline": {
+            "name": benchmark.headline,
+            "value": scores.get(benchmark.headline),
+            "of": benchmark.top,
+        },
         "scores": scores,
         "unparsed": sum(mark.unparsed for mark in marks),
         "cut_off": sum(mark.cut_off for mark in marks),

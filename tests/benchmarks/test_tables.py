@@ -191,6 +191,17 @@ def test_a_benchmark_is_opened_from_its_table_or_its_release_and_says_what_is_mi
         opening.open_rows(registry.benchmark("mmstar"), tmp_path, ("test",))
 
 
+def test_rows_of_two_tables_that_are_numbered_alike_are_told_apart(tmp_path):
+    cells = {"index": "1", "image": picture(1), "question": "?", "A": "x", "B": "y", "answer": "B"}
+    for half in ("2D", "3D"):
+        row = {**cells, "source": "COCO", "category": "Count", "split": half}
+        write(tmp_path / f"CV-Bench-{half}.tsv", [row])
+    found = opening.open_rows(registry.benchmark("cvbench"), tmp_path)
+    assert [row.index for row in found.rows] == ["2D-1", "3D-1"]
+    only = opening.open_rows(registry.benchmark("cvbench"), tmp_path, ("3D",))
+    assert [row.index for row in only.rows] == ["1"]
+
+
 def test_a_release_is_opened_where_there_is_no_table(release):
     found = opening.open_rows(registry.benchmark("pope"), release)
     assert len(found.rows) == 72 and set(found.places.values()) == {str(release)}

@@ -16,9 +16,14 @@ def test_every_rotation_of_a_question_must_be_there():
 
 
 def test_every_cycle_must_be_there():
-    rows = [Row(str(i), (), "", fields={"cycle_category": str(i % 4)}) for i in range(8)]
-    assert together.cycles(rows) == []
-    assert together.cycles(rows[1:]) == ["1 of 2 questions lack its four cycles, the first is question 0"]
+    orders = ({"A": "x", "B": "y"}, {"A": "y", "B": "x"})
+    rows = [
+        Row(str(i), (), f"Which? ({question})", orders[i % 2], fields={"cycle_category": str(i % 4)})
+        for i, question in enumerate("aaaabbbb")
+    ]
+    assert together.cycles(rows) == together.cycles([*rows, *rows[4:]]) == []  # two pictures, one question
+    said = ["1 of 2 questions lack its four cycles, the first is question Which? (a) | x | y"]
+    assert together.cycles(rows[1:]) == together.cycles([*rows, rows[0]]) == said
 
 
 def test_both_rows_of_a_pair_must_be_there():

@@ -43,6 +43,16 @@ def test_a_result_table_is_scored_in_our_way_or_in_the_toolkits(tmp_path, capsys
     assert "partial 78/4329" in shown.err and "rows" not in json.loads(shown.out.split("\n")[0])
 
 
+def test_there_is_no_headline_where_a_rotation_is_missing(tmp_path, capsys):
+    path = tmp_path / "golden_MMBench_DEV_EN.tsv"
+    lines = (GOLDEN / "predictions/golden_MMBench_DEV_EN.tsv").read_text().split("\n")
+    path.write_text("\n".join(line for line in lines if not line.startswith('"1000001"')))
+    found = scored(tmp_path, "MMBench_DEV_EN", of=str(path))
+    assert found["headline"]["value"] is None and list(found["scores"]) == ["vanilla"]
+    assert "1 of 26 questions lack all its rotations, the first is question 1" in capsys.readouterr().err
+    assert scored(tmp_path, "MMBench_DEV_EN", "--compat=vlmevalkit", of=str(path))["headline"]["value"] > 0
+
+
 def test_scoring_again_after_an_answer_changed_gives_another_score(tmp_path):
     path = tmp_path / "golden_MMStar.tsv"
     shutil.copyfile(predictions("MMStar"), path)
