@@ -12,10 +12,11 @@ from configs import base
 from dig_jax.data.identity import fingerprint_of_data
 from dig_jax.data.settings import DataConfig
 from dig_jax.machines import checks, textfile
+from dig_jax.machines.folder import write_json
 from dig_jax.models.nn import freeze, lora
 from dig_jax.models.nn.settings import ModelConfig
 from dig_jax.rollout.sampling import RolloutConfig
-from dig_jax.run import curriculum, evaluations, keys, mixture
+from dig_jax.run import curriculum, evaluations, keys, mixture, model_folder
 from dig_jax.run.batch import BatchConfig
 from dig_jax.run.evaluations import EvalConfig
 from dig_jax.run.outputs import CheckpointConfig, LogConfig
@@ -134,7 +135,8 @@ FREE_ON_RESUME = (
 DECIDED_BY_EVALUATION = ("eval", "evals", "data.eval_split")
 
 
-DATA_FILE = "data.json"  # in a workdir: what `data_fingerprints` gave when the run began
+DATA_FILE = "data.json"  # in a workdir: what `data_fingerprints` and `model_identities` gave
+MODELS = ("model_path", "init_from")
 
 
 def data_fingerprints(config: ConfigDict) -> dict[str, Any]:
@@ -160,6 +162,29 @@ def data_fingerprints(config: ConfigDict) -> dict[str, Any]:
     return found
 
 
+def model_identities(config: ConfigDict, model: epath.Path, init: epath.Path) -> dict[str, str]:
+    """What the models are that a run starts from, as `data_fingerprints` says it of data.
+
+    Args:
+        config: of the run.
+        model: the folder of `config.model_path`.
+        init: that of `config.init_from`.
+    """
+    found = {"model_path": model_folder.identity(model)}
+    return found | ({"init_from": model_folder.identity(init)} if config.init_from else {})
+
+
+def note(workdir: epath.Path, found: Mapping[str, Any], resumed: bool) -> None:
+    """Keeps in a workdir what `data_fingerprints` and `model_identities` gave.
+
+    Of a run that goes on, the models stay those that it began with: a workdir that it began from may have
+    trained on.
+    """
+    file = workdir / DATA_FILE
+    then = textfile.read_json(file) if resumed and file.exists() else {}
+    write_json(file, {**found, **{key: then[key] for key in MODELS if key in then}})
+
+
 def _place(setting: str, stage: str, part: str, set_here: Mapping[str, Any]) -> str:
     """The whole name under which a part of a stage has a setting: the narrowest of those that are set.
 
@@ -174,12 +199,13 @@ def _place(setting: str, stage: str, part: str, set_here: Mapping[str, Any]) -> 
 def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] | None = None) -> list[str]:
     """Refuses to continue a run under settings that would make it another run.
 
-    Folders of pairs are compared by what they hold, where the run noted that when it began.
+    Folders of pairs and of models may have moved: they are compared by what they hold, where the run noted
+    that when it began.
 
     Args:
         config: the settings now.
         saved: the run's config.json.
-        data: `data_fingerprints(config)`; None compares the folders' names.
+        data: `data_fingerprints` and `model_identities` now; None compares the folders' names.
 
     Returns:
         The harmless changes since `saved`, the run's config.json, as "key: before -> now".
@@ -244,12 +270,21 @@ def _same_data(
     for key in data.keys() & then.keys():
         if data[key] == then[key]:
             same.append(key)
-        elif key not in changes:
+        elif key not in changes and not (key in MODELS and _trained_on(key, data[key], then[key])):
             changes[key] = (
                 f"{key}: {now[key]!r} does not hold what it held when the run began; restore that, or remove"
                 f" {noted} to go on with what is there"
             )
     return same
+
+
+def _trained_on(key: str, now: str, then: str) -> bool:
+    """Whether a model under its old name differs in nothing but weights, which the run has read long ago.
+
+    Where it reads them again, as a KL reference, it compares them bit for bit. Of `init_from` it takes
+    nothing else.
+    """
+    return key == "init_from" or now.partition("/")[0] == then.partition("/")[0]
 
 
 def check_batches(config: ConfigDict, data_shards: int, rollout_shards: int) -> None:

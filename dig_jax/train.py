@@ -79,7 +79,7 @@ class Parts:
 
     Attributes:
         opened: settings and tokenizer of the model.
-        data: fingerprints of the pairs, for the workdir.
+        data: fingerprints of data and models, for the workdir.
         changes: settings that are other than when the workdir was begun, in words.
         stages: of the curriculum, one at least.
         asked: of each, what is asked.
@@ -112,6 +112,7 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     data = settings.data_fingerprints(config)
     if len(set(texts_of_all(hashlib.sha256(json.dumps(data).encode()).hexdigest()))) > 1:
         raise ValueError("the hosts have different pairs under the folders of config.data: copy them anew")
+    data |= settings.model_identities(config, model_folder, init_folder)
     changes = settings.check_resume(config, workdir / "config.json", data)
     stages = curriculum.stages(config)
     mesh = parallel.make_mesh(config.mesh)
@@ -294,7 +295,7 @@ def begin_files(run: Run) -> RunLog:
     workdir, parts, progress = run.workdir, run.parts, run.progress
     if jax.process_index() == 0:
         copy_model_files(parts.opened.files, workdir / "model")
-        write_json(workdir / settings.DATA_FILE, parts.data)
+        settings.note(workdir, parts.data, resumed=progress.step > 0)
         write_json(workdir / "config.json", json.loads(run.config.to_json()))
     places = {"first_step": progress.step, "evaluated": progress.evaluated}
     evaluated = {one.entry.name: one.sampler.task for one in parts.held_out}

@@ -1,6 +1,7 @@
-"""Which examples a dataset holds, whatever path leads to it: what a run that goes on must find again."""
+"""What datasets and other files hold, wherever they lie: what a run that goes on must find again."""
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
@@ -30,7 +31,11 @@ def fingerprint_of_data(folder: epath.PathLike, split: str) -> str:
     path = to_path(folder)
     if path.exists() and not path.is_dir():
         return _sample(path).hex()[:16]  # whatever it is called
-    files = _files(path, split.split("[")[0])
+    return fingerprint_of_files(_files(path, split.split("[")[0]))
+
+
+def fingerprint_of_files(files: Sequence[epath.Path]) -> str:
+    """A hash of names, sizes and samples of these files, in this order."""
     digest = hashlib.sha256()
     with ThreadPoolExecutor(_READERS) as readers:
         for path, sample in zip(files, readers.map(_sample, files), strict=True):

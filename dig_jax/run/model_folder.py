@@ -11,6 +11,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from dig_jax.data.identity import fingerprint_of_files
 from dig_jax.machines import textfile
 from dig_jax.machines.folder import to_path, write_json
 
@@ -136,6 +137,23 @@ def write_run_file(config: ConfigDict, folder: epath.Path) -> None:
         )
     about = "how dig_jax asks this model where nothing else is asked for: as the run that trained it did"
     write_json(folder / RUN_FILE, {"about": about, "settings": settings})
+
+
+def identity(model: epath.Path) -> str:
+    """What a model is, wherever it lies: "FILES/WEIGHTS", two hashes.
+
+    FILES are its settings, tokenizer and processor; WEIGHTS its safetensors, or of a workdir what its newest
+    checkpoint says of itself, which has checksums of the parameters.
+    """
+    files = hf_files(model)
+    own = [files / name for name in MODEL_FILES if (files / name).exists()]
+    if is_workdir(model):
+        steps = [int(path.name) for path in (model / "checkpoints").iterdir() if path.name.isdigit()]
+        weights = [model / "checkpoints" / str(max(steps)) / "meta" / "metadata"] if steps else []
+    else:
+        weights = sorted(path for path in model.iterdir() if path.name.endswith(".safetensors"))
+    present = [path for path in weights if path.exists()]
+    return f"{fingerprint_of_files(own)}/{fingerprint_of_files(present)}"
 
 
 def copy_model_files(source: epath.Path, target: epath.Path) -> None:
