@@ -2,11 +2,11 @@
 
 Draws completions of every pair, with `--greedy` greedy answers as well, and prints the figures; `--out`
 writes them as JSON too, with an answer to every pair. The model is a Hugging Face folder or a training
-workdir. Question, answer length and reward are its run's own, in a workdir or a folder that was exported from
-one; for another Hugging Face folder those of `--config` (default configs/base.py). So is the distribution:
-that of the rollout. A model that others published, with no `--config`, samples as they say:
-generation_config.json, else what its family publishes. Figures of such completions end in `_sampled`;
-`length_p90_sampled`, `truncated_sampled` and the like say how long it thinks.
+workdir. Question, answer length, reward and sampling are its run's own, in a workdir or a folder that was
+exported from one, else those of `--config`; a model that others published, with no `--config`, samples as
+they say. Figures of sampled answers end in `_sampled`.
+
+With `--benchmarks=NAME,NAME` it measures public sets instead: `--benchmarks=pope --help` lists its flags.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from dig_jax.data.loader import ExampleLoader
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import agreement, parallel
 from dig_jax.machines.folder import writable_file, write_result
+from dig_jax.measure import command
 from dig_jax.models.hf.published_sampling import model_sampling
 from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import sample_keys
@@ -273,6 +274,10 @@ def figures_of(task: Task, terms: Terms) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
+    argv = sys.argv[1:] if argv is None else argv
+    if any(argument.startswith(("--benchmarks", "--compare")) for argument in argv):
+        command.main(argv)
+        return
     args = parse_arguments(argv)
     with cli.user_errors():
         opened = loading.open_model(model_folder.find_model(args.model))
@@ -374,10 +379,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--task", help="what is asked (default: config.task)")
     add("--task_file", help=cli.TASK_FILE_HELP)
     add("--reward_file", help=cli.REWARD_FILE_HELP)
-    add(
-        "--config",
-        help="config file, or FILE:ARGUMENT (default: the settings of the model's run, else configs/base.py)",
-    )
+    add("--config", help="config file, or FILE:ARGUMENT (default: the run's settings, else configs/base.py)")
     add("--num_pairs", type=int, default=0, help="0 is the whole split")
     add("--group_size", type=int, help="sampled completions per pair; 0 is greedy answers alone")
     add("--greedy", action=argparse.BooleanOptionalAction, help="greedy answers beside the sampled ones")

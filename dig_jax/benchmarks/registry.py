@@ -26,6 +26,8 @@ MODULES = {
     "virat_std": "dig_jax.benchmarks.virat_std",
     "coco_inpainted": "dig_jax.benchmarks.coco_inpainted",
     "own_pairs": "dig_jax.benchmarks.own_pairs",
+    "scene_objects": "dig_jax.benchmarks.scene_objects",
+    "scene_phrases": "dig_jax.benchmarks.scene_phrases",
 }
 
 

@@ -23,18 +23,6 @@ def answers(rows) -> list[str]:
     return [row.answer for row in rows]
 
 
-def official_pope(text: str) -> str:
-    """What POPE's script takes an answer for: its first sentence says no or not, or it is yes."""
-    words = text.partition(".")[0].replace(",", "").split(" ")
-    return "No" if {"No", "not", "no"} & set(words) else "Yes"
-
-
-def official_mme(text: str) -> str:
-    """What MME's script takes an answer for: its first four characters hold yes, else no, else neither."""
-    start = text.lower()[:4]
-    return "Yes" if "yes" in start else "No" if "no" in start else ""
-
-
 @pytest.mark.parametrize("root", ["", "POPE"])
 def test_pope_has_a_file_for_each_split_found_from_either_folder(release, expected, root):
     for split in pope.SPLITS:
@@ -44,7 +32,7 @@ def test_pope_has_a_file_for_each_split_found_from_either_folder(release, expect
         for line in lines(release / "POPE" / "predictions.jsonl"):
             if line["kind"] == split:
                 right = rows[f"{split}-{line['question_id']}"].answer
-                counts[official_pope(line["answer"]), right] += 1
+                counts[pope.official_answer(line["answer"]), right] += 1
         scores = expected["POPE"]["scores"][split]
         assert counts["Yes", "Yes"] == scores["TP"] and counts["Yes", "No"] == scores["FP"]
         assert counts["No", "No"] == scores["TN"] and counts["No", "Yes"] == scores["FN"]
@@ -61,7 +49,9 @@ def test_mme_has_both_kinds_of_folders_and_two_questions_a_picture(release, expe
         stem = pathlib.Path(line["image"]).stem
         row = rows[f"{line['subtask']}/{stem}-{1 + number % 2}"]
         assert (row.question, row.answer) == (line["question"], line["label"])
-        hits[line["subtask"], stem].append(official_mme(" ".join(line["answer"].split())) == row.answer)
+        hits[line["subtask"], stem].append(
+            mme.official_answer(" ".join(line["answer"].split())) == row.answer
+        )
     for subtask in mme.SUBTASKS:
         own = [found for (name, _), found in hits.items() if name == subtask]
         score = 100 * np.mean(own) + 100 * np.mean([all(found) for found in own])

@@ -26,7 +26,7 @@ FLOORS = {
         ["tasks"],
         ["benchmarks"],
         ["rollout", "run"],
-        ["update", "session"],
+        ["update", "session", "measure"],
         ["settings"],
         ["evaluate", "generate", "score", "export", "scratch", "aot"],
         ["report"],

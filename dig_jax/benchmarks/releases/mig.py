@@ -32,18 +32,16 @@ def rows(root: epath.Path, split: str) -> Sequence[Row]:
         shown = [_picture(path.parent, text) for text in record.texts("images")]
         if len(shown) != 2:
             raise ValueError(f"{record.place}: {len(shown)} images; expected two")
-        x0, y0, x1, y1 = (min(max(side, 0.0), 1.0) for side in record.numbers("answer", 4))
-        if not (x0 < x1 and y0 < y1):
-            raise ValueError(
-                f"{record.place}: answer is {record.values['answer']}, no box with an area in 0..1"
-            )
+        box = record.numbers("answer", 4)
+        if not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+            raise ValueError(f"{record.place}: answer is {list(box)}; expected x0 < x1 and y0 < y1 in 0..1")
         last = shown[-1]  # the one that view_diff asks about; those of diff are of one size
         found.append(
             Row(
                 index=str(number),
                 images=tuple(PictureFile(place) for place in shown),
                 question=record.text("question"),
-                boxes=((x0, y0, x1, y1),),
+                boxes=((box[0], box[1], box[2], box[3]),),
                 size=images.image_size(images.read_file(last), str(last)) if last.exists() else _ANY,
                 category=split,
                 splits=(split,),

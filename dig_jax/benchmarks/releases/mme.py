@@ -85,3 +85,12 @@ def _questions(path: epath.Path) -> list[tuple[str, str]]:
             raise ValueError(f"{path}, line {number}: {line[:80]!r} is not question, tab, and Yes or No")
         found.append((question.strip(), answer.strip()))
     return found
+
+
+def official_answer(text: str) -> str:
+    """What the official script takes an answer for: its first four characters hold yes, else no, else "".
+
+    "None" and "Not sure" are No so, "Yesterday" is Yes, and "The answer is yes" is neither.
+    """
+    start = text.lower()[:4]
+    return "Yes" if "yes" in start else "No" if "no" in start else ""

@@ -38,3 +38,12 @@ def rows(root: epath.Path, split: str) -> Sequence[Row]:
         for record in files.jsonl(path)
     ]
     return found
+
+
+def official_answer(text: str) -> str:
+    """What the official script takes an answer for: "No" if its first sentence says no or not, else "Yes".
+
+    "I am not sure" is No so, and an empty answer is Yes.
+    """
+    sentence = text.partition(".")[0].replace(",", "")
+    return "No" if {"No", "not", "no"} & set(sentence.split(" ")) else "Yes"

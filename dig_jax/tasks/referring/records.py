@@ -30,6 +30,9 @@ class RecordSource:
       records: of `dig_pairs`, with objects or with descriptions.
       ask: makes the question.
       task: name of the task.
+
+    Attributes:
+      asked: all that can be asked.
     """
 
     def __init__(self, records: Records, ask: Ask, task: str):
@@ -38,20 +41,20 @@ class RecordSource:
         self._ask = ask
         self._task = task
         self.unusable: list[tuple[int, BadRecord]] = []
-        self._asked: list[Asked] = []
+        self.asked: list[Asked] = []
         with_objects = records.has(*_OBJECTS)
         for record in range(len(records)):
             try:
-                self._asked += list(_phrases(records, record, with_objects))
+                self.asked += list(_phrases(records, record, with_objects))
             except Exception as error:  # damaged bytes can make any of the readers raise anything
                 self.unusable.append((record, BadRecord(f"{self.name}, pair {record}: {error}")))
 
     def __len__(self) -> int:
-        return len(self._asked)
+        return len(self.asked)
 
     def __getitem__(self, index: int) -> Example:
         """Phrase number `index` with its image or images. Raises BadRecord."""
-        asked = self._asked[index]
+        asked = self.asked[index]
         try:
             record = self._records.read(asked.record, asked.images)
             shown = tuple(self._records.decode(record[key], f"{asked.id}, {key}") for key in asked.images)
@@ -66,7 +69,7 @@ class RecordSource:
         declared = self._records.declared_size("image_a")
         sizes: dict[int, Size | None] = {}
         shapes: list[Shape | None] = []
-        for asked in self._asked:
+        for asked in self.asked:
             if asked.record not in sizes:
                 sizes[asked.record] = declared or self._size(asked.record)
             size = sizes[asked.record]

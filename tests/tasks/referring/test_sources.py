@@ -48,7 +48,7 @@ def test_names_are_taken_apart_as_the_generator_builds_them_and_others_are_taken
 
 def test_every_phrase_of_the_sample_pairs_fits_its_object_alone_and_has_its_box():
     source = make_task().open(ROOT / "assets/sample_pairs", "train")
-    ids = [asked.id for asked in source._asked]
+    ids = [asked.id for asked in source.asked]
     assert len(set(ids)) == len(ids) == len(source) > 200
     kinds = {kind: [i for i, id in enumerate(ids) if kind in id] for kind in ("/a", "/b", "none", "change")}
     assert all(kinds.values())

@@ -1,0 +1,1 @@
+"""Models measured on benchmarks: answers drawn and saved, scores with intervals, tables, comparisons."""
