@@ -110,14 +110,20 @@ def test_a_mesh_gives_what_one_device_gives(
     assert step["padded_tokens"] == pytest.approx(8 * 2 * (8 + 8))
 
 
+@pytest.fixture(scope="module")
+def two_updates(inputs: pathlib.Path) -> dict[str, Any]:
+    """The step on one device, with two updates."""
+    ((step,),) = run_steps(inputs, [((1, 1, 1), 1, [0], PARTS)], devices=1)
+    return step
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("half", [slice(0, 3), slice(3, None)], ids=["first", "second"])
 def test_two_processes_give_what_one_device_gives_however_their_devices_are_grouped(
-    inputs: pathlib.Path, one_device: dict[str, Any]
+    half: slice, inputs: pathlib.Path, one_device: dict[str, Any], two_updates: dict[str, Any]
 ) -> None:
-    ((two_updates,),) = run_steps(inputs, [((1, 1, 1), 1, [0], PARTS)], devices=1)
-    for layout, steps in zip(
-        HOSTS.values(), run_steps(inputs, HOSTS.values(), devices=8, processes=2), strict=True
-    ):
+    layouts = list(HOSTS.values())[half]
+    for layout, steps in zip(layouts, run_steps(inputs, layouts, devices=8, processes=2), strict=True):
         in_parts = layout[3] == PARTS
         assert_same(steps, two_updates if in_parts else one_device)
         if not in_parts:
