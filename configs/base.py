@@ -29,6 +29,8 @@ def get_config() -> ConfigDict:
     # Folder (or gs://) where compiled programs wait for the next start; {workdir} is that of the run, another
     # may be shared by runs. "" = nowhere. Where JAX_COMPILATION_CACHE_DIR is set, it is used instead.
     config.compile_cache = "{workdir}/compile_cache"
+    # GB of programs that a start leaves there: the oldest go, which changed code leaves behind. 0 = no bound.
+    config.compile_cache_gb = 10.0
 
     config.curriculum = ConfigDict()  # stages of one run, one after another: dig_jax/run/curriculum.py
     config.curriculum.order = ()  # their names, as often as wanted; () = one stage, with the settings below

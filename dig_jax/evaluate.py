@@ -315,7 +315,7 @@ def _evaluate_and_print(args: argparse.Namespace, opened: Opened, config: Config
         )
     if not writes:
         return
-    if warning := truncation_warning("held-out pairs", result.metrics.get("truncated_sampled", 0.0)):
+    if warning := truncation_warning(f"held-out {task.unit}", result.metrics.get("truncated_sampled", 0.0)):
         print(f"warning: {warning}", file=sys.stderr)
     print(json.dumps(result.metrics), flush=True)  # whatever becomes of the file
     if out is not None:

@@ -175,8 +175,8 @@ def make_task(config: ConfigDict, model: str | None, thinking: bool) -> Task:
     convention = config.data.box_convention or CONVENTIONS[0]
     if convention == "pixels":
         raise ValueError(
-            "config.data.box_convention='pixels' counts pixels of the image as the model sees it: name the"
-            " model with --model=DIR"
+            "--box_convention=pixels, or config.data.box_convention, counts pixels of the image as the model"
+            " sees it: name the model with --model=DIR"
         )
     answerer = Answerer(thinking, convention, resized=lambda size: size)
     return rewards.make_task(config, answerer)
@@ -194,7 +194,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--task_file", help=cli.TASK_FILE_HELP)
     parser.add_argument("--reward_file", help=cli.REWARD_FILE_HELP)
     parser.add_argument("--out", help="file for the result; without it, all lines go to the terminal")
-    parser.add_argument("--config", help="config file with the reward's settings (default: configs/base.py)")
+    parser.add_argument(
+        "--config",
+        help="config file with the reward's settings (default: those of --model's run, else configs/base.py)",
+    )
+    parser.add_argument(
+        "--box_convention",
+        choices=CONVENTIONS,
+        help="how the answers write boxes; pixels need --model (default: as --model does, else thousandths)",
+    )
     parser.add_argument(
         "--thinking",
         choices=("auto", "yes", "no"),
@@ -223,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.model and args.thinking != "auto":
         parser.error("--model and --thinking both say whether the model thinks: leave one out")
     if args.benchmark:
-        for name in ("data", "split", "task", "task_file", "reward_file", "config"):
+        for name in ("data", "split", "task", "task_file", "reward_file", "config", "box_convention"):
             if getattr(args, name):
                 parser.error(f"--{name} is for predictions of a data set: leave it out, or --benchmark")
         if args.compat and (args.model or args.thinking != "auto"):
@@ -245,7 +253,8 @@ def _score_data(args: argparse.Namespace) -> None:
     """Scores answers to the examples of a data set."""
     with cli.user_errors():
         out = writable_file(args.out, "--out") if args.out else None
-        config = cli.config_of(epath.Path(args.config), args.config) if args.config else base.get_config()
+        config = _config_of(args.model, args.config)
+        config.data.box_convention = args.box_convention or config.data.box_convention
         asked = Entry("", args.task or config.task, args.data, args.split or "test", 1, 0)
         config = asked.config(config)
         cli.take_user_files(config, args.task_file, args.reward_file)
@@ -264,13 +273,20 @@ def _score_data(args: argparse.Namespace) -> None:
         lines = [*records(predictions, scores), {"summary": summary}]
     for line in lines if out is None else lines[-1:]:
         print(json.dumps(line), flush=True)  # whatever becomes of the file
-    _print_table(summary)
+    _print_table(summary, task.unit)
     guessed = args.thinking == "auto" and not args.model
     if guessed and (warning := what_was_assumed(predictions, scores, thinking)):
         print(f"warning: {warning}", file=sys.stderr)
     if out is not None:
         with cli.user_errors():
             write_result(out, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _config_of(model: str | None, file: str | None) -> ConfigDict:
+    """The settings that --config names, else those of the model's run, else those of configs/base.py."""
+    if file:
+        return cli.config_of(epath.Path(file), file)
+    return cli.config_of(model_folder.find_model(model)) if model else base.get_config()
 
 
 def _score_benchmark(args: argparse.Namespace) -> None:
@@ -314,7 +330,7 @@ def _read_line(line: str, place: str) -> Prediction:
     raise ValueError(f'{place}: expected {{"id": "...", "text": "..."}}, got {line[:80]!r}')
 
 
-def _print_table(summary: dict[str, float]) -> None:
+def _print_table(summary: dict[str, float], unit: str) -> None:
     """Shows the summary to a reader, on stderr: stdout is for programs."""
     table = Table(show_header=False)
     for name, value in summary.items():
@@ -323,8 +339,8 @@ def _print_table(summary: dict[str, float]) -> None:
     Console(stderr=True).print(table)
     if summary["num_pairs_without_answer"]:
         print(
-            f"warning: {summary['num_pairs_without_answer']} of {summary['num_pairs']} pairs have no answer; "
-            "the means are over the answers given",
+            f"warning: {summary['num_pairs_without_answer']} of {summary['num_pairs']} {unit} have no answer;"
+            " the means are over the answers given",
             file=sys.stderr,
         )
 

@@ -62,6 +62,7 @@ def _check_stage(config: ConfigDict) -> None:
     checks.one_of("algorithm", config.algorithm, ALGORITHMS)
     checks.at_least("num_steps", config.num_steps, 1)
     checks.at_least("seed", config.seed, 0)
+    checks.at_least("compile_cache_gb", config.compile_cache_gb, 0, "no bound")
     checks.at_least("distributed.silence_seconds", config.distributed.silence_seconds, 1)
     checks.mesh_sizes("mesh", config.mesh)
     checks.mesh_sizes("rollout.mesh", config.rollout.mesh)
@@ -125,7 +126,7 @@ def _check_grpo(config: ConfigDict, batch: BatchConfig, rollout: RolloutConfig) 
 
 # A resumed run may change these: they decide what is written and where it runs, not what is computed.
 FREE_ON_RESUME = (
-    *("rollout.slots", "rollout.rows", "rollout.mesh", "distributed", "compile_cache"),
+    *("rollout.slots", "rollout.rows", "rollout.mesh", "distributed", "compile_cache", "compile_cache_gb"),
     *("mesh", "model.remat", "model.attention", "optimizer.offload", "eval", "checkpoint", "log"),
     *("data.prefetch", "data.images", "data.max_bad_records"),
     *("evals", "data.eval_split"),

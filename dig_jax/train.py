@@ -59,7 +59,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
     with (
         lock.held(workdir),
         Stop(config.checkpoint.grace_seconds) as stop,
-        compile_cache.kept(config.compile_cache, workdir),
+        compile_cache.kept(config.compile_cache, workdir, config.compile_cache_gb),
     ):
         Run(config, workdir, stop).train()
 
@@ -111,7 +111,7 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     init_folder = find_workdir(config.init_from) if config.init_from else model_folder
     data = settings.data_fingerprints(config)
     if len(set(texts_of_all(hashlib.sha256(json.dumps(data).encode()).hexdigest()))) > 1:
-        raise ValueError("the hosts have different pairs under the folders of config.data: copy them anew")
+        raise ValueError("the hosts have different files under the folders of config.data: copy them anew")
     data |= settings.model_identities(config, model_folder, init_folder)
     changes = settings.check_resume(config, workdir / "config.json", data)
     stages = curriculum.stages(config)
@@ -228,7 +228,7 @@ class Run:
         _check_skipped(int(self.state.skipped), self.config, progress.step, self.workdir)
 
     def evaluate_if_due(self) -> None:
-        """Scores the held-out pairs, and notes whether the model is the best or the stage is over."""
+        """Scores held-out examples, and notes whether the model is the best or the stage is over."""
         progress, held_out = self.progress, self.parts.held_out
         if not held_out or progress.evaluated == progress.step or not self.is_due(self.evals.every):
             return
@@ -330,7 +330,7 @@ def _check_skipped(in_a_row: int, config: ConfigDict, step: int, workdir: epath.
     if in_a_row > config.optimizer.max_skipped_updates:
         raise FloatingPointError(
             f"{in_a_row} updates in a row had a non-finite loss or gradient, up to step {step}; the newest"
-            f" checkpoint in {workdir} is from before, and skipped.jsonl there names the pairs. Lower"
+            f" checkpoint in {workdir} is from before, and skipped.jsonl there names the examples. Lower"
             " config.optimizer.learning_rate, or look at the samples"
         )
 

@@ -134,12 +134,12 @@ class RunLog:
         return [("reward", "reward/reward"), *mains, ("format", "reward/format")]
 
     def skipped_update(self, step: int, update: int, ids: Sequence[str], metrics: Metrics) -> None:
-        """Notes an update whose loss or gradient was not finite, and the pairs it was computed on."""
+        """Notes an update whose loss or gradient was not finite, and the examples it was computed on."""
         if self._writer is None:
             return
         self._writer.skipped_update(step, update, ids, metrics)
         logger.warning(
-            "step %d: update %d skipped, its loss or gradient is not finite; skipped.jsonl names its pairs",
+            "step %d: update %d skipped, its loss or gradient is not finite; skipped.jsonl has its examples",
             *(step, update),
         )
 

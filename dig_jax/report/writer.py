@@ -110,7 +110,7 @@ class MetricsWriter:
     def skipped_update(
         self, step: int, update: int, ids: Sequence[str], figures: Mapping[str, float]
     ) -> None:
-        """Notes an update that was skipped: its loss or gradient on these pairs was not finite."""
+        """Notes an update that was skipped: its loss or gradient on these examples was not finite."""
         self._skipped.append({"step": step, "update": update, "ids": list(ids), **_finite(figures)})
 
     def sync(self) -> None:

@@ -214,6 +214,16 @@ def test_a_missing_file_or_split_is_named(monkeypatch, tmp_path, capsys, data):
     assert "validation" in capsys.readouterr().err
 
 
+def test_boxes_are_read_as_a_flag_says_they_are_written(monkeypatch, tmp_path, capsys, data):
+    box, answer = data[1][1].boxes[0], {"id": data[1][1].id}
+    answer["text"] = json.dumps([[round(float(x), 3) for x in box]])
+    for flags, f1 in ((["--box_convention=unit"], 1), ([], 0)):
+        assert run(monkeypatch, tmp_path, data, [answer], *flags) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["summary"]["f1"] == f1
+    assert run(monkeypatch, tmp_path, data, [answer], "--box_convention=pixels") == 2
+    assert "name the model with --model=DIR" in capsys.readouterr().err
+
+
 def test_answers_to_phrases_are_scored_as_phrases_whatever_the_run_trains_on(
     monkeypatch, tmp_path, capsys, data
 ):

@@ -98,6 +98,22 @@ def test_programs_are_found_again_in_a_bucket_unless_damaged_and_outside_the_blo
     assert jax.config.jax_compilation_cache_dir is None
 
 
+def test_the_oldest_programs_go_when_a_run_starts_until_the_others_fit(
+    tmp_path: pathlib.Path, no_cache: collections.Counter
+) -> None:
+    with compile_cache.kept("{workdir}", epath.Path(tmp_path)):
+        folder = pathlib.Path(jax.config.jax_compilation_cache_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for age in range(5):
+        (folder / f"program{age}-cache").write_bytes(bytes(400))
+        os.utime(folder / f"program{age}-cache", (1e9 - age, 1e9 - age))
+    (folder / "notes").write_bytes(bytes(4000))
+    for most_gb, left in ((0.0, "01234"), (1.2e-6, "012"), (1.1e-6, "01"), (1e-9, "")):
+        with compile_cache.kept("{workdir}", epath.Path(tmp_path), most_gb):
+            names = sorted(path.name for path in folder.iterdir())
+            assert names == ["notes", *(f"program{age}-cache" for age in left)]
+
+
 def test_nothing_is_kept_where_the_setting_is_empty_and_a_cache_given_to_jax_stays(
     tmp_path: pathlib.Path, no_cache: collections.Counter
 ) -> None:
