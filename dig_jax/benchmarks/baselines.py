@@ -30,7 +30,7 @@ def baselines(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Scores]:
     """The scores of answers without a model, by what answers.
 
     Returns:
-      Of choices and yes/no: "majority answer" (the one that is right most often, the first of equals) and
+      Of choices and yes/no: "majority answer" (the one that is right most often; of equals Yes, or A) and
       "random choice" (expected, see `_random_choice`). Of boxes: "whole image", "random box" (mean over up to
       20 draws of a fixed seed) and, where several boxes or none may be right, "no box". Empty where no row
       has a label.
@@ -39,7 +39,7 @@ def baselines(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Scores]:
     if not labelled:
         return {}
     if benchmark.task in ("choice", "yes_no"):
-        majority, _ = _most_common([row.answer for row in labelled])
+        majority = _most_common([row.answer for row in labelled])
         return {
             f"majority answer ({majority})": _score(benchmark, labelled, lambda row: majority),
             "random choice": _random_choice(benchmark, labelled),
@@ -53,9 +53,9 @@ def baselines(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Scores]:
     return found
 
 
-def _most_common(answers: Sequence[str]) -> tuple[str, int]:
+def _most_common(answers: Sequence[str]) -> str:
     counts = collections.Counter(answers)
-    return max(sorted(counts.items()), key=lambda item: item[1])
+    return max(_YES_NO if "Yes" in counts else sorted(counts), key=counts.__getitem__)
 
 
 def _score(benchmark: Benchmark, rows: Sequence[Row], answer: Callable[[Row], str]) -> Scores:

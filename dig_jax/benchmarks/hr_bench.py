@@ -10,13 +10,13 @@ from dig_jax.benchmarks.benchmark import Benchmark
 from dig_jax.benchmarks.releases import hr_bench
 from dig_jax.benchmarks.row import Mark, Row
 
-_CYCLE = "cycle_category"
-
 
 def cycles(rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scores:
     """ "Average/all", "Average/single", "Average/cross", and the same of each cycle, as "0/all"."""
     found = {}
-    for cycle, (asked, own) in scores.parts(rows, marks, lambda row: row.fields.get(_CYCLE, "")).items():
+    for cycle, (asked, own) in scores.parts(
+        rows, marks, lambda row: row.fields.get(together.CYCLE, "")
+    ).items():
         kinds = scores.by(asked, own, lambda row: row.category)
         found[cycle] = {"all": scores.hits(own)} | {kind: scores.hits(each) for kind, each in kinds.items()}
     names = dict.fromkeys(kind for shares in found.values() for kind in shares)
@@ -28,7 +28,7 @@ def cycles(rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scores:
 
 
 def _from_table(row: Row, table: str) -> Row:
-    for name in ("category", _CYCLE):
+    for name in ("category", together.CYCLE):
         scores.column(row, table, name)
     return scores.whole_number(row, table)
 
@@ -48,5 +48,6 @@ def benchmark(pixels: str) -> Benchmark:
         headline="Average/all",
         from_table=_from_table,
         release=hr_bench.rows,
+        groups=together.asked,
         faults=together.cycles,
     )

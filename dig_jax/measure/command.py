@@ -23,7 +23,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -33,7 +33,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from dig_jax.benchmarks import opening, registry
+from dig_jax.benchmarks.pixels import shrinking
 from dig_jax.benchmarks.row import Row
+from dig_jax.data.buckets import Bucket
 from dig_jax.machines import parallel
 from dig_jax.machines.folder import to_path, writable_folder
 from dig_jax.measure import folder, model, results, saved
@@ -123,7 +125,8 @@ def _draw(
         done = parallel.from_owners(done.astype(np.int32), np.zeros(len(done), int)).astype(bool)
         progress = Progress(source.name, len(indices), int(done.sum()))
         if file:
-            progress.begin(parts)
+            logger.info("%s: %s", source.name, shrinking(source.sizes.values(), one.images))
+            progress.begin(parts, one.row_bytes)
         for answers in one.desk.answers(weights, source, parts, done):
             if file:
                 file.add(answers)
@@ -145,14 +148,14 @@ class Progress:
         self._began = self._said = time.monotonic()
         self._added = 0
 
-    def begin(self, parts: Sequence[Part]) -> None:
-        """Says what is to be done, and what rows are padded to."""
+    def begin(self, parts: Sequence[Part], row_bytes: Callable[[Bucket], int]) -> None:
+        """Says what is to be done, what rows are padded to, and what memory one of them takes at least."""
         if self._done:
             logger.info("%s: goes on after %d of %d rows", self._name, self._done, self._total)
         for part in parts:
             logger.info(
-                "%s: %d rows in the bucket of %s, %d at a time",
-                *(self._name, len(part.rows), part.bucket, part.size),
+                "%s: %d rows in the bucket of %s, %d at a time, %.3g GiB a row at least",
+                *(self._name, len(part.rows), part.bucket, part.size, row_bytes(part.bucket) / 2**30),
             )
 
     def add(self, count: int) -> None:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
 from dig_jax.benchmarks import asking
 from dig_jax.benchmarks.benchmark import Benchmark
+from dig_jax.benchmarks.pixels import row_bytes
 from dig_jax.benchmarks.row import Reader, Row
+from dig_jax.data.buckets import Bucket
 from dig_jax.data.encode import ExampleEncoder
 from dig_jax.data.example import Size, Turn
 from dig_jax.data.images import ImageConfig
@@ -20,6 +23,7 @@ from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import parallel
 from dig_jax.measure.drawing import Desk, How, RowSource
 from dig_jax.models import families
+from dig_jax.models.architecture import Architecture
 from dig_jax.models.hf.published_sampling import model_sampling
 from dig_jax.rollout.drawer import Drawer
 from dig_jax.rollout.programs import rollout_programs
@@ -40,6 +44,7 @@ class Model:
       boxes: how it writes boxes.
       reader: how its answers are read.
       desk: draws them.
+      architecture: its sizes.
       question: about two pictures, as its run asks it; "" for the task's own.
     """
 
@@ -48,7 +53,13 @@ class Model:
     boxes: BoxFormat
     reader: Reader
     desk: Desk
+    architecture: Architecture
     question: str = ""
+
+    def row_bytes(self, bucket: Bucket) -> int:
+        """Bytes that a row padded to `bucket` takes on its devices, at least."""
+        width = np.dtype(self.facts["dtype"]).itemsize
+        return sum(row_bytes(bucket, self.images, self.architecture, width).values())
 
     def source(self, benchmark: Benchmark, rows: Sequence[Row]) -> RowSource:
         """Rows as this model is asked them. Raises ValueError: pictures can not be read."""
@@ -142,7 +153,8 @@ def asked_model(config: ConfigDict, opened: loading.Opened, drawer: Drawer, how:
         "boxes": boxes.convention,
     }
     question = config.data.question if config.task == "differences" else ""
-    return Model(facts, images, boxes, reader, Desk(drawer, tokenizer, encoder, how), question)
+    desk = Desk(drawer, tokenizer, encoder, how)
+    return Model(facts, images, boxes, reader, desk, opened.architecture, question)
 
 
 def load(config: ConfigDict, opened: loading.Opened, how: How) -> tuple[Model, nnx.State, str]:

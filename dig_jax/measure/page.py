@@ -94,7 +94,7 @@ def _line(summary: Summary) -> tuple[str, ...]:
     return (
         summary["title"],
         summary["complete"],
-        f"{head}: rows are missing" if score is None else f"{head} {number(score)}",
+        f"{head}: none, see the warnings" if score is None else f"{head} {number(score)}",
         ends(summary["intervals"].get(head)),
         ", ".join(f"{name} {number(value)}" for name, value in known.items()),
         *(f"{summary[name]:.1%}" for name in ("unparsed", "cut_off", "truncated")),

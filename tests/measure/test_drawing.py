@@ -8,8 +8,8 @@ from etils import epath
 
 from configs import small
 from dig_jax.data.buckets import Bucket
-from dig_jax.measure import model
-from dig_jax.measure.drawing import RowSource
+from dig_jax.measure import command, model
+from dig_jax.measure.drawing import Part, RowSource
 from dig_jax.rollout import pool
 from dig_jax.run import loading
 from tests.helpers import made_benchmark
@@ -114,3 +114,14 @@ def test_published_sampling_holds_where_nothing_else_is_asked_for(folder: epath.
         settings(greedy=True, top_k=3)
     with pytest.raises(ValueError, match="max_new_tokens=0"):
         settings(max_new_tokens=0)
+
+
+def test_what_is_to_be_done_is_said_with_the_memory_of_a_row(caplog: pytest.LogCaptureFixture) -> None:
+    part = Part(Bucket(16384, 65536), np.arange(3), 2)
+    with caplog.at_level("INFO", "dig_jax"):
+        command.Progress("HR-Bench 8K", 800, 797).begin([part], lambda bucket: 5 * bucket.num_patches * 2**13)
+    assert [record.message for record in caplog.records] == [
+        "HR-Bench 8K: goes on after 797 of 800 rows",
+        "HR-Bench 8K: 3 rows in the bucket of 16384 tokens and 65536 patches, 2 at a time, 2.5 GiB a row at"
+        " least",
+    ]
