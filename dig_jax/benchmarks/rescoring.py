@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from dig_jax.benchmarks import registry, results, tables
+from dig_jax.benchmarks import registry, results, tables, vlmevalkit
 from dig_jax.benchmarks.benchmark import Benchmark
 from dig_jax.benchmarks.opening import from_cells
 from dig_jax.benchmarks.results import Prediction
@@ -47,7 +47,8 @@ def rescore(
         rows = _from_predictions(benchmark, table, predictions, found)
     else:
         rows = _from_questions(benchmark, table, questions, predictions, found)
-    marks = [benchmark.mark(row, each.text, reader) for row, each in zip(rows, found, strict=True)]
+    asked = vlmevalkit.as_loaded(rows) if reader.compat else rows
+    marks = [benchmark.mark(row, each.text, reader) for row, each in zip(asked, found, strict=True)]
     # The toolkit scores whatever rows there are, and --compat is for comparison with it.
     scores = (benchmark.aggregate if reader.compat else benchmark.scores)(rows, marks)
     parts = benchmark.completeness(rows, benchmark.tables[table])

@@ -4,14 +4,17 @@ Its faults are kept, for they are what is compared: letters are taken from thoug
 B, `**Yes**` is unknown, digits of names are coordinates. Written from a description of its behaviour at
 commit e8e78f05 and checked against its own scores; docs/benchmarks.md lists where answers differ from ours.
 
-pandas reads some texts as missing: an option "None" is no option there, and an answer "NA" is "nan".
+pandas reads some texts as missing: an option "None" is no option there, and an answer "NA" is "nan". Columns
+of numbers become numbers: "3" is "3.0" where another row has no such option.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from dig_jax.benchmarks.row import Row
 from dig_jax.data.example import Size
 
 UNKNOWN = ""
@@ -21,18 +24,48 @@ _MISSING = frozenset(
     + ("NA", "NULL", "NaN", "None", "n/a", "nan", "null")
 )
 _FAILURE = "Failed to obtain answer via API"
+_REFUSALS = (  # answers with one of these in them are taken for none of the options
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
+_NONE_OF_THEM = "Z"
 _TO_SPACES = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-_ANSWER_IS = re.compile(r"answer is[\s*(:]*([A-D])", re.IGNORECASE)
+_ANSWER_IS = re.compile(r"answer\s+is\s+\**([A-D])", re.IGNORECASE)
 _LAST_WORDS = 4
 
 # Punctuation of yes/no answers, one after another; what is not here stays part of a word.
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGITS_AROUND_A_COMMA = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
+_MOST_PERIODS = 32  # that are taken out; a flag of the pattern stands where their number is expected
 
-_NUMBER = r"(-?\d+(?:\.\d+)?)"
-_BRACKETED = re.compile(r"[\[(]\s*" + r"[,\s]+".join([_NUMBER] * 4) + r"\s*[\])]")
+_NUMBER = r"([+-]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?)"
+_BRACKETED = re.compile(r"\[\s*" + r"(?:\s*,\s*|\s+)".join([_NUMBER] * 4) + r"\s*\]")
 _ANY_NUMBER = re.compile(_NUMBER)
+
+_WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]+")
+
+
+def as_loaded(rows: Sequence[Row]) -> list[Row]:
+    """The rows with option texts as they are once pandas has loaded the table."""
+    letters = sorted({letter for row in rows for letter in row.options})
+    columns = {letter: _loaded([row.options.get(letter, "") for row in rows]) for letter in letters}
+    return [
+        dataclasses.replace(row, options={letter: columns[letter][number] for letter in row.options})
+        for number, row in enumerate(rows)
+    ]
+
+
+def _loaded(column: Sequence[str]) -> Sequence[str]:
+    """A column as its texts, which are those of numbers where all cells are numbers or missing."""
+    given = [text for text in column if text not in _MISSING]
+    if given and len(given) == len(column) and all(map(_WHOLE_NUMBER.fullmatch, column)):
+        return [str(int(text)) for text in column]
+    if not given or not all(_ANY_NUMBER.fullmatch(text.strip()) for text in given):
+        return column
+    return [text if text in _MISSING else str(float(text)) for text in column]
 
 
 def read_choice(text: str, options: Mapping[str, str]) -> str:
@@ -40,20 +73,28 @@ def read_choice(text: str, options: Mapping[str, str]) -> str:
     present = {letter: option for letter, option in options.items() if option not in _MISSING}
     if text in _MISSING:
         text = "nan"
-    if _FAILURE in text:
-        return UNKNOWN
-    words = text.translate(_TO_SPACES).split()
-    named = [letter for letter in present if letter in words]
-    if len(named) == 1 and words.index(named[0]) >= len(words) - _LAST_WORDS:
-        return named[0]
-    if not named and "Z" in words:
-        return "Z"  # its own sign for none of the options
-    if (match := _ANSWER_IS.search(text)) and match[1].upper() in present:
-        return match[1].upper()
+    if letter := _letter(text, present):
+        return letter
     if len(text) > 2 * sum(map(len, present.values())):
         return UNKNOWN
     contained = [letter for letter, option in present.items() if option.lower() in text.lower()]
     return contained[0] if len(contained) == 1 else UNKNOWN
+
+
+def _letter(text: str, options: Mapping[str, str]) -> str:
+    """The letter that is named, or ""."""
+    if _FAILURE in text:
+        return UNKNOWN
+    if any(refusal in text for refusal in _REFUSALS):
+        return _NONE_OF_THEM
+    words = text.translate(_TO_SPACES).split()
+    named = [letter for letter in options if letter in words]
+    if len(named) == 1 and words.index(named[0]) >= len(words) - _LAST_WORDS:
+        return named[0]
+    if not named and _NONE_OF_THEM in words:
+        return _NONE_OF_THEM
+    match = _ANSWER_IS.search(text)
+    return match[1].upper() if match and match[1].upper() in options else UNKNOWN
 
 
 def read_yes_no(text: str) -> str:
@@ -64,7 +105,7 @@ def read_yes_no(text: str) -> str:
     for sign in _PUNCTUATION:
         beside_a_space = f"{sign} " in said or f" {sign}" in said
         out = out.replace(sign, "" if beside_a_space or joins else " ")
-    words = _PERIOD.sub("", out).split()
+    words = _PERIOD.sub("", out, count=_MOST_PERIODS).split()
     if ("yes" in words) == ("no" in words):
         return UNKNOWN
     return "Yes" if "yes" in words else "No"
@@ -78,7 +119,7 @@ def read_box(text: str, size: Size) -> tuple[float, float, float, float] | None:
         return None
     values = [float(number) for number in numbers]
     height, width = size
-    most = max(values)
+    most = max(map(abs, values))
     x_scale, y_scale = (width, height) if most <= 1.5 else (width / 1000, height / 1000)
     if most > 1000:
         x_scale = y_scale = 1.0
