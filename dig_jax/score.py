@@ -227,6 +227,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         choices=("vlmevalkit",),
         help="read answers to a --benchmark as that toolkit does, with its faults, for comparison",
     )
+    parser.add_argument(
+        "--repair_labels",
+        action="store_true",
+        help="put labels of a --benchmark right that are known to be wrong, and say which",
+    )
     args = parser.parse_args(argv)
     if args.model and args.thinking != "auto":
         parser.error("--model and --thinking both say whether the model thinks: leave one out")
@@ -241,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         _score_benchmark(args)
         return
-    for name in ("questions", "compat"):
+    for name in ("questions", "compat", "repair_labels"):
         if getattr(args, name):
             parser.error(f"--{name} is for predictions of a --benchmark")
     if not args.data:
@@ -300,7 +305,9 @@ def _score_benchmark(args: argparse.Namespace) -> None:
             answerer = loading.make_task(base.get_config(), folder, tokenizer).answerer
             reader = Reader(answerer.thinking, answerer.box_convention, answerer.resized)
         questions = to_path(args.questions) if args.questions else None
-        result = rescore(args.benchmark, to_path(args.predictions), questions, reader)
+        result = rescore(
+            args.benchmark, to_path(args.predictions), questions, reader, repair=args.repair_labels
+        )
     short = {name: value for name, value in result.items() if name != "rows"}
     print(json.dumps(result if out is None else short, ensure_ascii=False), flush=True)
     table = Table(title=f"{result['table']}, {result['answers']} answers", show_header=False)

@@ -21,7 +21,7 @@ from dig_jax.tasks.answers import THINK_START
 
 
 def rescore(
-    name: str, predictions: epath.Path, questions: epath.Path | None, reader: Reader
+    name: str, predictions: epath.Path, questions: epath.Path | None, reader: Reader, *, repair: bool = False
 ) -> dict[str, Any]:
     """Scores of a result table, its answers as they were read, and what is to be said of them.
 
@@ -30,6 +30,7 @@ def rescore(
       predictions: the result table; index and prediction are enough where there are `questions`.
       questions: the question table; None where the result table has its columns, as VLMEvalKit's do.
       reader: how answers are to be read.
+      repair: whether labels that are known to be wrong are put right; each is then among the warnings.
 
     Returns:
       Values that JSON takes: `scores`, `rows` (index, answer, hit, reason, and iou of boxes), the numbers of
@@ -47,6 +48,11 @@ def rescore(
         rows = _from_predictions(benchmark, table, predictions, found)
     else:
         rows = _from_questions(benchmark, table, questions, predictions, found)
+    repaired: list[str] = []
+    if repair:
+        if benchmark.repair is None:
+            raise ValueError(f"--repair_labels: no label of {benchmark.title} is known to be wrong")
+        rows, repaired = benchmark.repair(rows)
     asked = vlmevalkit.as_loaded(rows) if reader.compat else rows
     marks = [benchmark.mark(row, each.text, reader) for row, each in zip(asked, found, strict=True)]
     # The toolkit scores whatever rows there are, and --compat is for comparison with it.
@@ -67,7 +73,7 @@ def rescore(
         "unparsed": sum(mark.unparsed for mark in marks),
         "cut_off": sum(mark.cut_off for mark in marks),
         "completeness": {part.split: str(part) for part in parts},
-        "warnings": [*benchmark.faults(rows), *_assumed(found, reader)],
+        "warnings": [*benchmark.faults(rows), *repaired, *_assumed(found, reader)],
         "rows": [_row(mark) for mark in marks],
     }
 

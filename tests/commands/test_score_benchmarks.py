@@ -92,6 +92,19 @@ def test_a_model_that_opens_its_thoughts_is_told_of(tmp_path, capsys):
     assert scored(tmp_path, "MMStar", "--thinking=yes", of=str(path))["cut_off"] == 1
 
 
+def test_labels_known_to_be_wrong_are_put_right_on_demand_and_named(tmp_path, capsys):
+    path = tmp_path / "own.jsonl"
+    base = {"question": "?", "A": "red", "B": "blue"}
+    lines = [{"index": n, **base, "answer": "AB"[n == 100], "prediction": "BA"[n == 100]} for n in (99, 100)]
+    write(path, lines)
+    assert scored(tmp_path, "MMVP", of=str(path))["scores"] == {"Overall": 0, "Average": 0}
+    found = scored(tmp_path, "MMVP", "--repair_labels", of=str(path))
+    assert found["scores"] == {"Overall": 1, "Average": 1} and len(found["warnings"]) == 2
+    assert "MMVP 99: the published label A is wrong" in capsys.readouterr().err
+    own = f"--predictions={predictions('MMStar')}"
+    assert "no label of MMStar is known" in refused(capsys, "--benchmark=MMStar", own, "--repair_labels")
+
+
 def write(path, lines):
     path.write_text("\n".join(map(json.dumps, lines)))
     return f"--predictions={path}"
