@@ -250,7 +250,9 @@ def get_config() -> ConfigDict:
     # Evaluations: name -> some of task, data, split, every, num_examples. With eval.main = "mixed", such as
     # {"mixed": {"data": "data/mixed"}, "phrases": {"task": "referring", "data": "data/mixed", "every": 20}}.
     # What is left out is as above (task, data.eval_split, eval.every, eval.num_pairs); metrics are
-    # "mixed/f1_sampled", "phrases/hit_sampled", ...
+    # "mixed/f1_sampled", "phrases/hit_sampled", ... In place of a task an entry may name a benchmark, such as
+    # {"pope": {"benchmark": "pope", "data": "DIR", "num_examples": 500}}: a sample of it by the seed, of its
+    # files below DIR (docs/benchmarks.md), of all its splits unless one is named; metrics are "pope/score".
     config.evals = ConfigDict()
 
     config.checkpoint = ConfigDict()

@@ -9,6 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
+from dig_jax.benchmarks.measured import identity
 from dig_jax.data.identity import fingerprint_of_data
 from dig_jax.data.settings import DataConfig
 from dig_jax.machines import checks, textfile
@@ -156,7 +157,10 @@ def data_fingerprints(config: ConfigDict) -> dict[str, Any]:
             if part.name and file:
                 found[_place("rewards.file", stage.name, part.name, set_here)] = fingerprint_of_data(file, "")
     for entry in evaluations.entries(config):
-        found[f"evals.{entry.name}.data"] = fingerprint_of_data(entry.data, entry.split)
+        if entry.benchmark:
+            found[f"evals.{entry.name}.data"] = identity(entry.benchmark, entry.data, entry.split)
+        else:
+            found[f"evals.{entry.name}.data"] = fingerprint_of_data(entry.data, entry.split)
     for key, file in (("task_file", config.task_file), ("rewards.file", config.rewards.file)):
         if file:
             found[key] = fingerprint_of_data(file, "")

@@ -133,7 +133,7 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
             rewards.try_out(task, loader.first(number))
         train_data.append(loader)
     entries = evaluations.entries(config)
-    eval_tasks = [loading.make_task(entry.config(config), model_folder, tokenizer) for entry in entries]
+    eval_tasks = [loading.make_eval_task(config, entry, model_folder, tokenizer) for entry in entries]
     eval_data = [
         loading.eval_loader(config, task, entry.data, entry.split, model_folder, tokenizer, sampling_mesh)
         for entry, task in zip(entries, eval_tasks, strict=True)

@@ -14,10 +14,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from dig_jax.benchmarks import registry as benchmarks
 from dig_jax.machines import checks
 from dig_jax.run import mixture
 
-KEYS = ("task", "data", "split", "every", "num_examples")
+KEYS = ("task", "benchmark", "data", "split", "every", "num_examples")
 UNNAMED = "main"  # what the main evaluation was before entries had names: its metrics had no prefix
 LINE_KEYS = ("step", "stage", "seconds")  # of a line of evals.jsonl, beside metrics
 
@@ -69,6 +70,8 @@ class Entry:
         split: of it.
         every: steps; a multiple of `config.eval.every`. The first and the last step are evaluated, too.
         num_examples: the first so many; 0 for the whole split.
+        benchmark: the public set that it measures, from files below `data`; "" for the task's own examples.
+            Its split "" is all that the set has by default; its first examples are a sample by the seed.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Entry:
     split: str
     every: int
     num_examples: int
+    benchmark: str = ""
 
     def config(self, config: ConfigDict) -> ConfigDict:
         """The run's settings as this evaluation has them.
@@ -116,8 +120,27 @@ def entries(config: ConfigDict) -> tuple[Entry, ...]:
             f" config.eval.every={every} steps; set that, and `every` of the others"
         )
     default = Entry("", config.task, "", config.data.eval_split, every, settings.num_pairs)
-    found = [dataclasses.replace(default, name=name, **changes) for name, changes in said.items()]
+    found = [
+        dataclasses.replace(default, name=name, **(_of_benchmark(name, changes) | changes))
+        for name, changes in said.items()
+    ]
     return tuple(sorted(found, key=lambda entry: entry.name != main))
+
+
+def _of_benchmark(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entry that measures a benchmark has instead of what the run has."""
+    if not changes.get("benchmark"):
+        return {}
+    try:
+        task = benchmarks.benchmark(changes["benchmark"]).task
+    except ValueError as error:
+        raise ValueError(f"config.evals.{name}.benchmark: {error}") from None
+    if changes.get("task", task) != task:
+        raise ValueError(
+            f"config.evals.{name}.task={changes['task']!r}: the benchmark {changes['benchmark']} asks {task};"
+            " leave the task out"
+        )
+    return {"task": task, "split": ""}
 
 
 def _said(config: ConfigDict, main: str) -> dict[str, dict[str, Any]]:
@@ -152,7 +175,14 @@ def _check(name: str, changes: dict[str, Any], every: int) -> None:
         raise ValueError(f"{where}: a name is letters, digits and _")
     if unknown := sorted(set(changes) - set(KEYS)):
         raise ValueError(f"{where}.{unknown[0]}: an evaluation can set {', '.join(KEYS)}")
-    for key, kind in (("task", str), ("data", str), ("split", str), ("every", int), ("num_examples", int)):
+    for key, kind in (
+        ("task", str),
+        ("benchmark", str),
+        ("data", str),
+        ("split", str),
+        ("every", int),
+        ("num_examples", int),
+    ):
         if key in changes and type(changes[key]) is not kind:
             raise ValueError(f"{where}.{key}={changes[key]!r}: expected a {kind.__name__}")
     if not changes.get("data"):

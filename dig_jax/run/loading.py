@@ -15,6 +15,8 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from dig_jax.benchmarks import registry as benchmarks
+from dig_jax.benchmarks.measured import MeasuredBenchmark
 from dig_jax.data.encode import ExampleEncoder
 from dig_jax.data.example import Source
 from dig_jax.data.images import ImageConfig, patch_grid
@@ -29,7 +31,7 @@ from dig_jax.models.nn import freeze, kernels, lora
 from dig_jax.models.nn.settings import ModelConfig
 from dig_jax.run import cli, mixture, model_folder
 from dig_jax.run.checkpoint import Checkpoints
-from dig_jax.run.evaluations import EvalConfig
+from dig_jax.run.evaluations import Entry, EvalConfig
 from dig_jax.tasks import rewards
 from dig_jax.tasks.boxes.text import BoxFormat
 from dig_jax.tasks.mixture import Mixture, PartSource
@@ -228,6 +230,20 @@ def make_task(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> Ta
     boxes = box_format(config, model_folder.hf_files(model))
     answerer = Answerer(tokenizer.opens_thinking, boxes.convention, boxes.resized)
     return rewards.make_task(config, answerer)
+
+
+def make_eval_task(config: ConfigDict, entry: Entry, model: epath.Path, tokenizer: Tokenizer) -> Task:
+    """What an evaluation asks: a task, or a benchmark.
+
+    Args:
+        config: of the run.
+        entry: the evaluation.
+        model, tokenizer: as of `make_task`.
+    """
+    task = make_task(entry.config(config), model, tokenizer)
+    if not entry.benchmark:
+        return task
+    return MeasuredBenchmark(benchmarks.benchmark(entry.benchmark), task.config, task.answerer)
 
 
 def make_asked(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> Asked:

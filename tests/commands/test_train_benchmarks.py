@@ -1,0 +1,36 @@
+"""Benchmarks are measured while a run trains, on a sample of theirs, beside its own evaluation."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from dig_jax import settings
+from dig_jax.report import read_evals
+from tests.commands.test_train import inputs, run, small_config  # noqa: F401  (inputs is a fixture)
+from tests.helpers.paths import ROOT
+
+TABLES = str(ROOT / "tests/benchmarks/golden/vlmevalkit/LMUData")
+
+
+@pytest.mark.slow
+def test_a_run_measures_benchmarks_of_all_tasks_as_it_goes_and_goes_on_with_them(inputs, tmp_path):  # noqa: F811
+    entries = {
+        name: {"benchmark": name, "data": TABLES, "num_examples": 6}
+        for name in ("mmbench", "pope", "refcoco")
+    }
+    pairs = {"data.eval": str(inputs / "pairs"), "evals": ConfigDict(entries)}
+    changes = {"eval.greedy": False, "log.samples": 1, "data.max_pixels": 4096}
+    config = small_config(inputs, "sft", num_steps=1, **changes)
+    config.data.eval, config.evals = pairs["data.eval"], pairs["evals"]
+    settings.check(config)
+    workdir = run(config, tmp_path / "run")
+    config.num_steps = 2
+    run(config, tmp_path / "run")
+    lines = read_evals(workdir, "main")
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    for line in lines:
+        for name in entries:
+            assert 0 <= line[f"{name}/parsed_sampled"] <= 1
+            assert line[f"{name}/score_sampled"] >= 0
+        assert line["pope/score_sampled"] == line["pope/Overall.Overall_sampled"]
+        assert line["main/reward_sampled"] >= 0
+    assert "pope" in (workdir / "report.html").read_text()
