@@ -185,6 +185,8 @@ class Run:
             logger.info("resumed at step %d of %d", self.progress.step, self.planned_steps)
             for change in parts.changes:
                 logger.info("with another setting: %s", change)
+        if parts.held_out and self.progress.begin_to_measure(measured_by(parts, self.evals)):
+            logger.info("the main evaluation is another one now: the best model so far is not compared with")
         self.stage = parts.stages[self.progress.stage]
         self.reference: tuple[int, nnx.State] | None = None  # of the KL penalty, and the step it was taken at
         self.log = begin_files(self)
@@ -304,6 +306,14 @@ def begin_files(run: Run) -> RunLog:
     log.padding({f"{stage.name} training".strip(): parts.train_data[stage.number] for stage in parts.stages})
     log.padding({f"{shown.label(one.entry.name)} held-out".strip(): one.loader for one in parts.held_out})
     return log
+
+
+def measured_by(parts: Parts, evals: EvalConfig) -> str:
+    """What the main evaluation tells of a model: scores of anything else can not be compared with its own."""
+    one = parts.held_out[0]
+    metric = "reward_sampled" if evals.group_size else one.sampler.task.main
+    held = parts.data.get(f"evals.{one.entry.name}.data", "")
+    return f"{metric} of {one.entry.task}, {one.entry.num_examples or 'all'} of {one.entry.split} of {held}"
 
 
 def reference_params(run: Run) -> nnx.State:

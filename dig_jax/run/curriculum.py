@@ -78,6 +78,7 @@ class Progress:
         passed: the step of the last evaluation that reached its stage's `advance.at`; -1 for none.
         best_score: of all evaluations; None before the first.
         best_step: the step it was reached at.
+        best_of: what that is a score of, in words; "" where an older version did not say.
     """
 
     reference: str
@@ -88,6 +89,7 @@ class Progress:
     passed: int = -1
     best_score: float | None = None
     best_step: int | None = None
+    best_of: str = ""
 
     @property
     def stage(self) -> int:
@@ -103,6 +105,14 @@ class Progress:
     def step_in_stage(self) -> int:
         """Steps of the current stage that are done."""
         return self.step - self.began[-1]
+
+    def begin_to_measure(self, what: str) -> bool:
+        """Says what scores are of from now on; whether a best score of something else was dropped."""
+        dropped = self.best_score is not None and self.best_of not in ("", what)
+        if dropped:
+            self.best_score = self.best_step = None
+        self.best_of = what
+        return dropped
 
     def note_evaluation(self, metrics: Mapping[str, float], all_stages: Sequence[Stage], main: str) -> None:
         """The evaluations of the current step gave these metrics.

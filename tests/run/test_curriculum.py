@@ -117,6 +117,20 @@ def test_the_best_model_is_that_of_the_best_sampled_reward_where_there_are_sampl
     assert (progress.best_score, progress.best_step) == (0.5, 1)
 
 
+def test_a_score_of_another_evaluation_is_not_compared_with() -> None:
+    stages = curriculum.stages(config_of(a={"num_steps": 4}))
+    progress = Progress(reference="", best_score=0.9, best_step=0)  # of a version that did not say of what
+    for step, what, reward, expected in (
+        (1, "reward of pairs", 0.5, (0.9, 0)),
+        (2, "reward of phrases", 0.2, (0.2, 2)),
+        (3, "reward of phrases", 0.1, (0.2, 2)),
+    ):
+        progress.step = step
+        assert progress.begin_to_measure(what) == (step == 2)
+        progress.note_evaluation({"main/reward_sampled": reward}, stages, "f1")
+        assert (progress.best_score, progress.best_step) == expected
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
