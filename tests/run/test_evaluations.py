@@ -158,6 +158,24 @@ def test_lines_of_older_versions_get_the_name_of_the_main_evaluation(tmp_path):
     assert report.read_lines(tmp_path / "evals.jsonl") == [new]
 
 
+def test_a_workdir_whose_main_evaluation_had_no_name_is_read_as_if_it_were_called_main(tmp_path, capsys):
+    """tasks.json, evals.jsonl and config.json as a version before wrote them."""
+    workdir = epath.Path(tmp_path)
+    declared = {"metrics": {"reward": "mean reward", "hit": "found"}, "main": "hit", "charts": []}
+    noted = {"training": {"referring": declared}, "held_out": {"": declared, "single": declared}}
+    (workdir / "tasks.json").write_text(json.dumps(noted))
+    (workdir / "config.json").write_text(json.dumps(older(config_of({}))))
+    lines = [{"step": step, "hit": step / 10, "single/hit": 0.5, "seconds": 1.0} for step in (0, 5)]
+    (workdir / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shown = report.Shown.read(workdir)
+    assert shown.main == "main" and shown.held_out.keys() == {"main", "single"}
+    report.print_before_after(workdir)
+    printed = capsys.readouterr().out
+    assert "found, greedy answers" in printed and "+0.500" in printed and "Held-out examples" in printed
+    page = report.write_report(workdir).read_text()
+    assert "single: found, greedy answers" in page and "main: " not in page
+
+
 def test_lines_follow_where_the_main_evaluation_is_renamed(tmp_path):
     """Not where another one, which is there beside it, becomes the main one."""
     main, single = (
