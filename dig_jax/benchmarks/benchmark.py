@@ -76,7 +76,8 @@ class Benchmark:
       title: as papers write it.
       task: what its rows ask: "choice", "yes_no", "referring" or "differences".
       splits: of the set, in the order shown.
-      sizes: split -> rows of the whole split.
+      sizes: split -> rows of the whole split, None where nobody knows; also of splits that are scored only
+        when they are named.
       tables: VLMEvalKit's name of a question table -> the splits it holds.
       ask: what the model is asked about a row: pictures and question, given the sizes of the pictures as
         stored and how the model writes boxes.
@@ -100,7 +101,7 @@ class Benchmark:
     title: str
     task: str
     splits: tuple[str, ...]
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, int | None]
     tables: Mapping[str, tuple[str, ...]]
     ask: Asker
     mark: Marker

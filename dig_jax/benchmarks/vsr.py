@@ -23,7 +23,10 @@ BENCHMARK = Benchmark(
     title="VSR (zero-shot)",
     task="yes_no",
     splits=("zeroshot",),
-    sizes={"zeroshot": 1222, "random": 2195},
+    sizes={
+        **{"zeroshot": 1222, "zeroshot_dev": 340, "zeroshot_train": 3489},
+        **{"random": 2195, "random_dev": None, "random_train": None},
+    },
     tables={"VSR-zeroshot": ("zeroshot",)},
     ask=asking.yes_no,
     mark=marking.yes_no,

@@ -9,7 +9,9 @@ from dig_jax.benchmarks import registry
 from dig_jax.benchmarks.opening import open_rows
 from dig_jax.benchmarks.row import Reader
 from dig_jax.tasks.boxes.text import BoxFormat
+from tests.helpers.paths import ASSETS
 
+SPLITS = {"test": (), "train": ("train",)}  # as named, the first by default
 BOXES = BoxFormat("thousandths", 1, lambda size: size)
 
 
@@ -48,3 +50,11 @@ def test_pairs_are_asked_as_in_training_and_scored_by_found_boxes(release):
     assert [str(found) for found in virat.completeness(rows)] == ["4"]  # nobody says how many there are
     marks = [virat.mark(row, "[]", Reader()) for row in rows]
     assert virat.aggregate(rows, marks)[virat.headline] == 0
+
+
+def test_own_pairs_are_of_the_split_that_is_named():
+    own = registry.benchmark("own_pairs")
+    found = {split: open_rows(own, ASSETS / "sample_pairs", splits).rows for split, splits in SPLITS.items()}
+    assert len(found["test"]) == 4 and len(found["train"]) == 12
+    with pytest.raises(ValueError, match="own_pairs has no split val; it has test, train"):
+        open_rows(own, ASSETS / "sample_pairs", ["val"])

@@ -32,7 +32,7 @@ def rows(root: epath.Path, split: str) -> Sequence[Row]:
     pictures = files.find(root, "pictures", "VSR/images", "VSR/data/images", "VSR/trainval2017")
     found = [
         Row(
-            index=f"{number}",
+            index=f"{split}-{number}",
             images=(PictureFile(pictures / record.text("image")),),
             question=_QUESTION.replace("{caption}", record.text("caption")),
             answer=record.one_of("label", _ANSWERS),
