@@ -39,7 +39,7 @@ def choice(row: Row, text: str, reader: Reader) -> Mark:
 def yes_no(row: Row, text: str, reader: Reader) -> Mark:
     """Marks whether an answer says yes or no."""
     if reader.compat:
-        return _as_toolkit(row, text, vlmevalkit.read_yes_no(text))
+        return _as_toolkit(row, text, vlmevalkit.read_yes_no(text) or "Unknown")
     said, reason = read_yes_no(text, reader.opens_thought)
     return judge_word(row, said, reason, reason == CUT_OFF)
 

@@ -21,7 +21,7 @@ from PIL import Image
 from dig_jax.benchmarks import opening, registry
 from dig_jax.benchmarks.benchmark import Benchmark
 from dig_jax.benchmarks.row import Mark, Reader, Row
-from dig_jax.data.example import Example, Source
+from dig_jax.data.example import Example, Size, Source, Turn
 from dig_jax.machines.folder import to_path
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.boxes.text import BoxFormat
@@ -73,13 +73,16 @@ class MeasuredBenchmark(Task):
             Question(
                 row.index,
                 row.images,
-                functools.partial(self.benchmark.ask, row, boxes=self._boxes),
+                functools.partial(self._ask, row),
                 number,
             )
             for number in _shuffled(self.benchmark, self._rows, self.config.seed)
             for row in [self._rows[number]]
         ]
         return QuestionSource(f"{self.benchmark.title} in {folder}", questions, self.name)
+
+    def _ask(self, row: Row, sizes: Sequence[Size]) -> Turn:
+        return self.benchmark.ask(row, sizes, self._boxes)
 
     def score(self, texts: Sequence[str], examples: Sequence[Example]) -> Scores:
         """Marks the answers; the reward is a hit."""

@@ -13,7 +13,7 @@ from dig_jax.tasks.questions import Picture, PictureFile
 
 __all__ = ["TOOLKIT_NONE", "Box", "Mark", "Picture", "PictureFile", "Reader", "Row", "pixels"]
 
-TOOLKIT_NONE = "vlmevalkit_none"  # the reason of answers that VLMEvalKit cannot read; it calls some of them Z
+TOOLKIT_NONE = "vlmevalkit_none"  # of answers that VLMEvalKit cannot read; it calls some Z, some Unknown
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1, shares of width and height, 0..1
 

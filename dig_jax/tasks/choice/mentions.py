@@ -137,12 +137,14 @@ def mentions(said: str) -> list[Mention]:
             other.out |= one.out
             other.chosen |= one.chosen and not other.out
             other.option |= one.option
-    all_out = all_right = False  # "are wrong" and "are right" speak of all letters joined before
+    # "are wrong" and "are right" speak of all letters joined before, and "B or C?" chooses neither.
+    all_out = all_right = False
     for number, one in reversed(list(enumerate(found))):
         if number + 1 == len(found) or not _joined(said, one, found[number + 1]):
             after = said[one.end : one.end + _NEAR]
             out, right = _OUT_AFTER.match(after), _RIGHT_AFTER.match(after)
-            all_out, all_right = bool(out and out["many"]), bool(right and right["many"])
+            asks = after.startswith("?") and number and _joined(said, found[number - 1], one)
+            all_out, all_right = bool(asks or out and out["many"]), bool(right and right["many"])
         one.out |= all_out
         one.right |= all_right and not one.out
     return found

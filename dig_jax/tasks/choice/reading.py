@@ -19,7 +19,7 @@ option has. The longest option text wins: "dark red" is not also "red".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from dig_jax.tasks.answers import CUT_OFF, EMPTY, FAILED, boxed, final_answer, plain
 from dig_jax.tasks.choice.mentions import Mention, is_ruled_out, is_word, mentions
@@ -51,7 +51,7 @@ _LEADING = re.compile(
     r"[-•> ]{0,4}[(\[{<]? ?([A-Za-z]) ?"
     r"(?:[)\]}>:,;=\n]|[.](?![A-Za-z]\.)|[-–—] |(?= (?:because|since)(?![^\W_]))|$)"
 )
-_LISTED = re.compile(r"\W*(?:(?i:both|either) )?[A-Z](?:\W+(?:(?i:or|and) )?[A-Z]){1,25}\W*")  # "A or B"
+_LISTED = re.compile(r"\W*(?:(?i:both|either) )?[A-Z](?:[^\w?]+(?:(?i:or|and) )?[A-Z]){1,25}\W*")  # "A or B"
 _MORE = re.compile(  # another letter, after one: "A or B", "A, (B)"
     r"[)\]}>.]? ?(?:[,/&+、]|,? ?(?:or|and|und|oder|et|ou)(?![^\W_])|[和或与]) ?(?:or |and )?"
     r"(?:option |choice )?[(\[]?([A-Z])(?![^\W_])"
@@ -155,14 +155,15 @@ def _in_sentences(said: str, texts: Texts, letters: set[str]) -> Reading | None:
     """Steps 4 to 7 of the module's order."""
     if _LISTED.fullmatch(said) and len(set(re.findall(r"(?<![^\W_])[A-Z](?![^\W_])", said))) > 1:
         return "", SEVERAL
-    found = [mention for mention in mentions(said) if not mention.out]
+    every = mentions(said)
+    found = [mention for mention in every if not mention.out]
     if right := _distinct(mention for mention in found if mention.right):
         return _one_of(right, letters, STATED)
     if chosen := [mention for mention in found if mention.chosen]:
         last = chosen[-1]
         return _alone(said, last.letter, last.end, letters, STATED)
     leading = _LEADING.match(said)
-    if leading and not is_word(said, leading.start(1)) and not is_ruled_out(said, *leading.span(1)):
+    if leading and not is_word(said, leading.start(1)) and not _is_out(said, *leading.span(1), every):
         return _alone(said, leading[1].upper(), leading.end(1), letters, LEADING)
     if named := _distinct(mention for mention in found if mention.option):
         return _one_of(named, letters, STATED)
@@ -185,6 +186,11 @@ def _within(said: str, found: list[Mention], texts: Texts) -> Reading | None:
         return _first(said, texts) or ("", SEVERAL)
     labels = _distinct(found)
     return (labels[0], NAMED) if len(labels) == 1 else None
+
+
+def _is_out(said: str, start: int, end: int, every: Sequence[Mention]) -> bool:
+    """Whether the letter that stands here is ruled out, alone or with others."""
+    return is_ruled_out(said, start, end) or any(each.out and each.start == start for each in every[:1])
 
 
 def _first(said: str, texts: Texts) -> Reading | None:

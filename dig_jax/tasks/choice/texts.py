@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dig_jax.tasks.answers import plain
 from dig_jax.tasks.choice.mentions import is_ruled_out
 
-_ARTICLE = re.compile(r"(?:an?|the) (?=\w)", re.IGNORECASE)
+_ARTICLE = re.compile(r"^(?:an?|the) (?=\w)", re.IGNORECASE)
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 
 

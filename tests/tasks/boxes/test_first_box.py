@@ -1,7 +1,7 @@
 """The first box of an answer, in the forms that models of all makers write."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dig_jax.tasks.boxes.first_box import BOX, NO_BOX, first_box
@@ -73,6 +73,7 @@ def test_decimals_are_shares_and_integers_are_not_and_values_are_clipped():
     assert pixels == pytest.approx((0.05, 0.2, 0.1525, 0.4))
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="[](){}<>0123456789.,;:=eE+- \nxy\"'bboxwidthleft", max_size=300))
 def test_any_text_is_read_without_an_error_and_boxes_lie_in_the_image(text):
     corners, reason = first_box(text, SCALE)

@@ -1,7 +1,7 @@
 """Which option an answer chooses: letters in any dress, texts, what is ruled out, and what is no answer."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dig_jax.tasks.choice.reading import REASONS, read_choice
@@ -156,6 +156,7 @@ def test_what_an_answer_states_is_read(text):
         ("wooden chair", THINGS, "A"),  # articles may be left out
         ("It is the long bench.", THINGS, "B"),
         ("the", {"A": "a", "B": "the"}, "B"),
+        ("The answer is none of the above.", {"A": "cat", "B": "none of the above"}, "B"),
         ("una casa", {"A": "NA", "B": "house"}, ""),
         ("It is on the left side, not on the right", SIDES, "A"),
         ("The answer is right.", SIDES, "B"),
@@ -202,6 +203,8 @@ def test_articles_pronouns_and_labels_are_no_options(text, letter):
         ("It can't be A, it must be B.", "B"),
         ("Neither A nor B, so D", "D"),
         ("B is not correct, C is", "C"),
+        ("A, B and D are wrong. C", "C"),
+        ("C or D? C.", "C"),
         ("The answer cannot be A; it is B", "B"),
         ("Neither A nor B", ""),
         ("None of A, B, C and D is right", ""),
@@ -249,11 +252,13 @@ def test_letters_go_as_far_as_the_options():
     assert read("D", {"A": "x", "B": "y", "C": "z", "D": ""}) == ""
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400))
 def test_any_text_is_read_without_an_error(text):
     assert read(text) in ("", *COLORS)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["A", "B", "a", " or ", " is ", "not ", "(", ")", ". ", "\n", "red", "answer"]))
 )

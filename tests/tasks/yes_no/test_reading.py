@@ -1,7 +1,7 @@
 """Yes or no in any dress, and what is neither."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dig_jax.tasks.yes_no.reading import REASONS, read_yes_no
@@ -94,6 +94,7 @@ def test_contradictions_and_other_words_are_no_answer(text, reason):
     assert read_yes_no(text) == ("", reason)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200) | st.text(alphabet="yesno/|.,-:!()'\n ", max_size=60))
 def test_any_text_is_read_without_an_error(text):
     answer, reason = read_yes_no(text)
