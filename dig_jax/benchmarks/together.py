@@ -42,7 +42,7 @@ def asked(row: Row) -> str:
 
     Two pictures may be asked the same. What their rows are numbered is not known, so it is not relied upon.
     """
-    return " | ".join((row.question, *sorted(row.options.values())))
+    return " | ".join((row.question.strip(), *sorted(text.strip() for text in row.options.values())))
 
 
 def pairs(rows: Sequence[Row]) -> list[str]:

@@ -54,7 +54,7 @@ def official_scores(rows: Sequence[Row], marks: Sequence[Mark]) -> dict[str, flo
     of their original, or all of their edited, pictures.
 
     Args:
-      rows: of the release.
+      rows: of the release, or of a table with its indices.
       marks: of the answer to each.
     """
     right = [
@@ -63,14 +63,16 @@ def official_scores(rows: Sequence[Row], marks: Sequence[Mark]) -> dict[str, flo
     asked = list(zip(rows, right, strict=True))
 
     def question(row: Row) -> tuple[str, ...]:
-        return tuple(row.fields[key] for key in ("category", "subcategory", "set_id", "question_id"))
+        about, _, set_id, _, number = _parts(row)
+        return about, set_id, number
 
     def figure(row: Row) -> tuple[str, ...]:
-        return tuple(row.fields[key] for key in ("category", "subcategory", "set_id", "figure_id"))
+        about, _, set_id, number, _ = _parts(row)
+        return about, set_id, number
 
-    edited = [(row, hit) for row, hit in asked if row.fields["visual_input"] == "2"]
-    original = [(row, hit) for row, hit in asked if row.fields["visual_input"] != "2"]
-    shown = [(row, hit) for row, hit in asked if row.category != "VS" or row.fields["figure_id"] != "0"]
+    edited = [(row, hit) for row, hit in asked if _parts(row)[1] == "2"]
+    original = [(row, hit) for row, hit in asked if _parts(row)[1] != "2"]
+    shown = [(row, hit) for row, hit in asked if row.category != "VS" or _parts(row)[3] != "0"]
     return {
         "official/aAcc": 100 * sum(right) / max(len(right), 1),
         "official/qAcc": _all_right(asked, question),
@@ -78,6 +80,11 @@ def official_scores(rows: Sequence[Row], marks: Sequence[Mark]) -> dict[str, flo
         "official/easy": _all_right(original, question),
         "official/hard": _all_right(edited, question),
     }
+
+
+def _parts(row: Row) -> list[str]:
+    """Category and subcategory, kind of picture, set, figure and question: rows of a table have no more."""
+    return row.index.rsplit("_", 4)
 
 
 def _all_right(asked: Sequence[tuple[Row, bool]], key: Callable[[Row], tuple[str, ...]]) -> float:
