@@ -153,6 +153,16 @@ warmup: setup setup-render  ## remake the checkpoint the quickstart starts from,
 	[ -d runs/quickstart_warmup ] || \
 	  $(PY) -m dig_jax.export --workdir=runs/warmup --out=runs/quickstart_warmup --dtype=bfloat16
 
+# 22 pairs of another origin, where they are there.
+PUZZLES ?= ../shared/examples/puzzles/pairs.jsonl
+.PHONY: before-after
+before-after: setup  ## after the quickstart: its model before and after GRPO, on other questions too (docs/results.md)
+	if [ -e $(PUZZLES) ] && [ ! -d data/puzzles ]; then \
+	  $(PY) -m data_gen.import_pairs --pairs=$(PUZZLES) --test_share=1 --out=data/puzzles; \
+	fi
+	puzzles=; if [ -d data/puzzles ]; then puzzles=--puzzles=data/puzzles; fi; \
+	  $(PY) -m study.before_after --pairs=data/quickstart $$puzzles --out=runs/before_after
+
 # One warm-up per seed, a dozen arms of GRPO: hours on four cores. STUDY_ARGS="--arms=full,control --seeds=0" is less.
 .PHONY: study
 study: setup setup-render $(TRAIN)/.stamp-study  ## rerun the learning study: tables and plots in runs/study (docs/learning.md)

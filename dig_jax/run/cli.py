@@ -94,12 +94,12 @@ def expand_home(argv: Sequence[str], flag: str) -> list[str]:
 
 
 def log_to_terminal() -> None:
-    """Shows this package's progress lines; those of the libraries stay at warnings."""
+    """Shows this package's progress lines, each once; those of the libraries stay at warnings."""
     absl_logging.set_verbosity(absl_logging.WARNING)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("dig_jax")
-    logger.addHandler(handler)
+    logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
 
