@@ -22,10 +22,16 @@ FAILED = "failed"  # the text says that no answer was obtained
 _TAGS = re.compile(r"<(/?)answer>", re.IGNORECASE)
 
 # Scripts written without spaces between words: a Latin letter beside one of their characters stands alone.
-_CJK = "\u2e80-\u303f\u3040-\u30ff\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_SEAM = re.compile(f"(?<=[{_CJK}])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[{_CJK}])")
+CJK = "\u2e80-\u303f\u3040-\u30ff\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_SEAM = re.compile(f"(?<=[{CJK}])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[{CJK}])")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufe0f\ufeff]")
+_LATEX_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathbf|mathrm|mathsf|mathit|bm) ?\{([^{}]{0,80})\}")
+_DEGREES = re.compile(r" ?\^ ?(?:\\circ(?![a-z])|\{ ?\\circ ?\})")
 _LATEX = re.compile(r"\\(?:text|textbf|textit|mathbf|mathrm|mathsf|mathit|bm|displaystyle)(?![a-z])|\\[,;! ]")
+_FRACTION = re.compile(r"\\[dt]?frac ?\{([^{}]{1,24})\} ?\{([^{}]{1,24})\}")
+_THOUSANDS = re.compile(r"(?<![\d.,(\[])\d{1,3}(?:,\d{3})+(?![\d,)\]])")
+_STRUCK = re.compile(r"~~[^~\n]{1,80}~~")
+_SIGNS = str.maketrans({"\u2019": "'", "\u2018": "'", "\u2212": "-", "\u2044": "/"})
 _DRESS = re.compile('[*_`"$#|~^\u00ab\u00bb\u2039\u203a\u201c\u201d\u201e\u2033\u300c-\u300f]')
 _QUOTE = re.compile(r"(?<![^\W_])'|'(?![^\W_])")
 _ENDS = 4000  # characters at the beginning and at the end of an answer that are read
@@ -81,15 +87,19 @@ def _unwrapped(text: str) -> str:
 def plain(text: str) -> str:
     """The text without dress: quotes, emphasis, code marks and LaTeX commands become spaces.
 
-    Full-width letters become plain ones, Latin words beside CJK characters get a space between, runs of
-    spaces become one, runs of line ends one line end. Brackets and punctuation stay. Of a text of more than
-    8,000 characters the first and the last 4,000 are left: what one word answers is not said in between.
+    What is struck out is left out, fractions of LaTeX are "1/2", and 1,000 is 1000. Full-width letters become
+    plain ones, Latin words beside CJK characters get a space between, runs of spaces become one, runs of line
+    ends one line end. Brackets and punctuation stay. Of a text of more than 8,000 characters the first and
+    the last 4,000 are left: what one word answers is not said in between.
     """
     if len(text) > 2 * _ENDS:
         text = f"{text[:_ENDS]}\n{text[-_ENDS:]}"
-    text = unicodedata.normalize("NFKC", text).replace("\u2019", "'").replace("\u2018", "'")
-    text = _INVISIBLE.sub("", text)
+    text = unicodedata.normalize("NFKC", text).translate(_SIGNS)
+    text = _STRUCK.sub(" ", _INVISIBLE.sub("", text))
+    if "\\" in text:
+        text = _FRACTION.sub(r"\1/\2", _LATEX_TEXT.sub(r"\1", _DEGREES.sub("°", text)))
     text = _DRESS.sub(" ", _LATEX.sub(" ", text))
+    text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     text = _SEAM.sub(" ", _QUOTE.sub(" ", text))
     return _LINES.sub("\n", _SPACES.sub(" ", text)).strip()
 

@@ -18,6 +18,7 @@ _BRACKETED = r"(?<![^\W_])[(\[{<] ?([A-Za-z]) ?[)\]}>]"
 # Small letters stand for options where words around them say so.
 _SMALL = (
     r"(?<![^\W_])(?:(?:[Oo]ption|[Cc]hoice|[Ll]etter|选项|选择?) ?[:#]? ?([a-z])(?![^\W_])"
+    r"|(?:[Cc]hoose|[Cc]hose|[Pp]ick|[Ss]elect) ([b-hj-z])(?![^\W_])"
     r"|([b-hj-z])(?= (?:is|because|since)(?![^\W_]))|(a)(?= is (?:the )?(?:correct|right|best)(?![^\W_])))"
 )
 _MENTION = re.compile(f"{_BRACKETED}|{_ALONE}|{_SMALL}")
@@ -42,10 +43,12 @@ _WORDS = (
     r"|letter |answer ){0,4}[(\[]?$"
 )
 _OUT_BEFORE = re.compile(
-    r"(?:\b(?:not|neither|nor|never|except|than|unlike|without|instead of|excluding|exclude[sd]?|no longer"
+    r"(?:\b(?:not|neither|nor|never|except|than|unlike|without|instead of"
+    r"|(?:all|any(?:thing)?|everything) but|excluding|exclude[sd]?|no longer"
     r"|eliminat(?:e[sd]?|ing)|rul(?:e[sd]?|ing) out)|n't|不是|不选) ?" + _WORDS,
     re.IGNORECASE,
 )
+_NO_BEFORE = re.compile(r"\bno (?:visible |such |other )?$", re.IGNORECASE)
 _NONE_BEFORE = re.compile(
     r"\b(?:neither|none) (?:of )?(?:the )?(?:options? |choices? )?[(\[]?$", re.IGNORECASE
 )
@@ -185,6 +188,6 @@ def _said_of(before: str, after: str) -> tuple[bool, ...]:
 
 
 def is_ruled_out(said: str, start: int, end: int) -> bool:
-    """Whether the answer rules out what stands here: "not red", "red is wrong"."""
+    """Whether the answer rules out what stands here: "not red", "no dog", "red is wrong"."""
     before, after = said[max(0, start - _NEAR) : start], said[end : end + _NEAR]
-    return bool(_OUT_BEFORE.search(before) or _OUT_AFTER.match(after))
+    return bool(_OUT_BEFORE.search(before) or _NO_BEFORE.search(before) or _OUT_AFTER.match(after))

@@ -132,6 +132,8 @@ def _stated(said: str, start: int, texts: Texts, letters: set[str]) -> Reading |
     filler = _FILLER.match(said, start)
     end = filler.end() if filler else start
     letter = _LETTER_HERE.match(said, end)
+    if letter and (text := texts.at(said, letter.start(1))):
+        return text[0], STATED  # which begins with a letter: "A is above B"
     if letter and not is_word(said, letter.start(1)) and not is_ruled_out(said, *letter.span(1)):
         plainly = letter[1].isupper() or letter[1] not in "ai" or _ENDS.match(said, letter.end())
         if plainly and (letter[1].isupper() or letter[1].upper() in letters):
@@ -153,6 +155,7 @@ def _alone(said: str, letter: str, end: int, letters: set[str], reason: str) -> 
 
 def _in_sentences(said: str, texts: Texts, letters: set[str]) -> Reading | None:
     """Steps 4 to 7 of the module's order."""
+    said, whole = texts.without_letters(said), said
     if _LISTED.fullmatch(said) and len(set(re.findall(r"(?<![^\W_])[A-Z](?![^\W_])", said))) > 1:
         return "", SEVERAL
     every = mentions(said)
@@ -167,7 +170,7 @@ def _in_sentences(said: str, texts: Texts, letters: set[str]) -> Reading | None:
         return _alone(said, leading[1].upper(), leading.end(1), letters, LEADING)
     if named := _distinct(mention for mention in found if mention.option):
         return _one_of(named, letters, STATED)
-    return _within(said, [mention for mention in found if mention.letter in letters], texts)
+    return _within(whole, [mention for mention in found if mention.letter in letters], texts)
 
 
 def _within(said: str, found: list[Mention], texts: Texts) -> Reading | None:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from dig_jax.tasks.answers import plain
-from dig_jax.tasks.choice.mentions import is_ruled_out
+from dig_jax.tasks.answers import CJK, plain
+from dig_jax.tasks.choice.mentions import is_ruled_out, is_word
 
 _ARTICLE = re.compile(r"^(?:an?|the) (?=\w)", re.IGNORECASE)
-_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
+_FRONT = re.compile(r"[\W_]*?(?=[+-]?\.?\d|[^\W_])")  # the sign and the point of a number stay
+_BACK = re.compile(r"[\W_]+$")
+_SIGN = re.compile(r" ?([=+<>/,]) ?")  # with or without spaces around it
+_LONE_LETTER = re.compile(r"(?<![^\W_])[A-Za-z](?![^\W_])")
 
 
 def key(text: str) -> str:
     """What is the same for texts that differ in dress, case, and punctuation at their ends."""
-    shown = plain(text).casefold().replace("\n", " ")
-    return _EDGES.sub("", shown) or shown
+    shown = _shown(text)
+    front = _FRONT.match(shown)
+    return _BACK.sub("", shown[front.end() if front else 0 :]) or shown
+
+
+def _shown(text: str) -> str:
+    """What is the same for texts that differ in dress and case."""
+    return _SIGN.sub(r"\1", plain(text).casefold().replace("\n", " "))
 
 
 class Texts:
@@ -27,19 +36,26 @@ class Texts:
 
     def __init__(self, options: Mapping[str, str]):
         self.keys = {letter: key(text) for letter, text in options.items() if text.strip()}
+        self._whole = {letter: _shown(options[letter]) for letter in self.keys}
         longest_first = sorted(self.keys, key=lambda letter: -len(self.keys[letter]))
         shown = {letter: plain(options[letter]).replace("\n", " ") for letter in longest_first}
-        bare = {letter: _ARTICLE.sub("", text) for letter, text in shown.items()}
+        bare = {letter: _without_article(text) for letter, text in shown.items()}
         if len(set(bare.values())) == len(bare):  # else the article is what tells options apart
             shown = bare
-        self._patterns = {letter: _pattern(text) for letter, text in shown.items()}
+        self._patterns = {letter: _pattern(text) for letter, text in shown.items() if text}
 
     def equal(self, said: str) -> list[str]:
-        """Letters of the options that are the whole of what is said, articles left out if need be."""
-        whole = key(said)
-        same = [letter for letter, text in self.keys.items() if text == whole]
+        """Letters of the options that are the whole of what is said, as like it as any are.
+
+        To the sign, but for dress and case; without punctuation at the ends; without an article.
+        """
+        shown, whole = _shown(said), key(said)
         bare = _ARTICLE.sub("", whole)
-        return same or [letter for letter, text in self.keys.items() if _ARTICLE.sub("", text) == bare]
+        return (
+            [letter for letter, text in self._whole.items() if text == shown]
+            or [letter for letter, text in self.keys.items() if text == whole]
+            or [letter for letter, text in self.keys.items() if _ARTICLE.sub("", text) == bare]
+        )
 
     def at(self, said: str, start: int) -> tuple[str, int] | None:
         """The letter of the longest text that begins here and where it ends. A single letter is no text."""
@@ -61,12 +77,20 @@ class Texts:
                 said = pattern.sub(lambda match: "\0" * len(match[0]), said)
         return found
 
+    def without_letters(self, said: str) -> str:
+        """The answer with "_" for letters that belong to options' texts, as in "N/A" or "vitamin C"."""
+        for letter, pattern in self._patterns.items():
+            if not self._is_letter(letter) and _LONE_LETTER.search(self.keys[letter]):
+                said = pattern.sub(lambda match: _LONE_LETTER.sub("_", match[0]), said)
+        return said
+
     def without_list(self, said: str) -> str:
         """The answer without a list of all options that repeats the question: "A. red B. blue ..."."""
         spans = []
         for letter in self.keys:
             marked = re.compile(rf"(?<![^\W_]){letter} ?[).:]+ ?").search(said)
-            text = marked and self._patterns[letter].match(said, marked.end())
+            pattern = self._patterns.get(letter)
+            text = marked and pattern and pattern.match(said, marked.end())
             if not marked or not text:
                 return said
             spans.append((marked.start(), text.end()))
@@ -80,14 +104,29 @@ class Texts:
         return len(self.keys[letter]) == 1 and self.keys[letter].isalpha() and self.keys[letter].isascii()
 
 
+def _without_article(text: str) -> str:
+    """The text without the article it begins with; the A of "A is above B" is none."""
+    begins_with_letter = text[:2] == "A " and not is_word(text, 0)
+    return text if begins_with_letter else _ARTICLE.sub("", text)
+
+
 def _pattern(text: str) -> re.Pattern[str]:
-    """Finds an option's text as words of their own: not "red" in "reddish" or "red-brown", nor 1 in 1.5."""
+    """Finds an option's text as words of their own: not "red" in "reddish" or "red-brown", nor 1 in 1.5.
+
+    Scripts without spaces between words have no such bounds.
+    """
     shown = text.strip(" .") or text
+    if re.match(r"[.]\d", text):
+        shown = text.rstrip(" .")
     before = after = ""
-    if re.match(r"\w", shown):
+    if re.match(rf"(?![{CJK}])\w|[+-]?\.?\d", shown):
         before = r"(?<![^\W_])(?<![^\W_]-)" + (r"(?<!\d[.,])(?<!-)" if shown[0].isdigit() else "")
-    if re.search(r"\w$", shown):
+    if re.search(rf"(?![{CJK}])\w$", shown):
         after = r"(?![^\W_])(?!-[^\W_])" + (r"(?![.,]\d)" if shown[-1].isdigit() else "")
-    words = r"[ \n]".join(map(re.escape, shown.split(" ")))
+    parts = _SIGN.split(shown)  # every other one is a sign
+    words = "".join(
+        rf"[ \n]?{re.escape(part)}[ \n]?" if number % 2 else r"[ \n]".join(map(re.escape, part.split(" ")))
+        for number, part in enumerate(parts)
+    )
     short_capitals = shown.isupper() and len(shown) <= 4  # US is not us, NA is not a word of Spanish
     return re.compile(f"{before}{words}{after}", 0 if short_capitals else re.IGNORECASE)
