@@ -315,6 +315,8 @@ def _score_benchmark(args: argparse.Namespace) -> None:
         table.add_row(name, f"{result[name]} of {result['answers']}")
     for name, value in result["scores"].items():
         table.add_row(name, f"{value:.4f}")
+    for name, value in result["baselines"].items():
+        table.add_row(f"{result['headline']['name']}, {name}", f"{value:.4f}")
     Console(stderr=True).print(table)
     for split, rows in result["completeness"].items():
         print(f"{split}: {rows}", file=sys.stderr)

@@ -12,6 +12,7 @@ from typing import Any
 from etils import epath
 
 from dig_jax.benchmarks import registry, results, tables, vlmevalkit
+from dig_jax.benchmarks.baselines import baselines
 from dig_jax.benchmarks.benchmark import Benchmark
 from dig_jax.benchmarks.opening import from_cells
 from dig_jax.benchmarks.results import Prediction
@@ -35,7 +36,8 @@ def rescore(
     Returns:
       Values that JSON takes: `scores`, `rows` (index, answer, hit, reason, and iou of boxes), the numbers of
       `unparsed` and `cut_off` answers, `headline` (its value None where rows that count together are
-      missing), `completeness` by split, and `warnings`.
+      missing), `baselines` (that score of answers without a model),
+      `completeness` by split, and `warnings`.
 
     Raises:
       FileNotFoundError, ValueError: a file is missing, is of another benchmark, lacks columns, or its indices
@@ -70,6 +72,7 @@ def rescore(
             "of": benchmark.top,
         },
         "scores": scores,
+        "baselines": {name: found[benchmark.headline] for name, found in baselines(benchmark, rows).items()},
         "unparsed": sum(mark.unparsed for mark in marks),
         "cut_off": sum(mark.cut_off for mark in marks),
         "completeness": {part.split: str(part) for part in parts},

@@ -39,6 +39,7 @@ def test_a_result_table_is_scored_in_our_way_or_in_the_toolkits(tmp_path, capsys
         assert [row["hit"] for row in found["rows"]] == [case[f"{whose}_hit"] for case in expected["cases"]]
         assert found["unparsed"] == expected[f"unparsed_{whose}"]
     assert found["completeness"] == {"dev": "partial 78/4329"}
+    assert list(found["baselines"]) == ["majority answer (A)", "random choice"]
     shown = capsys.readouterr()
     assert "partial 78/4329" in shown.err and "rows" not in json.loads(shown.out.split("\n")[0])
 
