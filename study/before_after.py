@@ -51,7 +51,7 @@ def _measure(
     model: str, out: epath.Path, sets: dict[str, tuple[str, dict[str, str]]], config: str
 ) -> dict[str, compare.Marked]:
     """Asks a model all that is asked, and returns what came of it by the names of the table."""
-    marked = {}
+    marked: dict[str, compare.Marked] = {}
     for where, (data, names) in sets.items():
         flags = [f"--model={model}", f"--config={config}", f"--data_root={data}", "--greedy"]
         command.main([*flags, f"--benchmarks={','.join(names)}", f"--out={out / where}"])

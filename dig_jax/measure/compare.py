@@ -122,8 +122,8 @@ def _of_one(
     apart = len(rows) + len(after[1]) - 2 * len(both)
     notes = (f"{apart} rows that one of both lacks are left out",) if apart else ()
     ends = interval(drawn) if drawn.size else None
-    values = (found[metric] for found in scores)
-    difference = Difference(name, metric, len(both), *values, ends, mcnemar(*right), notes)
+    old, new = (found[metric] for found in scores)
+    difference = Difference(name, metric, len(both), old, new, ends, mcnemar(*right), notes)
     return difference, drawn, (right[0], right[1])
 
 

@@ -84,7 +84,7 @@ def read(out: epath.Path, names: Sequence[str] = ()) -> tuple[str, dict[str, com
     results = textfile.read_json(out / RESULTS)
     if missing := sorted(set(names) - set(results["benchmarks"])):
         raise FileNotFoundError(f"{out} has no finished results of {', '.join(missing)}")
-    found = {}
+    found: dict[str, compare.Marked] = {}
     for name in names or results["benchmarks"]:
         path = out / f"{name}.json"
         try:
