@@ -34,6 +34,20 @@ FORMS = [
     '{"ymin": 200, "xmin": 100, "ymax": 400, "xmax": 300}',
     "x_min=100, y_min=200, x_max=300, y_max=400",
     '{"x": 100, "y": 200, "width": 200, "height": 200}',
+    '[\n  {\n    "bbox_2d": [\n      100,\n      200,\n      300,\n      400\n    ]\n  }\n]',
+    '{"label": "1 2 3 4", "bbox_2d": [100, 200, 300, 400]}',
+    '["100", "200", "300", "400"]',
+    "[100px, 200px, 300px, 400px]",
+    "[100, 200, 300, 400,]",
+    "[100, 200, 300, 400, 0.9]",  # and how sure the model is
+    "\\[100, 200, 300, 400\\]",
+    "[1e-1, 2e-1, 3e-1, 4e-1]",
+    "\u3010100\uff0c200\uff0c300\uff0c400\u3011",  # brackets and commas of Chinese
+    "\uff08100\uff0c200\uff09\uff0c\uff08300\uff0c400\uff09",
+    '{"p1": [100, 200], "p2": [300, 400]}',
+    '{"top_left": {"x": 100, "y": 200}, "bottom_right": {"x": 300, "y": 400}}',
+    "(x, y, w, h) = (100, 200, 200, 200)",
+    "The box is 100, 200, 300, 400.",
     "100, 200, 300, 400",
     "bbox_2d: 100, 200, 300, 400",
     "<think>[1, 2, 3, 4]</think>[100, 200, 300, 400]",
@@ -58,6 +72,7 @@ def test_the_first_box_is_read_in_every_form(text):
         '{"bbox_2d": null, "x1": 3}',
         "[1e999, 1, 2, 3]",
         "nothing there",
+        "Pick 1, 2, 3, 4 of them.",
     ],
 )
 def test_what_is_cut_off_or_no_box_is_none(text):
