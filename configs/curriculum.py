@@ -7,8 +7,8 @@
 
 The same as configs/stage1.py, stage2.py and stage3.py one after another, 45 steps each: every stage begins
 with a new optimizer and takes the model it starts from as its KL reference. Held-out figures are those of the
-mixed pairs throughout, with those of the other two sets beside them, and the last checkpoint of each stage is
-kept. To try:
+mixed pairs throughout, with those of the other two sets beside them and, now and then, of 12 pairs of another
+preset; the last checkpoint of each stage is kept. To try:
 
     --config.curriculum.order='("mixed",)'                 mixed pairs from the start, for comparison
     --config.curriculum.stages.single.advance.at=0.7       on to two differences as soon as the mean reward of
@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     folders = {"mixed": "data/stage3", "single": "data/stage1", "double": "data/stage2"}
     config.data.eval, config.eval.main = "", "mixed"
     config.evals = ConfigDict({name: {"data": folder} for name, folder in folders.items()})
+    config.evals.rich = ConfigDict({"data": "assets/sample_pairs", "split": "train", "every": 15})
     config.curriculum.order = ("single", "double", "mixed")
     config.curriculum.stages = ConfigDict(
         {name: _stage(folders[name], f"{name}/reward_sampled") for name in config.curriculum.order}
