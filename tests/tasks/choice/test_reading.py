@@ -157,6 +157,7 @@ def test_what_an_answer_states_is_read(text):
         ("It is the long bench.", THINGS, "B"),
         ("the", {"A": "a", "B": "the"}, "B"),
         ("The answer is none of the above.", {"A": "cat", "B": "none of the above"}, "B"),
+        ("它是深红色的", {"A": "红色", "B": "深红色", "C": "蓝色"}, "B"),
         ("una casa", {"A": "NA", "B": "house"}, ""),
         ("It is on the left side, not on the right", SIDES, "A"),
         ("The answer is right.", SIDES, "B"),
