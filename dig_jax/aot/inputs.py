@@ -44,9 +44,15 @@ def pair_bucket(architecture: Architecture, height: int, width: int, text_tokens
         text_tokens: of the prompt, without the images and the two markers around each.
 
     Raises:
-        ValueError: the sides are not multiples of a merged patch.
+        ValueError: the sides are not multiples of a merged patch, or not those that the model gives all images.
     """
     vision = architecture.vision
+    fixed = vision.fixed_side
+    if fixed and (height, width) != (fixed, fixed):
+        raise ValueError(
+            f"an image of {height}x{width} pixels: this model sees every image at {fixed}x{fixed}"
+            f" (--image_size={fixed}x{fixed})"
+        )
     side = vision.patch_size * vision.spatial_merge_size
     if height % side or width % side or min(height, width) < side:
         raise ValueError(f"an image of {height}x{width} pixels: the sides must be multiples of {side}")

@@ -7,7 +7,7 @@ those of Hugging Face; a configuration is checked once, when it is made.
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 # Of images in the vocabulary that Qwen's vision-language models share.
 QWEN_TOKENS: Mapping[str, int] = {
@@ -45,6 +45,16 @@ class VisionConfig:
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_heads
+
+    @property
+    def head_dims(self) -> tuple[int, ...]:
+        """Sizes of the heads of all its attention layers."""
+        return (self.head_dim,)
+
+    @property
+    def fixed_side(self) -> int | None:
+        """The side in pixels that every image is brought to; None: images keep their own sizes."""
+        return None
 
     @property
     def patch_dim(self) -> int:
@@ -92,7 +102,12 @@ class TextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture(abc.ABC):
-    """A model of text and images."""
+    """A model of text and images.
+
+    `flat_positions`: the tokens of an image count up like words, and not by rows and columns.
+    """
+
+    flat_positions: ClassVar[bool] = False
 
     text: TextConfig
     vision: VisionConfig
@@ -121,6 +136,16 @@ class Architecture(abc.ABC):
             tokens,
             f"four different words below text_config.vocab_size ({self.text.vocab_size})",
         )
+
+    @property
+    def object_token_id(self) -> int | None:
+        """The word that an image shown as an object (`data.example.Object`) stands at; None: there is none."""
+        return None
+
+    @property
+    def placeholders(self) -> Mapping[int, int]:
+        """The words that images stand at, each with the patches along the side of one image token there."""
+        return {self.image_token_id: self.vision.spatial_merge_size}
 
     @classmethod
     @abc.abstractmethod
@@ -180,7 +205,7 @@ class Architecture(abc.ABC):
 
         Args:
           text, vision: the fields that change. Image features follow the width of the decoder; with another
-            vocabulary, its last four words stand for images.
+            vocabulary, its last words stand for images.
           tied: whether the head is the embedding; None leaves that.
 
         Raises:
@@ -190,8 +215,11 @@ class Architecture(abc.ABC):
         tower = dataclasses.replace(self.vision, **{"out_hidden_size": decoder.hidden_size, **vision})
         changes: dict[str, Any] = {"text": decoder, "vision": tower}
         if decoder.vocab_size != self.text.vocab_size:
-            names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
-            changes |= zip(names, range(decoder.vocab_size - 4, decoder.vocab_size), strict=True)
+            tokens = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+            more = {field.name for field in dataclasses.fields(self) if field.name.endswith("_token_id")}
+            names = (*sorted(more - set(tokens)), *tokens)
+            last = range(decoder.vocab_size - len(names), decoder.vocab_size)
+            changes |= zip(names, last, strict=True)
         if tied is not None:
             changes["tie_word_embeddings"] = tied
         return dataclasses.replace(self, **changes)

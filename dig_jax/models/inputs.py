@@ -8,7 +8,7 @@ compiled program serves every prompt that fits the same P and N.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import flax.struct
 import numpy as np
@@ -25,8 +25,8 @@ class Prompts:
 
     tokens: np.ndarray  # int32 [B,P]
     length: np.ndarray  # int32 [B]
-    positions: np.ndarray  # int32 [B,3,P]: M-RoPE time, row, column; 0 on padding
-    next_position: np.ndarray  # int32 [B]: M-RoPE position of the first response token
+    positions: np.ndarray  # int32 [B,3,P]: time, row, column (all alike in 1-D RoPE); 0 on padding
+    next_position: np.ndarray  # int32 [B]: position of the first response token
     patches: np.ndarray  # float32 [B,N,C*T*p*p]: the images of a prompt one after another
     patch_image: np.ndarray  # int32 [B,N]: 1-based number of the image within its prompt; 0 on padding
     patch_coords: np.ndarray  # int32 [B,N,2]: row and column of the patch in its image
@@ -44,8 +44,8 @@ def make_prompts(
     """Packs prompts into padded arrays.
 
     Args:
-      token_ids: one int array per prompt, image placeholders already expanded to one token per merged
-        patch (h * w / merge_size^2).
+      token_ids: one int array per prompt, image placeholders already expanded to one per image token
+        (`Architecture.placeholders`).
       images: the images of each prompt, in the order of their placeholders.
       config: of the model that will read them.
       prompt_length: P. num_patches: N, a multiple of merge_size^2.
@@ -79,7 +79,7 @@ def make_prompts(
         grids = [grid for _, grid in row_images]
         try:
             positions, next_position = rope_positions(
-                ids == config.image_token_id, grids, vision.spatial_merge_size
+                ids, grids, config.placeholders, flat=config.flat_positions
             )
             _fill_patches(prompts, row, row_images, vision.spatial_merge_size)
         except ValueError as error:
@@ -111,25 +111,31 @@ def widen(prompts: Prompts, *, prompt_length: int, num_patches: int) -> Prompts:
 
 
 def rope_positions(
-    is_image: np.ndarray, grids: Sequence[tuple[int, int]], merge_size: int
+    ids: np.ndarray,
+    grids: Sequence[tuple[int, int]],
+    placeholders: Mapping[int, int],
+    *,
+    flat: bool = False,
 ) -> tuple[np.ndarray, int]:
-    """Positions of one prompt for multimodal rotary embedding (M-RoPE).
+    """Positions of one prompt for rotary embedding.
 
-    Text tokens count up by one on all three axes. The tokens of an image share one time; their rows and
-    columns start from it, and the text goes on after the larger side of the image.
+    Text tokens count up by one on all three axes (M-RoPE). The tokens of an image share one time; their rows
+    and columns start from it, and the text goes on after the larger side of the image.
 
     Args:
-      is_image: bool [T], True on image tokens.
+      ids: int [T].
       grids: (rows, columns) in patches of each image.
-      merge_size: patches per token and side.
+      placeholders: see `Architecture.placeholders`.
+      flat: image tokens count up like text.
 
     Returns:
       int32 positions [3,T] and the position of the next token.
     """
-    positions = np.zeros((3, len(is_image)), np.int32)
+    positions = np.zeros((3, len(ids)), np.int32)
+    is_image = np.isin(ids, list(placeholders))
     remaining = iter(grids)
     index = position = used = 0
-    while index < len(is_image):
+    while index < len(ids):
         if not is_image[index]:
             positions[:, index] = position
             index, position = index + 1, position + 1
@@ -139,9 +145,10 @@ def rope_positions(
             raise ValueError(
                 f"image tokens at {index} but only {used} images; expected one image per placeholder"
             )
-        rows, columns = grid[0] // merge_size, grid[1] // merge_size
+        side = placeholders[int(ids[index])]
+        rows, columns = grid[0] // side, grid[1] // side
         stop = index + rows * columns
-        if not is_image[index:stop].all() or stop > len(is_image) or is_image[stop : stop + 1].any():
+        if (ids[index:stop] != ids[index]).any() or stop > len(ids) or is_image[stop : stop + 1].any():
             raise ValueError(
                 f"image {used} has a grid of {grid[0]}x{grid[1]} patches and needs exactly {rows * columns} "
                 f"image tokens in a row at {index}"
@@ -151,6 +158,8 @@ def rope_positions(
         index, position, used = stop, position + max(rows, columns), used + 1
     if used != len(grids):
         raise ValueError(f"{len(grids)} images but placeholders for {used}")
+    if flat:
+        return np.broadcast_to(np.arange(len(ids), dtype=np.int32), (3, len(ids))), len(ids)
     return positions, position
 
 

@@ -107,7 +107,7 @@ def abstract_model(
     """
     settings = ModelConfig.from_config(config)
     dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
-    head_dims = [architecture.vision.head_dim, architecture.text.head_dim]
+    head_dims = [*architecture.vision.head_dims, architecture.text.head_dim]
     kernel = kernels.choose(settings.attention, mesh.devices.flat[0], dtype, head_dims)
     model = families.abstract_model(
         architecture, dtype=dtype, param_dtype=param_dtype, remat=settings.remat, attention=kernel

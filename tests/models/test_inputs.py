@@ -8,15 +8,25 @@ from dig_jax.models.inputs import make_prompts, patch_coords, rope_positions
 
 def test_positions_count_text_and_spread_over_an_image():
     """Two words, an image of 1 x 2 tokens, one word: the image takes positions 2 and 3 on its longer side."""
-    positions, following = rope_positions(np.array([0, 0, 1, 1, 0], bool), [(2, 4)], merge_size=2)
+    positions, following = rope_positions(np.array([5, 6, 9, 9, 7]), [(2, 4)], {9: 2})
     assert positions.tolist() == [[0, 1, 2, 2, 4], [0, 1, 2, 2, 4], [0, 1, 2, 3, 4]]
     assert following == 5
 
 
 def test_positions_of_text_alone_count_up():
-    positions, following = rope_positions(np.zeros(3, bool), [], merge_size=2)
+    positions, following = rope_positions(np.zeros(3, int), [], {9: 2})
     assert positions.tolist() == [[0, 1, 2]] * 3
     assert following == 3
+
+
+def test_flat_positions_count_image_tokens_like_text_whatever_placeholder_they_stand_at():
+    """An image of 2 x 2 tokens of one patch, and one shown as an object, a single token of 2 x 2 patches."""
+    ids = np.array([5, 9, 9, 9, 9, 5, 8, 5])
+    positions, following = rope_positions(ids, [(2, 2), (2, 2)], {9: 1, 8: 2}, flat=True)
+    assert positions.tolist() == [list(range(8))] * 3
+    assert following == 8
+    with pytest.raises(ValueError, match=r"image 1 has a grid of 2x2 patches and needs exactly 1 image"):
+        rope_positions(np.array([5, 9, 9, 9, 9, 5, 8, 8]), [(2, 2), (2, 2)], {9: 1, 8: 2}, flat=True)
 
 
 def test_positions_equal_those_of_transformers(reference, make):

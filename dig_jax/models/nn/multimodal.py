@@ -6,6 +6,8 @@ M image tokens per prompt (N / merge_unit), L layers, D width, K key/value heads
 Checked against the transformers implementation in tests/models.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
@@ -97,7 +99,7 @@ class VisionLanguageModel(nnx.Module):
         )
 
     def encode_images(self, prompts: Prompts) -> tuple[jax.Array, jax.Array]:
-        """Features [B,M,D] of the image tokens in order, and DeepStack features [taps,B,M,D]."""
+        """Features [B,M,D] of the image tokens (`feature_numbers`), and DeepStack features [taps,B,M,D]."""
         return self.vision(
             jnp.asarray(prompts.patches, self.dtype),
             jnp.asarray(prompts.patch_image),
@@ -196,6 +198,14 @@ class VisionLanguageModel(nnx.Module):
 
         return nnx.merge(graphdef, nnx.map_state(cast, params))
 
+    def is_image(self, tokens: jax.Array) -> jax.Array:
+        """bool [B,P]: the image tokens among `tokens` int [B,P]."""
+        return functools.reduce(operator.or_, [tokens == word for word in self.config.placeholders])
+
+    def feature_numbers(self, is_image: jax.Array) -> jax.Array:
+        """Which feature of `encode_images` each image token takes, int [B,P]: one after another."""
+        return jnp.cumsum(is_image, axis=1) - 1
+
     def _with_images(self, prompts: Prompts, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Embeddings [B,P,D] with image features in place, positions [B,P,3], DeepStack [taps,B,P,D]."""
         tokens = jnp.asarray(prompts.tokens)
@@ -203,9 +213,9 @@ class VisionLanguageModel(nnx.Module):
         if prompts.patches.shape[1] == 0:  # a batch without room for images
             return x, positions, jnp.zeros((0, *x.shape), x.dtype)
         features, deepstack = self.encode_images(prompts)
-        is_image = tokens == self.config.image_token_id
-        # The k-th image token takes feature k: a gather, so no shape depends on how many there are.
-        index = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, features.shape[1] - 1)
+        is_image = self.is_image(tokens)
+        # A gather, so no shape depends on how many image tokens there are.
+        index = jnp.clip(self.feature_numbers(is_image), 0, features.shape[1] - 1)
         x = jnp.where(is_image[..., None], _take_tokens(features, index), x)
         deepstack = jnp.where(is_image[..., None], jax.vmap(_take_tokens, (0, None))(deepstack, index), 0)
         return constrain(x, "activation_batch", None, "activation_embed"), positions, deepstack
