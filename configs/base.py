@@ -82,8 +82,9 @@ def get_config() -> ConfigDict:
     # The text after the images; "" = the task's own. {width} and {height} become the size of the image as the
     # model sees it, {phrase} what "referring" asks for, {question} what "choice" and "yes_no" ask.
     config.data.question = ""
-    # How answers write boxes: "thousandths" | "pixels" of the resized image | "unit", shares with three
-    # decimals. "" = as the model's makers do; another one has to be learnt.
+    # How answers write boxes: "thousandths" | "pixels" of the resized image | "unit", shares of the
+    # square that the image is centred in, with three decimals. "" = as the model's makers do; another one has
+    # to be learnt.
     config.data.box_convention = ""
     config.data.images = ""  # folder of the images that annotation files name; "" = that of the file
     config.data.min_pixels = 0  # image resize limits in pixels; 0 = those of the model folder

@@ -44,7 +44,7 @@ def pair_bucket(architecture: Architecture, height: int, width: int, text_tokens
         text_tokens: of the prompt, without the images and the two markers around each.
 
     Raises:
-        ValueError: the sides are not multiples of a merged patch, or not those that the model gives all images.
+        ValueError: the sides are not multiples of a merged patch, or not those that all images get.
     """
     vision = architecture.vision
     fixed = vision.fixed_side

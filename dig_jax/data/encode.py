@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dig_jax.data.buckets import Bucket
-from dig_jax.data.example import Demonstration, Example, Shape, Turn
-from dig_jax.data.images import ImageConfig, patch_grid, preprocess
+from dig_jax.data.example import Demonstration, Example, Object, Shape, Turn
+from dig_jax.data.images import ImageConfig, boxes_as_seen, patch_grid, preprocess
 from dig_jax.data.prompts import conversation_ids, response_ids
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.models.architecture import Architecture
@@ -88,11 +88,11 @@ class ExampleEncoder:
 
     def need_of_pixels(self, shape: Shape, pixels: int) -> Bucket:
         """The most that such an example can need if each image has up to `pixels` pixels after resizing."""
-        merge_size, count = self.image_config.merge_size, len(shape.shown())
-        smallest = ((merge_size, merge_size),) * count  # patches of one token each
-        text = len(self._prompt(shape.messages, smallest)) - count
-        tokens = count * (pixels // self.image_config.factor**2)
-        return Bucket(text + tokens, tokens * merge_size**2)
+        sides = self._token_sides(shape)
+        smallest = tuple((side, side) for side in sides)  # patches of one token each
+        text = len(self._prompt(shape.messages, smallest)) - len(sides)
+        patches = pixels // self.image_config.factor**2 * self.image_config.merge_size**2
+        return Bucket(text + sum(patches // side**2 for side in sides), len(sides) * patches)
 
     def __call__(
         self, examples: Sequence[Example], bucket: Bucket, answers: Sequence[Demonstration] | None = None
@@ -124,13 +124,14 @@ class ExampleEncoder:
             tokens, mask = self._response(example, answers[row])
             answer_tokens[row, : len(tokens)] = tokens
             answer_mask[row, : len(tokens)] = mask
-            slots = np.flatnonzero(prompt == self._tokenizer.image_token_id)
-            for k, (_, grid) in zip(shown, images, strict=True):
-                cells = grid[0] * grid[1] // self.image_config.merge_size**2
+            slots = np.flatnonzero(np.isin(prompt, list(self._config.placeholders)))
+            for k, (_, grid), side in zip(shown, images, self._token_sides(example.shape), strict=True):
+                cells = grid[0] * grid[1] // side**2
                 own, slots = slots[:cells], slots[cells:]
                 if (boxes := answers[row].regions.get(k)) is not None:
+                    seen = boxes_as_seen(boxes, example.sizes[k], self.image_config)
                     cell_mask[row, own] = 1
-                    cell_targets[row, own] = covered_cells(boxes, grid, self.image_config.merge_size).ravel()
+                    cell_targets[row, own] = covered_cells(seen, grid, side).ravel()
         return Batch(
             prompts=make_prompts(
                 prompts,
@@ -150,9 +151,16 @@ class ExampleEncoder:
     def _prompt(self, messages: tuple[Turn, ...], grids: Grids) -> np.ndarray:
         key = messages, grids
         if key not in self._prompts:  # examples of one question and the same sizes share their prompt
-            merge_size = self.image_config.merge_size
-            self._prompts[key] = conversation_ids(self._tokenizer, messages, grids, merge_size)
+            placeholders = self._config.placeholders
+            self._prompts[key] = conversation_ids(self._tokenizer, messages, grids, placeholders)
         return self._prompts[key]
+
+    def _token_sides(self, shape: Shape) -> list[int]:
+        """Patches along the side of one token of each image shown."""
+        words = {True: self._config.object_token_id, False: self._config.image_token_id}
+        shown = (words[isinstance(part, Object)] for part in shape.parts_shown())
+        # Where a model has no objects, the prompt of one is refused with the reason.
+        return [self._config.placeholders.get(word or -1, self.image_config.merge_size) for word in shown]
 
     def _response(self, example: Example, answer: Demonstration) -> tuple[list[int], np.ndarray]:
         tokens, mask = response_ids(self._tokenizer, answer)

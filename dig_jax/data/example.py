@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -16,16 +17,53 @@ class BadRecord(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Object:
+    """An image of the example shown as an object: a crop, in the fewer tokens that some models have for it.
+
+    Attributes:
+      number: of the image.
+    """
+
+    number: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Turn:
     """One turn of a conversation.
 
     Attributes:
       role: "system", "user" or "assistant".
-      parts: in the order shown: text, or the number k of an image of the example.
+      parts: in the order shown: text, the number k of an image of the example, or an `Object`.
     """
 
     role: str
-    parts: tuple[str | int, ...]
+    parts: tuple[str | int | Object, ...]
+
+    @property
+    def shown(self) -> tuple[int | Object, ...]:
+        """The images among the parts."""
+        return tuple(part for part in self.parts if not isinstance(part, str))
+
+
+def marked_parts(text: str, images: int = 0, objects: int = 0) -> tuple[str | int | Object, ...]:
+    """The parts of a turn from a text in which `<image>` and `<object>` say where images stand.
+
+    Marks count on from those of earlier turns; objects are the images of an example after its whole images.
+
+    Args:
+      text: what stands between the marks stays as it is.
+      images: number of the image at the first `<image>`.
+      objects: number of the image at the first `<object>`.
+    """
+    counters = {"<image>": images, "<object>": objects}
+    parts: list[str | int | Object] = []
+    for piece in re.split("(<image>|<object>)", text):
+        if piece in counters:
+            number, counters[piece] = counters[piece], counters[piece] + 1
+            parts.append(number if piece == "<image>" else Object(number))
+        elif piece:
+            parts.append(piece)
+    return tuple(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +80,11 @@ class Shape:
 
     def shown(self) -> tuple[int, ...]:
         """Numbers of the images, as often and in the order that the turns show them."""
-        return tuple(part for turn in self.messages for part in turn.parts if isinstance(part, int))
+        return tuple(part.number if isinstance(part, Object) else part for part in self.parts_shown())
+
+    def parts_shown(self) -> tuple[int | Object, ...]:
+        """The same, each as an image or as an object."""
+        return tuple(part for turn in self.messages for part in turn.shown)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

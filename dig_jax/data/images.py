@@ -1,8 +1,9 @@
-"""Image preprocessing for Qwen-VL models: pixels in, flat patches out, with PIL and NumPy only.
+"""Image preprocessing: pixels in, flat patches out, with PIL and NumPy only.
 
 Equal to transformers' ``Qwen2VLImageProcessorPil`` (same resampling, same rounding of the normalised
-values), so a model trained here sees what it will see there. Shapes: H, W pixels; h, w the patch grid;
-C channels; T temporal patch size; p patch size; m merge size.
+values), so a model trained here sees what it will see there; for models that see squares, to
+``LlavaImageProcessorPil``. Shapes: H, W pixels; h, w the patch grid; C channels; T temporal patch size;
+p patch size; m merge size.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class ImageConfig:
       max_pixels: images are shrunk to at most this many pixels.
       mean: per-channel mean, subtracted after rescaling pixels to 0..1.
       std: per-channel standard deviation, divided by after that.
+      square: images are centred on a square of the mean colour, which is resized to `max_pixels` (and
+        `min_pixels`, the same); values stay in 0..1, for towers that normalise each in their own way.
     """
 
     patch_size: int
@@ -57,6 +60,7 @@ class ImageConfig:
     max_pixels: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    square: bool = False
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "merge_size", "temporal_patch_size", "min_pixels"):
@@ -78,6 +82,12 @@ class ImageConfig:
                 )
         if min(self.std) <= 0:
             raise ValueError(f"ImageConfig.std must be above 0, got {self.std}.")
+        side = math.isqrt(self.max_pixels)
+        if self.square and (self.min_pixels, side**2, side % self.factor) != (self.max_pixels, side**2, 0):
+            raise ValueError(
+                f"images are squares of one size: min_pixels ({self.min_pixels}) and max_pixels"
+                f" ({self.max_pixels}) must both be its area, the side a multiple of {self.factor}."
+            )
 
     @property
     def factor(self) -> int:
@@ -88,6 +98,11 @@ class ImageConfig:
     def patch_dim(self) -> int:
         """Length of a flat patch: C * T * p * p."""
         return 3 * self.temporal_patch_size * self.patch_size**2
+
+    @property
+    def background(self) -> tuple[int, ...]:
+        """The colour around an image on its square, R, G, B, 0 to 255."""
+        return tuple(int(value * 255) for value in self.mean)
 
     @classmethod
     def from_folder(cls, folder: epath.PathLike) -> ImageConfig:
@@ -135,14 +150,25 @@ class ImageConfig:
             "temporal_patch_size": self.temporal_patch_size,
             "merge_size": self.merge_size,
         }
+        if self.square:
+            side = math.isqrt(self.max_pixels)
+            config |= {
+                "image_processor_type": "LlavaImageProcessor",
+                "do_pad": True,
+                "size": {"shortest_edge": side},
+                "do_center_crop": True,
+                "crop_size": {"height": side, "width": side},
+                "do_normalize": False,
+            }
         (epath.Path(folder) / _PREPROCESSOR).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _from_json(config: dict[str, Any], path: epath.Path) -> ImageConfig:
+    square = config.get("do_pad") is True
     fixed = {
         "do_resize": True,
         "do_rescale": True,
-        "do_normalize": True,
+        "do_normalize": not square,
         "resample": int(Image.Resampling.BICUBIC),
         "rescale_factor": 1 / 255,
     }
@@ -154,6 +180,8 @@ def _from_json(config: dict[str, Any], path: epath.Path) -> ImageConfig:
     shortest, longest = (
         textfile.field(size, f"size.{name}", int, path) for name in ("shortest_edge", "longest_edge")
     )
+    if square:
+        shortest = longest = shortest and shortest**2
     # The flat names are older, and transformers lets them win over `size`.
     least, most = (textfile.field(config, key, int, path) for key in ("min_pixels", "max_pixels"))
     sizes = ("patch_size", "merge_size", "temporal_patch_size")
@@ -170,7 +198,7 @@ def _from_json(config: dict[str, Any], path: epath.Path) -> ImageConfig:
         )
     values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
     try:
-        return ImageConfig(**values)
+        return ImageConfig(**values, square=square)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -192,6 +220,9 @@ def smart_resize(height: int, width: int, config: ImageConfig) -> tuple[int, int
         raise ValueError(
             f"cannot use an image of {width}x{height} pixels: sides must be within 200:1 and not empty."
         )
+    if config.square:
+        side = math.isqrt(config.max_pixels)
+        return side, side
     factor = config.factor
     # Python's round (half to even) is part of the definition.
     new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
@@ -229,6 +260,8 @@ def preprocess(image: np.ndarray, config: ImageConfig) -> tuple[np.ndarray, tupl
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"expected a uint8 image [H, W, 3], got {image.dtype} {image.shape}.")
     height, width = smart_resize(image.shape[0], image.shape[1], config)
+    if config.square:
+        image = _on_square(image, config.background)
     if (height, width) != image.shape[:2]:
         image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -240,10 +273,33 @@ def preprocess(image: np.ndarray, config: ImageConfig) -> tuple[np.ndarray, tupl
     # Reorder bytes first, then compute: a fraction of the memory traffic. A float32 division by 255 gives
     # the same values as transformers' float64 product with 1/255 rounded to float32, for all 256 of them.
     values = np.ascontiguousarray(blocks).reshape(h * w, 3, p * p) / np.float32(255)
-    values -= np.array(config.mean, np.float32)[:, None]
-    values /= np.array(config.std, np.float32)[:, None]
+    if not config.square:
+        values -= np.array(config.mean, np.float32)[:, None]
+        values /= np.array(config.std, np.float32)[:, None]
     frames = np.broadcast_to(values[:, :, None], (h * w, 3, config.temporal_patch_size, p * p))
     return frames.reshape(h * w, config.patch_dim), (h, w)
+
+
+def square_offset(size: tuple[int, int]) -> tuple[int, int, int]:
+    """Where an image (height, width) lies on its square: pixels from the left and the top, and the side."""
+    height, width = size
+    side = max(height, width)
+    return (side - width) // 2, (side - height) // 2, side
+
+
+def _on_square(image: np.ndarray, background: tuple[int, ...]) -> np.ndarray:
+    left, top, side = square_offset(image.shape[:2])
+    canvas = np.full((side, side, 3), background, np.uint8)
+    canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return canvas
+
+
+def boxes_as_seen(boxes: np.ndarray, size: tuple[int, int], config: ImageConfig) -> np.ndarray:
+    """Boxes [M, 4] in 0..1 of an image (height, width), in 0..1 of what the model sees of it."""
+    if not config.square:
+        return boxes
+    left, top, side = square_offset(size)
+    return (boxes * np.array([size[1], size[0]] * 2) + np.array([left, top] * 2)) / side
 
 
 def decode_image(
@@ -296,6 +352,8 @@ def _fitted(height: int, width: int, config: ImageConfig, name: str) -> tuple[in
         size = smart_resize(height, width, config)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+    if config.square:  # the place on the square follows from the sides, which are kept
+        return height, width
     smaller = size[0] <= height and size[1] <= width
     return size if smaller and smart_resize(*size, config) == size else (height, width)
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dig_jax.data.example import Demonstration, Turn
+from dig_jax.data.example import Demonstration, Object, Turn
 from dig_jax.data.tokenizer import CLOSE_THINKING, IMAGE_PLACEHOLDER, Tokenizer
 
 
 def prompt_ids(
-    tokenizer: Tokenizer, text: str, grids: Sequence[tuple[int, int]], merge_size: int
+    tokenizer: Tokenizer, text: str, grids: Sequence[tuple[int, int]], placeholders: Mapping[int, int]
 ) -> np.ndarray:
     """Tokens of one user turn, images first and then `text`, with the image placeholders expanded.
 
     Args:
-      tokenizer: gives the chat template and the placeholder's id.
+      tokenizer: gives the chat template.
       text: the question.
       grids: (h, w) patch grid of each image, in order.
-      merge_size: m; an image takes h*w/m^2 tokens.
+      placeholders: the words that images stand at, each with m, the patches along the side of one image token
+        there (`Architecture.placeholders`); an image takes h*w/m^2 tokens.
 
     Returns:
       int32 [length]: the ids transformers' Qwen3VLProcessor gives for the same conversation.
@@ -27,44 +28,61 @@ def prompt_ids(
     Raises:
       ValueError: the text contains an image placeholder of its own.
     """
-    return conversation_ids(tokenizer, [Turn("user", (*range(len(grids)), text))], grids, merge_size)
+    return conversation_ids(tokenizer, [Turn("user", (*range(len(grids)), text))], grids, placeholders)
 
 
 def conversation_ids(
-    tokenizer: Tokenizer, messages: Sequence[Turn], grids: Sequence[tuple[int, int]], merge_size: int
+    tokenizer: Tokenizer,
+    messages: Sequence[Turn],
+    grids: Sequence[tuple[int, int]],
+    placeholders: Mapping[int, int],
 ) -> np.ndarray:
     """Tokens of a conversation up to the opening of the assistant's turn, with placeholders expanded.
 
     Args:
-      tokenizer: gives the chat template and the placeholder's id.
-      messages: turns of text and images.
+      tokenizer: gives the chat template.
+      messages: turns of text, images and objects.
       grids: (h, w) patch grid of each image that the turns show, in the order they are shown.
-      merge_size: m; an image takes h*w/m^2 tokens.
+      placeholders: see `prompt_ids`.
 
     Returns:
       int32 [length].
 
     Raises:
-      ValueError: the text contains an image placeholder of its own.
+      ValueError: the text contains an image placeholder of its own, or an object is shown to a model that has
+        none.
     """
     ids = tokenizer.encode(tokenizer.render([_message(turn) for turn in messages]))
-    if ids.count(tokenizer.image_token_id) != len(grids):
+    found = [id for id in ids if id in placeholders]
+    as_objects = [isinstance(part, Object) for turn in messages for part in turn.shown]
+    if any(as_objects) and len(placeholders) == 1:
+        raise ValueError("an image is shown as an object, but this model takes whole images alone")
+    if len(found) != len(grids) or [id != tokenizer.image_token_id for id in found] != as_objects:
         raise ValueError(
-            f"the rendered prompt has {ids.count(tokenizer.image_token_id)} image placeholders for "
+            f"the rendered prompt has {len(found)} image placeholders for "
             f"{len(grids)} images; the question must not contain {IMAGE_PLACEHOLDER}, and the chat template "
             f"({tokenizer.template}) must place images."
         )
-    counts = iter([h * w // merge_size**2 for h, w in grids])
-    expanded = [[id] * next(counts) if id == tokenizer.image_token_id else [id] for id in ids]
-    return np.array([id for run in expanded for id in run], np.int32)
+    sizes = iter(grids)
+
+    def expanded(id: int) -> list[int]:
+        if id not in placeholders:
+            return [id]
+        rows, columns = next(sizes)
+        return [id] * (rows * columns // placeholders[id] ** 2)
+
+    return np.array([id for word in ids for id in expanded(word)], np.int32)
 
 
 def _message(turn: Turn) -> dict[str, object]:
     """A turn as chat templates take it."""
-    parts = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in turn.parts
-    ]
-    return {"role": turn.role, "content": parts}
+
+    def item(part: str | int | Object) -> dict[str, str]:
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        return {"type": "object" if isinstance(part, Object) else "image"}
+
+    return {"role": turn.role, "content": [item(part) for part in turn.parts]}
 
 
 def response_ids(tokenizer: Tokenizer, answer: Demonstration) -> tuple[list[int], np.ndarray]:

@@ -90,5 +90,7 @@ def show(picture: Picture, config: ImageConfig, name: str = "") -> Shown:
 def shrunk_size(height: int, width: int, config: ImageConfig) -> tuple[int, int] | None:
     """(height, width) that the limit of pixels shrinks an image to; None where it leaves it alone."""
     size = smart_resize(height, width, config)
+    if config.square:
+        return size if max(height, width) > size[0] else None
     unlimited = smart_resize(height, width, dataclasses.replace(config, max_pixels=sys.maxsize))
     return None if size == unlimited else size

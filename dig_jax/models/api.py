@@ -86,7 +86,8 @@ class Family:
         images have one size.
       processor: name of its processor in transformers, which loads a folder by it.
       box_convention: how its makers write the coordinates of a box: "thousandths" of width and height,
-        "pixels" of the image as resized for the model, or "unit", 0 to 1.
+        "pixels" of the image as resized for the model, or "unit", 0 to 1 of the square that the image is
+        centred in.
       sampling, thinking_sampling: temperature, top_p and top_k that its makers publish, for models that do
         not think and those that do; what a folder's generation_config.json says comes first.
       pixel_mean, pixel_std: of each channel, 0 to 1, that its image processor is published with.

@@ -139,7 +139,7 @@ class Architecture(abc.ABC):
 
     @property
     def object_token_id(self) -> int | None:
-        """The word that an image shown as an object (`data.example.Object`) stands at; None: there is none."""
+        """The word that an image shown as an object stands at (`data.example.Object`); None: none is."""
         return None
 
     @property

@@ -156,8 +156,9 @@ class Desk:
         ]
         grids = [patch_grid(*image.size, self.image_config) for image in shown]
         text = self.question([image.size for image in shown]) if text is None else text
-        ids = prompt_ids(self.tokenizer, text, grids, self.architecture.vision.spatial_merge_size)
-        of_images = int(np.sum(ids == self.tokenizer.image_token_id))
+        placeholders = self.architecture.placeholders
+        ids = prompt_ids(self.tokenizer, text, grids, placeholders)
+        of_images = int(np.isin(ids, list(placeholders)).sum())
         most = self._most_tokens(settings.max_new_tokens, len(ids), of_images)
         thinking = settings.thinking_budget
         budget = make_budget(self.tokenizer, thinking, most) if thinking else None

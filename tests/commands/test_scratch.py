@@ -61,7 +61,10 @@ def test_a_number_off_the_grid_is_spelled_in_digits(tokenizer):
 
 
 def test_the_prompt_is_short(tokenizer):
-    assert len(prompt_ids(tokenizer, SMALL.question, [(8, 8), (8, 8)], 2)) == 2 * 16 + 15
+    assert (
+        len(prompt_ids(tokenizer, SMALL.question, [(8, 8), (8, 8)], {tokenizer.image_token_id: 2}))
+        == 2 * 16 + 15
+    )
 
 
 @settings(max_examples=300)

@@ -9,9 +9,17 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from dig_jax.data.images import ImageConfig, decode_image, patch_grid, preprocess, smart_resize
+from dig_jax.data.images import (
+    ImageConfig,
+    boxes_as_seen,
+    decode_image,
+    patch_grid,
+    preprocess,
+    smart_resize,
+)
 from dig_jax.models.qwen2_5_vl.family import FAMILY as QWEN
 
 QWEN3_VL = ImageConfig(
@@ -39,6 +47,9 @@ def reference(config: ImageConfig) -> Qwen2VLImageProcessorPil:
     )
 
 
+CLIP_SQUARE = ImageConfig(14, 1, 1, 70**2, 70**2, QWEN.pixel_mean, QWEN.pixel_std, square=True)
+
+
 def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -54,6 +65,34 @@ def test_patches_equal_those_of_transformers_at_any_size(size, config):
     assert (1, *grid) == tuple(expected["image_grid_thw"][0])
     assert patches.dtype == np.float32
     np.testing.assert_allclose(patches, expected["pixel_values"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(70, 70), (100, 71), (40, 90), (1, 3)])
+def test_on_a_square_patches_equal_those_of_transformers(size, tmp_path):
+    """Built from the settings that we write, which we read back."""
+    CLIP_SQUARE.save(tmp_path, "Processor")
+    assert ImageConfig.from_folder(tmp_path) == CLIP_SQUARE
+    written = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    image = noise(*size)
+    theirs = LlavaImageProcessorPil(**{key: value for key, value in written.items() if "class" not in key})
+    pixels = theirs(images=[image], input_data_format="channels_last", return_tensors="np")["pixel_values"]
+    patches, grid = preprocess(image, CLIP_SQUARE)
+    assert grid == (5, 5)
+    cut = pixels[0].reshape(3, 5, 14, 5, 14).transpose(1, 3, 0, 2, 4).reshape(25, -1)
+    np.testing.assert_allclose(patches, cut, atol=1e-6, rtol=0)
+    corner = np.rint(255 * patches[0, [0, 196, 392]])
+    assert min(size) in (1, 70) or corner.tolist() == [122, 116, 104]  # the mean colour
+
+
+def test_a_box_is_moved_and_shrunk_with_its_image_onto_the_square():
+    """An image of 100 x 50 pixels (height x width) has 25 pixels of background on its left and its right."""
+    seen = boxes_as_seen(np.array([[0, 0, 1, 1], [0.5, 0.5, 1, 1]]), (100, 50), CLIP_SQUARE)
+    assert seen.tolist() == [[0.25, 0, 0.75, 1], [0.5, 0.5, 0.75, 1]]
+
+
+def test_squares_have_one_size():
+    with pytest.raises(ValueError, match="squares of one size"):
+        dataclasses.replace(CLIP_SQUARE, max_pixels=84**2)
 
 
 def test_other_settings_than_the_usual_ones_are_followed_too():

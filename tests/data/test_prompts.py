@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dig_jax.data.example import Demonstration
-from dig_jax.data.prompts import prompt_ids, response_ids
+from dig_jax.data.example import Demonstration, Object, Shape, Turn, marked_parts
+from dig_jax.data.prompts import conversation_ids, prompt_ids, response_ids
 from dig_jax.data.tokenizer import load_tokenizer
 
 load_once = functools.cache(load_tokenizer)
@@ -19,7 +19,7 @@ load_once = functools.cache(load_tokenizer)
 
 def test_placeholders_are_expanded_as_in_the_text(tokenizer):
     grids = [(4, 6), (8, 2), (2, 2)]
-    ids = prompt_ids(tokenizer, "Which differ?", grids, merge_size=2)
+    ids = prompt_ids(tokenizer, "Which differ?", grids, {tokenizer.image_token_id: 2})
     counts = iter([6, 4, 1])
     content = [{"type": "image"}] * 3 + [{"type": "text", "text": "Which differ?"}]
     text = tokenizer.render([{"role": "user", "content": content}])
@@ -30,12 +30,12 @@ def test_placeholders_are_expanded_as_in_the_text(tokenizer):
 
 
 def test_text_alone_is_a_prompt_too(tokenizer):
-    assert tokenizer.decode(prompt_ids(tokenizer, "Hello.", [], 2)) == "user\nHello.\nassistant\n"
+    assert tokenizer.decode(prompt_ids(tokenizer, "Hello.", [], {})) == "user\nHello.\nassistant\n"
 
 
 def test_a_question_with_a_placeholder_of_its_own_is_refused(tokenizer):
     with pytest.raises(ValueError, match="2 image placeholders for 1 images"):
-        prompt_ids(tokenizer, "What is <|image_pad|>?", [(2, 2)], 2)
+        prompt_ids(tokenizer, "What is <|image_pad|>?", [(2, 2)], {tokenizer.image_token_id: 2})
 
 
 def test_a_response_is_the_answer_and_the_end_of_turn(tokenizer):
@@ -79,8 +79,9 @@ def test_the_template_of_a_hub_repository_is_found(scratch_folder, tokenizer, tm
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
     (folder / "chat_template.jinja").unlink()
     grids = [(4, 4), (2, 2)]
-    expected = prompt_ids(tokenizer, "What?", grids, 2)
-    np.testing.assert_array_equal(prompt_ids(load_tokenizer(folder), "What?", grids, 2), expected)
+    expected = prompt_ids(tokenizer, "What?", grids, {tokenizer.image_token_id: 2})
+    placeholders = {tokenizer.image_token_id: 2}
+    np.testing.assert_array_equal(prompt_ids(load_tokenizer(folder), "What?", grids, placeholders), expected)
 
 
 def test_a_folder_without_tokenizer_or_template_is_refused(scratch_folder, tmp_path):
@@ -113,3 +114,17 @@ def test_a_thought_is_not_decoded(tiny_qwen3vl_thinking, monkeypatch):
     assert tokenizer.decode_answer(thought) == ""
     assert tokenizer.decode_answer(thought + answer) == "</think>[]"
     assert decoded == [answer]
+
+
+def test_marks_in_a_text_say_where_images_and_objects_stand():
+    parts = marked_parts("<image>\nWhich is red? A: <object> B: <object>", objects=1)
+    assert parts == (0, "\nWhich is red? A: ", Object(1), " B: ", Object(2))
+    later = marked_parts("And <object>, left of <object>?", objects=3)
+    assert later == ("And ", Object(3), ", left of ", Object(4), "?")
+    turns = (Turn("user", parts), Turn("assistant", ("A",)), Turn("user", later))
+    assert Shape(turns, ((4, 4),) * 5).shown() == (0, 1, 2, 3, 4)
+
+
+def test_a_model_of_whole_images_refuses_an_object(tokenizer):
+    with pytest.raises(ValueError, match="shown as an object, but this model takes whole images alone"):
+        conversation_ids(tokenizer, [Turn("user", (Object(0),))], [(2, 2)], {tokenizer.image_token_id: 2})

@@ -139,7 +139,7 @@ def test_a_chat_template_without_images_is_named(folder):
     template = "{% for m in messages %}{% for c in m.content %}{{ c.text }}{% endfor %}{% endfor %}"
     (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(ValueError, match="0 image placeholders for 1 images; .*chat_template.jinja"):
-        prompt_ids(load_tokenizer(folder), "?", [(2, 2)], 2)
+        prompt_ids(load_tokenizer(folder), "?", [(2, 2)], {})
 
 
 @pytest.mark.parametrize(

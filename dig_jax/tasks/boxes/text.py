@@ -30,10 +30,12 @@ from typing import Any
 import numpy as np
 
 from dig_jax.data.example import Size
+from dig_jax.data.images import square_offset
 from dig_jax.data.tokenizer import THINK_END
 
 # What a coordinate counts. "thousandths" of the image's width or height: Qwen2-VL, Qwen3-VL. "pixels" of the
-# image as the model sees it, after resizing: Qwen2.5-VL. "unit", 0 to 1, three decimals: TinyGroundingGPT.
+# image as the model sees it, after resizing: Qwen2.5-VL. "unit", 0 to 1 of the square that the image is
+# centred in, three decimals: TinyGroundingGPT (of a square image, that is of its width and height).
 CONVENTIONS = ("thousandths", "pixels", "unit")
 
 VALID = "valid"
@@ -223,8 +225,22 @@ class BoxFormat:
         return THOUSANDTHS if self.convention == "thousandths" else (1, 1)
 
     def read(self, text: str, size: Size, *, thinking: bool, max_boxes: int) -> Reading:
-        """The boxes of a completion about an image of this size: see `read_boxes`."""
-        return read_boxes(text, thinking=thinking, max_boxes=max_boxes, scale=self.scale(size))
+        """The boxes of a completion about an image of this size: see `read_boxes`.
+
+        Of a box on the square that the image is centred in, what is beside the image is cut off; one that
+        lies beside it as a whole is out of range.
+        """
+        reading = read_boxes(text, thinking=thinking, max_boxes=max_boxes, scale=self.scale(size))
+        if self.convention != "unit" or size[0] == size[1]:
+            return reading
+        left, top, side = square_offset(size)
+        moved = reading.boxes * np.float32(side) - np.array([left, top] * 2, np.float32)
+        boxes = np.clip(moved / np.array([size[1], size[0]] * 2, np.float32), 0, 1)
+        inside = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+        if inside.all():
+            return Reading(boxes, reading.valid, reading.reason)
+        reason = OUT_OF_RANGE if reading.valid else reading.reason
+        return Reading(boxes[inside], valid=False, reason=reason)
 
     def write(self, boxes: np.ndarray, size: Size) -> str:
         """The text for a set of boxes: "[[x0,y0,x1,y1],...]", or "[]" for none.
@@ -244,10 +260,15 @@ class BoxFormat:
         # The negated form also catches NaN.
         if not ((boxes >= 0).all() and (boxes <= 1).all() and (low <= high).all()):
             raise ValueError(f"boxes must be ordered [x0, y0, x1, y1] in 0..1, got {boxes.tolist()}.")
+        edge = np.ones(2)  # the right and the bottom of the image
+        if self.convention == "unit":
+            left, top, side = square_offset(size)
+            extent, offset = np.array([size[1], size[0]]), np.array([left, top])
+            low, high, edge = ((corner * extent + offset) / side for corner in (low, high, edge))
         steps = np.array(self.scale(size) if self.convention == "pixels" else [1000 // self.step] * 2)
         first, last = np.rint(low * steps), np.rint(high * steps)
         thin = first == last
-        first = np.where(thin, np.minimum(np.floor(low * steps), steps - 1), first)
+        first = np.where(thin, np.minimum(np.floor(low * steps), np.ceil(edge * steps) - 1), first)
         last = np.where(thin, first + 1, last)
         corners = np.concatenate([first, last], axis=1).astype(int) * self.step
         return "[" + ",".join(f"[{self._coordinates(box)}]" for box in sorted(corners.tolist())) + "]"
@@ -268,7 +289,10 @@ class BoxFormat:
             box = [right // 10, bottom // 5, 3 * right // 10, 2 * bottom // 5]
         elif self.convention == "unit":
             counted, box = (
-                "decimals from 0 to 1 of the width and height, with three digits",
+                "decimals from 0 to 1 of the width and height of the square that the image is centred in,"
+                " with three digits"
+                if size[0] != size[1]
+                else "decimals from 0 to 1 of the width and height, with three digits",
                 [100, 200, 300, 400],
             )
         else:

@@ -1,5 +1,6 @@
 """Boxes are written as one right text, in every convention, and read back as they were written."""
 
+import functools
 import json
 import re
 
@@ -71,7 +72,7 @@ def test_each_convention_by_hand():
     boxes = np.array([[0.1, 0.25, 0.5, 1.0]])
     assert box_format().write(boxes, SIZE) == "[[100,250,500,1000]]"
     assert PIXELS.write(boxes, SIZE) == "[[64,119,322,476]]"
-    assert UNIT.write(boxes, SIZE) == "[[0.100,0.250,0.500,1.000]]"
+    assert UNIT.write(boxes, SIZE) == "[[0.100,0.312,0.500,0.875]]"  # 80 of 640 rows above
 
 
 @pytest.mark.parametrize("boxes_as", [box_format(), PIXELS, UNIT], ids=lambda f: f.convention)
@@ -79,7 +80,7 @@ def test_each_convention_by_hand():
 def test_what_is_written_is_read_back_to_half_a_step(boxes_as, boxes):
     read = boxes_as.read(boxes_as.write(boxes, SIZE), SIZE, thinking=False, max_boxes=4)
     assert read.reason in (VALID, "repeated")  # boxes may fall together when they are rounded
-    width, height = (1000, 1000) if boxes_as.convention != "pixels" else (644, 476)
+    width, height = {"pixels": (644, 476), "unit": (1000, 750)}.get(boxes_as.convention, (1000, 1000))
     order = sorted(range(len(boxes)), key=lambda i: boxes_as.write(boxes[[i]], SIZE))
     assert len(order) == len(read.boxes)
     for box in boxes:
@@ -92,6 +93,19 @@ def test_a_coordinate_beyond_the_image_as_the_model_sees_it_is_out_of_range():
     assert PIXELS.read(inside, SIZE, thinking=False, max_boxes=1).valid
     assert PIXELS.read(outside, SIZE, thinking=False, max_boxes=1).reason == "out_of_range"
     assert UNIT.read("[[0,0,1.5,1]]", SIZE, thinking=False, max_boxes=1).reason == "out_of_range"
+
+
+def test_unit_boxes_lie_on_the_square_that_the_image_is_centred_in():
+    """One of 50 x 100 (height x width) covers the middle half of its square, from 0.25 to 0.75 downwards."""
+    size = (50, 100)
+    assert UNIT.write(np.array([[0, 0, 0.5, 1]]), size) == "[[0.000,0.250,0.500,0.750]]"
+    read = functools.partial(UNIT.read, size=size, thinking=False, max_boxes=2)
+    np.testing.assert_allclose(read("[[0,0.25,0.5,0.75]]").boxes, [[0, 0, 0.5, 1]])
+    np.testing.assert_allclose(read("[[0,0.1,0.5,0.5]]").boxes, [[0, 0, 0.5, 0.5]])  # cut off at the top
+    beside = read("[[0,0.1,0.5,0.2],[0,0.25,1,0.5]]")
+    assert beside.reason == "out_of_range" and beside.boxes.tolist() == [[0, 0, 1, 0.5]]
+    bottom = UNIT.write(np.array([[0.2, 1, 0.4, 1]]), size)  # without height, at the lower edge
+    assert bottom == "[[0.200,0.749,0.400,0.750]]" and read(bottom).valid
 
 
 def test_corners_of_a_large_image_that_float32_cannot_tell_apart_are_no_box():
