@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import inspect
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from dig_jax.machines.folder import check_free, to_path, whole_folder, writable_
 from dig_jax.models import families
 from dig_jax.models.api import Family
 from dig_jax.models.architecture import Architecture, TextConfig, VisionConfig
+from dig_jax.models.hf.chat_template import chat_template
 from dig_jax.models.hf.checkpoint import save_model
 from dig_jax.models.nn.multimodal import VisionLanguageModel
 from dig_jax.tasks.boxes.text import THOUSANDTHS
@@ -49,33 +51,6 @@ _THINK = ("<think>", "</think>")  # added tokens that are not special: they stay
 
 _ANSWER_PIECES = ("[[", "],[", "]]", "[]")  # with the numbers and the comma, all that an answer is made of
 
-# Where the conversation has no system turn of its own, some families begin with one.
-_SYSTEM = """\
-{%- if messages[0].role != 'system' -%}
-{{- '<|im_start|>system\\nTEXT<|im_end|>\\n' -}}
-{%- endif -%}
-"""
-_CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-{{- '<|im_start|>' + message.role + '\\n' -}}
-{%- if message.content is string -%}
-{{- message.content -}}
-{%- else -%}
-{%- for item in message.content -%}
-{%- if item.type == 'image' -%}
-{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
-{%- else -%}
-{{- item.text -}}
-{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{{- '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\\n' -}}
-"""
-_OPEN_THINKING = "{{- '<think>\\n' -}}\n"
-
 
 @dataclasses.dataclass(frozen=True)
 class ScratchConfig:
@@ -95,7 +70,8 @@ class ScratchConfig:
       window_size: side in pixels of the windows that most vision blocks attend in (Qwen2.5-VL); None: half of
         `image_size`.
       text_width, text_depth, text_heads, text_kv_heads, head_dim, text_inner: the decoder.
-      mrope_section: rotary frequencies for time, height and width; they sum to head_dim / 2.
+      mrope_section: rotary frequencies for time, height and width; they sum to head_dim / 2. None: 6, 5
+        and 5, or all for time where a family's positions count along the text.
       rope_theta: base of the rotary frequencies. Released models use 5e6 for contexts of 256k tokens; here a
         sequence has about a hundred.
       initializer_range: standard deviation of random kernels and embeddings.
@@ -121,7 +97,7 @@ class ScratchConfig:
     text_kv_heads: int = 2
     head_dim: int = 32
     text_inner: int = 256
-    mrope_section: tuple[int, ...] = (6, 5, 5)
+    mrope_section: tuple[int, ...] | None = None
     rope_theta: float = 100.0
     initializer_range: float = 0.05
     fourier_init: bool = True
@@ -150,6 +126,11 @@ class ScratchConfig:
             return range(self.image_size + 1)
         return range(0, THOUSANDTHS[0] + 1, self.number_step or 20)
 
+    def spelled(self, number: int) -> str:
+        """A coordinate as answers write it."""
+        unit = families.of_type(self.family).box_convention == "unit"
+        return f"{number / THOUSANDTHS[0]:.3f}" if unit else str(number)
+
 
 def make_scratch_folder(out: epath.PathLike, config: ScratchConfig) -> Architecture:
     """Writes a Hugging Face folder: config, random weights, tokenizer, chat template, image processor.
@@ -173,14 +154,15 @@ def make_scratch_folder(out: epath.PathLike, config: ScratchConfig) -> Architect
     model_config = _model_config(config, family, ids)
     model = families.make(model_config, rngs=nnx.Rngs(config.seed))
     if config.fourier_init:
-        if hasattr(model.vision, "pos_embed"):
-            _smooth_positions(model.vision.pos_embed, config)
+        for path, table in nnx.to_flat_state(nnx.state(model.vision, nnx.Param)):
+            if path[-1] == "pos_embed":
+                _smooth_positions(table, config)
         _smooth_numbers(model, config, ids)
 
     with whole_folder(out) as folder:
         save_model(folder, model)
         hf.save_pretrained(folder)
-        _image_config(config, family).save(folder, family.processor)
+        _image_config(config, family, model_config.vision).save(folder, family.processor)
         generation = {
             "bos_token_id": ids["<|endoftext|>"],
             "pad_token_id": ids["<|endoftext|>"],
@@ -192,15 +174,16 @@ def make_scratch_folder(out: epath.PathLike, config: ScratchConfig) -> Architect
     return model_config
 
 
-def _image_config(config: ScratchConfig, family: Family) -> ImageConfig:
+def _image_config(config: ScratchConfig, family: Family, vision: VisionConfig) -> ImageConfig:
     return ImageConfig(
         patch_size=config.patch_size,
-        merge_size=2,
-        temporal_patch_size=2,
-        min_pixels=(2 * config.patch_size) ** 2,
+        merge_size=vision.spatial_merge_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        min_pixels=vision.fixed_side**2 if vision.fixed_side else (2 * config.patch_size) ** 2,
         max_pixels=config.image_size**2,
         mean=family.pixel_mean,
         std=family.pixel_std,
+        square=vision.fixed_side is not None,
     )
 
 
@@ -221,6 +204,8 @@ def _model_config(config: ScratchConfig, family: Family, ids: Mapping[str, int])
     given = {name: value for name, value in options.items() if value is not None}
     if wrong := given.keys() - inspect.signature(family.small_tower).parameters:
         raise ValueError(f"{', '.join(sorted(wrong))}: the tower of {family.title} has no such setting.")
+    flat = family.config.flat_positions
+    section = config.mrope_section or ((config.head_dim // 2, 0, 0) if flat else (6, 5, 5))
     return family.config(
         text=TextConfig(
             vocab_size=-(-len(ids) // 64) * 64,  # padded, as released models are, so that it can be sharded
@@ -232,7 +217,7 @@ def _model_config(config: ScratchConfig, family: Family, ids: Mapping[str, int])
             head_dim=config.head_dim,
             rms_norm_eps=1e-6,
             rope_theta=config.rope_theta,
-            mrope_section=config.mrope_section,  # type: ignore[arg-type]  # TextConfig checks its length
+            mrope_section=section,  # type: ignore[arg-type]  # TextConfig checks its length
             max_position_embeddings=4096,
             initializer_range=config.initializer_range,
         ),
@@ -242,6 +227,7 @@ def _model_config(config: ScratchConfig, family: Family, ids: Mapping[str, int])
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
+        **{f"{name}_token_id": ids[word] for name, word in family.object_marks.items()},
     )
 
 
@@ -269,12 +255,10 @@ def _make_tokenizer(config: ScratchConfig, family: Family) -> Any:
     )
     hf.add_special_tokens({"extra_special_tokens": list(_SPECIAL)})
     hf.eos_token = "<|im_end|>"  # only now: a token named above would have been given the first id
-    plain = [*_THINK, *map(str, config.numbers)]
-    hf.add_tokens(
-        [AddedToken(text, special=False, normalized=False, single_word=text.isdigit()) for text in plain]
-    )
-    system = _SYSTEM.replace("TEXT", family.system) if family.system else ""
-    hf.chat_template = system + _CHAT_TEMPLATE + _OPEN_THINKING * config.thinking + "{%- endif -%}\n"
+    hf.add_tokens([AddedToken(text, special=False, normalized=False) for text in _THINK])
+    numbers = [config.spelled(number) for number in config.numbers]
+    hf.add_tokens([AddedToken(text, special=False, normalized=False, single_word=True) for text in numbers])
+    hf.chat_template = chat_template(family, thinking=config.thinking)
     return hf
 
 
@@ -298,14 +282,15 @@ def _apply_merges(parts: list[str], merges: Sequence[tuple[str, str]]) -> list[s
     return parts
 
 
-def _smooth_positions(positions: nnx.Param, config: ScratchConfig) -> None:
-    """Fills a table of positions with smooth functions of row and column."""
-    side = config.image_size // config.patch_size
+def _smooth_positions(positions: nnx.Variable, config: ScratchConfig) -> None:
+    """Fills a table of positions with smooth functions of row and column; a first row for no place stays."""
+    table = positions.get_value()
+    side = math.isqrt(len(table))
     axis = _fourier(np.linspace(0, 1, side), frequencies=side // 2)
     rows, columns = np.repeat(axis, side, axis=0), np.tile(axis, (side, 1))
     # A patch embedding's output is of order one, and so must be what tells its place.
-    table = _project(np.concatenate([rows, columns], axis=1), config.vision_width, rms=0.5, seed=config.seed)
-    positions.set_value(positions.get_value() * 0 + table)
+    places = _project(np.concatenate([rows, columns], axis=1), table.shape[1], rms=0.5, seed=config.seed)
+    positions.set_value(table.at[len(table) - side**2 :].set(places))
 
 
 def _smooth_numbers(model: VisionLanguageModel, config: ScratchConfig, ids: dict[str, int]) -> None:
@@ -313,8 +298,9 @@ def _smooth_numbers(model: VisionLanguageModel, config: ScratchConfig, ids: dict
     numbers = np.array(config.numbers)
     features = _fourier(numbers / numbers[-1], frequencies=len(numbers) // 4)
     rows = _project(features, config.text_width, rms=config.initializer_range, seed=config.seed + 1)
+    words = np.array([ids[config.spelled(number)] for number in config.numbers])
     embedding = model.text.embedding.get_value()
-    model.text.embedding.set_value(embedding.at[np.array([ids[str(n)] for n in numbers])].set(rows))
+    model.text.embedding.set_value(embedding.at[words].set(rows))
 
 
 def _fourier(x: np.ndarray, frequencies: int) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -145,6 +147,7 @@ def load_tokenizer(model: epath.PathLike) -> Tokenizer:
         with (
             local_copy(path, ("*.json", "*.txt", "*.jinja")) as local,
             textfile.without_marks(local, _FILES) as folder,
+            _without_advice(),
         ):
             hf = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a damaged file raises whatever its reader raises, a bare Exception included
@@ -189,6 +192,21 @@ def load_tokenizer(model: epath.PathLike) -> Tokenizer:
         think_end_id=vocab.get(THINK_END),
         template=str(template),
     )
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Drops the warning that a config.json is of none of transformers' models: the tokenizer does not ask."""
+    source = logging.getLogger("transformers.configuration_utils")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "You are using a model of type" not in record.getMessage()
+
+    source.addFilter(keep)
+    try:
+        yield
+    finally:
+        source.removeFilter(keep)
 
 
 def _check_ids(vocab: Mapping[str, int], file: epath.Path) -> None:

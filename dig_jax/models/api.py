@@ -4,7 +4,7 @@ Shape letters: B prompts, G responses per prompt, P prompt length, R response le
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, Self
 
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from dig_jax.models.architecture import Architecture, VisionConfig
 from dig_jax.models.hf.layout import Weight
+from dig_jax.models.hf.safetensors_io import Tensor
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.decoder import PromptCache, ResponseCache
 
@@ -91,6 +92,13 @@ class Family:
       sampling, thinking_sampling: temperature, top_p and top_k that its makers publish, for models that do
         not think and those that do; what a folder's generation_config.json says comes first.
       pixel_mean, pixel_std: of each channel, 0 to 1, that its image processor is published with.
+      object_marks: what an image shown as an object is in the chat template: the words before it, for it and
+        after it, each under the name of its id in config.json without "_token_id"; empty where the family
+        has none.
+      parts: the models that one of the family is assembled from, by the name of their flag (`assemble`), with
+        what they are; empty: it is published as a whole.
+      assemble: from the folders of those parts, by flag, to a configuration and tensors under the names of
+        its checkpoints; its keywords, numbers, are flags, too.
       small_tower: the tower of a small model (`scratch`), from the sizes that all towers have and the side of
         its images in pixels; its keywords are the family's own settings.
       system: the text of the turn that its chat template begins with where a conversation has none.
@@ -114,6 +122,9 @@ class Family:
     pixel_std: tuple[float, float, float]
     small_tower: Callable[..., VisionConfig]
     system: str = ""
+    object_marks: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    assemble: Callable[..., tuple[Architecture, Iterable[Tensor]]] | None = None
     modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def module_name(self, name: str) -> str:

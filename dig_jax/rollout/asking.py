@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from dig_jax.data.buckets import round_up_coarsely
-from dig_jax.data.example import Size
+from dig_jax.data.example import Object, Shape, Size, Turn, marked_parts
 from dig_jax.data.images import ImageConfig, patch_grid, preprocess
-from dig_jax.data.prompts import prompt_ids
+from dig_jax.data.prompts import conversation_ids
 from dig_jax.data.shown import Picture, Shown, show
 from dig_jax.data.tokenizer import TextStream, Tokenizer
 from dig_jax.models.architecture import Architecture
@@ -110,6 +110,7 @@ class Request:
     Attributes:
       ids: int32 [length], tokens of the prompt.
       shown: its images.
+      order: their numbers as the prompt shows them.
       settings: of the answer.
       most: tokens of the answer, resolved from `settings.max_new_tokens`.
       sampling: the distribution to draw from.
@@ -118,6 +119,7 @@ class Request:
 
     ids: np.ndarray
     shown: list[Shown]
+    order: tuple[int, ...]
     settings: AnswerSettings
     most: int
     sampling: Sampling
@@ -157,12 +159,26 @@ class Desk:
         grids = [patch_grid(*image.size, self.image_config) for image in shown]
         text = self.question([image.size for image in shown]) if text is None else text
         placeholders = self.architecture.placeholders
-        ids = prompt_ids(self.tokenizer, text, grids, placeholders)
+        turn = Turn("user", self._parts(text, len(images)))
+        order = Shape((turn,), ()).shown()
+        ids = conversation_ids(self.tokenizer, [turn], [grids[k] for k in order], placeholders)
         of_images = int(np.isin(ids, list(placeholders)).sum())
         most = self._most_tokens(settings.max_new_tokens, len(ids), of_images)
         thinking = settings.thinking_budget
         budget = make_budget(self.tokenizer, thinking, most) if thinking else None
-        return Request(ids, shown, settings, most, _sampling(settings, self.tokenizer), budget)
+        return Request(ids, shown, order, settings, most, _sampling(settings, self.tokenizer), budget)
+
+    def _parts(self, text: str, images: int) -> tuple[str | int | Object, ...]:
+        """The images and then the text; of a model with objects, where `<image>` and `<object>` say."""
+        marks = [text.count("<image>"), text.count("<object>")]
+        if self.architecture.object_token_id is None or not any(marks):
+            return (*range(images), text)
+        if sum(marks) != images:
+            raise ValueError(
+                f"the text marks {marks[0]} images and {marks[1]} objects, but {images} pictures are given:"
+                " expected one for each mark, whole images first"
+            )
+        return marked_parts(text, objects=marks[0])
 
     def _most_tokens(self, asked: int | None, length: int, of_images: int) -> int:
         """The most tokens of an answer to a prompt of `length`, `of_images` of them for images."""
@@ -184,7 +200,7 @@ class Desk:
 
     def prompts(self, requests: Sequence[Request]) -> Prompts:
         """The requests' prompts [B, ...], padded to one of a few sizes."""
-        images = [[preprocess(image.pixels, self.image_config) for image in of.shown] for of in requests]
+        images = [[preprocess(of.shown[k].pixels, self.image_config) for k in of.order] for of in requests]
         patches = [sum(len(patches) for patches, _ in of_one) for of_one in images]
         return make_prompts(
             [request.ids for request in requests],

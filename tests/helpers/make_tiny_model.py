@@ -8,6 +8,7 @@ and biases are perturbed: at their initial ones and zeros a port could ignore th
 
 import argparse
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from transformers import Qwen2Tokenizer
 from dig_jax.models import families
 from dig_jax.models.api import Family
 from dig_jax.models.architecture import Architecture, TextConfig
+from dig_jax.models.architecture import VisionConfig as AnyVisionConfig
 from dig_jax.models.hf import checkpoint
+from dig_jax.models.hf.chat_template import chat_template
 from dig_jax.models.qwen2_5_vl.config import Qwen2_5VLConfig
 from dig_jax.models.qwen2_5_vl.config import VisionConfig as Qwen2_5VisionConfig
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig, VisionConfig
@@ -180,7 +183,11 @@ def perturb_norms_and_biases(model: nnx.Module, seed: int) -> None:
     nnx.update(model, nnx.from_flat_state(state))
 
 
-CONFIGS: dict[str, Any] = {"qwen3_vl": make_config, "qwen2_5_vl": make_qwen2_5_config}
+# Other families have theirs in `configs` of their own room of tests.
+CONFIGS: dict[str, Any] = {
+    "qwen3_vl": make_config,
+    "qwen2_5_vl": make_qwen2_5_config,
+}
 
 
 def make_tiny(folder: Path, *, family: str = "qwen3_vl", thinking: bool = False, tied: bool = False) -> None:
@@ -197,19 +204,23 @@ def make_tiny(folder: Path, *, family: str = "qwen3_vl", thinking: bool = False,
     system = SYSTEM.replace("TEXT", kind.system) if kind.system else ""
     opening = "<think>\\n" if thinking else ""
     tokenizer.chat_template = system + CHAT_TEMPLATE.replace("OPENING", opening)
-    config: Architecture = CONFIGS[family](tokenizer, tied=tied)
+    if kind.object_marks:
+        tokenizer.chat_template = chat_template(kind)
+    make = CONFIGS.get(family) or importlib.import_module(f"tests.models.{family}.configs").tiny_config
+    config: Architecture = make(tokenizer, tied=tied)
     # Compiling twenty random number generators takes 17 s optimised, 2 s not, and they run once.
     quick = {"xla_backend_optimization_level": 0}
     model = jax.jit(lambda: families.make(config, rngs=nnx.Rngs(0)), compiler_options=quick)()
     perturb_norms_and_biases(model, seed=1)
     checkpoint.save_model(folder, model, max_shard_bytes=200_000)
     tokenizer.save_pretrained(folder)
-    _write_json(folder / "processor_config.json", _processor_config(kind, config.vision.patch_size))
+    _write_json(folder / "processor_config.json", _processor_config(kind, config.vision))
     eos = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
     _write_json(folder / "generation_config.json", {"eos_token_id": eos, "pad_token_id": eos[1]})
 
 
-def _processor_config(family: Family, patch_size: int) -> dict[str, Any]:
+def _processor_config(family: Family, vision: AnyVisionConfig) -> dict[str, Any]:
+    patch_size = vision.patch_size
     image_processor = {
         "image_processor_type": "Qwen2VLImageProcessor",
         "do_convert_rgb": True,
@@ -228,6 +239,9 @@ def _processor_config(family: Family, patch_size: int) -> dict[str, Any]:
             "longest_edge": (8 * patch_size) ** 2,
         },  # in pixels of area, not of edge
     }
+    if side := vision.fixed_side:
+        image_processor |= {"do_pad": True, "do_normalize": False, "size": {"shortest_edge": side}}
+        image_processor |= {"merge_size": vision.spatial_merge_size, "temporal_patch_size": 1}
     return {"processor_class": family.processor, "image_processor": image_processor}
 
 

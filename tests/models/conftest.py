@@ -35,12 +35,20 @@ class PromptMaker:
     config: Qwen3VLConfig
 
     def example(self, grids: Sequence[tuple[int, int]], *, text: int = 5, seed: int = 0) -> Example:
-        """`text` random tokens, then each image followed by two more."""
+        """`text` random tokens, then each image followed by two more.
+
+        Images have the size that the model gives all of them, if it does; every second is an object, if it
+        has objects.
+        """
         rng = np.random.default_rng(seed)
         config = self.config
         ids = list(rng.integers(0, 300, text))
-        for rows, columns in grids:
-            placeholders = [config.image_token_id] * (rows * columns // config.vision.merge_unit)
+        if side := config.vision.fixed_side:
+            grids = [(side // config.vision.patch_size,) * 2 for _ in grids]
+        for number, (rows, columns) in enumerate(grids):
+            as_object = number % 2 == 1 and config.object_token_id is not None
+            word = config.object_token_id if as_object else config.image_token_id
+            placeholders = [word] * (rows * columns // config.placeholders[word] ** 2)
             ids += [config.vision_start_token_id, *placeholders, config.vision_end_token_id]
             ids += list(rng.integers(0, 300, 2))
         images = [(self.patches(rng, h * w), (h, w)) for h, w in grids]
@@ -51,8 +59,10 @@ class PromptMaker:
         return rng.uniform(-1, 1, (count, self.config.vision.patch_dim)).astype(np.float32)
 
     def pad(
-        self, *examples: Example, prompt_length: int = PROMPT_LENGTH, num_patches: int = NUM_PATCHES
+        self, *examples: Example, prompt_length: int | None = None, num_patches: int = NUM_PATCHES
     ) -> Prompts:
+        if prompt_length is None:
+            prompt_length = 80 if self.config.vision.fixed_side else PROMPT_LENGTH
         return make_prompts(
             [example.ids for example in examples],
             [example.images for example in examples],

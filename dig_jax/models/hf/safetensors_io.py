@@ -13,8 +13,8 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import IO, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -221,6 +221,13 @@ class Spec:
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Tensor(NamedTuple):
+    """A tensor that is made, or read from another file, when it is its turn to be written."""
+
+    spec: Spec
+    make: Callable[[], np.ndarray]
 
 
 def write_file(path: epath.Path, specs: Sequence[Spec], arrays: Iterable[np.ndarray]) -> None:

@@ -31,7 +31,7 @@ from dig_jax.models.nn.layers import REMAT, constrain, make_param
 
 
 class Tower(Protocol):
-    """A vision tower."""
+    """A vision tower, as `encode_images` calls it; a family that has its own may have another."""
 
     def __call__(
         self, patches: jax.Array, patch_image: jax.Array, coords: jax.Array, grid: jax.Array
@@ -66,10 +66,12 @@ class VisionLanguageModel(nnx.Module):
       ValueError: an unknown `remat`.
     """
 
+    vision: Any  # a `Tower`, as far as the family has no `encode_images` of its own
+
     def __init__(
         self,
         config: Architecture,
-        make_tower: Callable[..., Tower],
+        make_tower: Callable[..., Any],
         make_attention: MakeAttention,
         axes_of: AxesOf,
         *,

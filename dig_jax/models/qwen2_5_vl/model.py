@@ -3,8 +3,9 @@
 from typing import Any
 
 from dig_jax.models.nn.multimodal import VisionLanguageModel
+from dig_jax.models.nn.text_attention import BiasedAttention
 from dig_jax.models.qwen2_5_vl.config import Qwen2_5VLConfig
-from dig_jax.models.qwen2_5_vl.text import TextAttention, rotary_axes
+from dig_jax.models.qwen2_5_vl.text import rotary_axes
 from dig_jax.models.qwen2_5_vl.vision import VisionTower
 
 
@@ -15,4 +16,4 @@ class Qwen2_5VL(VisionLanguageModel):
     vision: VisionTower
 
     def __init__(self, config: Qwen2_5VLConfig, **options: Any) -> None:
-        super().__init__(config, VisionTower, TextAttention, rotary_axes, **options)
+        super().__init__(config, VisionTower, BiasedAttention, rotary_axes, **options)
