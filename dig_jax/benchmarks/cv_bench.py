@@ -27,8 +27,7 @@ def half(split: str, rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Score
         sources = scores.by(rows, marks, lambda row: row.fields.get("source", ""))
         shares = {source: scores.hits(own) for source, own in sources.items()}
         return {"Overall": scores.mean(shares.values())} | shares
-    kinds = scores.by(rows, marks, lambda row: row.category)
-    return {"Overall": scores.hits(marks)} | {name: scores.hits(own) for name, own in kinds.items()}
+    return scores.accuracy(rows, marks)
 
 
 def _from_table(row: Row, table: str) -> Row:

@@ -17,8 +17,11 @@ def question(row: Row) -> str:
 
 
 def circular(rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scores:
-    """Shares of questions all of whose rotations are right, and "vanilla", the share of rows."""
-    first = {question(row): row for row in sorted(rows, key=lambda row: -int(row.index))}
+    """Shares of questions all of whose rotations are right, and "vanilla", the share of rows.
+
+    Questions without their first rotation are left out, as the toolkit does.
+    """
+    first = {question(row): row for row in rows if int(row.index) < together.ROTATION}
     right = {name: scores.all_right(own) for name, own in scores.by(rows, marks, question).items()}
     whole = [Mark(name, "", right[name], "") for name in first]
     return scores.accuracy(list(first.values()), whole) | {"vanilla": scores.hits(marks)}

@@ -6,6 +6,7 @@ not weighted. Boxes of the table are pixels of the picture, whose size it gives 
 
 import ast
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from dig_jax.benchmarks import asking, marking, scores
@@ -15,6 +16,14 @@ from dig_jax.benchmarks.row import Mark, Row
 
 _SIZES = (10834, 5657, 5095, 10758, 5726, 4889, 4896, 9602)
 _CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+
+
+def _plain(split: str) -> str:
+    """What is the same in "RefCOCO testA", "RefCOCO_testA" and "refcoco test_a"."""
+    return re.sub(r"[\s_-]", "", split).lower()
+
+
+_SPLITS = {_plain(split): split for split in ref_coco.SPLITS}
 
 
 def precision(rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scores:
@@ -34,8 +43,8 @@ def precision(rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scores:
 
 
 def _from_table(row: Row, table: str) -> Row:
-    split = row.category.replace("_", " ").strip()
-    if split not in ref_coco.SPLITS:
+    split = _SPLITS.get(_plain(row.category), "")
+    if not split:
         known = ", ".join(ref_coco.SPLITS)
         raise ValueError(f"{table}, index {row.index}: category is {row.category!r}; expected one of {known}")
     prefix = split.replace(" ", "_") + "_"
