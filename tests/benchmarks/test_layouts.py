@@ -4,6 +4,10 @@ import base64
 import io
 import json
 import pathlib
+import pickle
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow
@@ -31,7 +35,7 @@ from dig_jax.benchmarks.releases import (
 )
 from dig_jax.benchmarks.row import pixels
 from tests.helpers.drawn_pairs import png
-from tests.helpers.paths import ASSETS
+from tests.helpers.paths import ASSETS, DOCS
 from tests.helpers.ref_coco import write_ref_coco
 
 GREY = png(np.full((48, 64, 3), 128, np.uint8))
@@ -164,6 +168,27 @@ def test_coco_inpainted_boxes_what_the_mask_names(tmp_path):
     write(folder / "inpainted" / "2_mask2.png", GREY)
     with pytest.raises(ValueError, match="2_mask2.png: the mask 2 is of no object; the picture has 1"):
         cyws.inpainted_rows(epath.Path(tmp_path), "small")
+
+
+def test_the_commands_of_the_page_convert_pickled_boxes(tmp_path):
+    """They are the user's to run, on files that the user trusts; here on files made by the test."""
+    commands = re.findall(r'^python -c "(.+)"$', (DOCS / "benchmark_sets.md").read_text(), re.MULTILINE)
+    refs = [{"ref_id": 1, "sentences": [{"sent": "a cup"}]}]
+    std = {7: np.array([[1.0, 2.0, 3.0, 4.0]])}
+    write(tmp_path / "refs(unc).p", pickle.dumps(refs, protocol=2))
+    write(tmp_path / "annotations.npy", npy(std))
+    write(tmp_path / "metadata" / "12.npy", npy([{"bbox": [1, 2, 3, 4.5], "id": 9}]))
+    made = []
+    for command in commands:
+        subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True)
+        made.append(json.loads((tmp_path / ("annotations.json" if made else "refs.json")).read_text()))
+    assert made == [refs, {"7": [[1, 2, 3, 4]]}, {"12": [[1, 2, 3, 4.5]]}]
+
+
+def npy(value: object) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array(value, dtype=object), allow_pickle=True)
+    return file.getvalue()
 
 
 def test_refer_folders_give_phrases_too(tmp_path):
