@@ -127,9 +127,13 @@ def run_settings(model: epath.Path) -> dict[str, Any] | None:
 
 
 def write_run_file(config: ConfigDict, folder: epath.Path) -> None:
-    """Notes in an exported folder how the run with these settings asked its model."""
+    """Notes in an exported folder how the run with these settings asked its model, and scored its answers.
+
+    A reward file does not travel with a model, so neither do the weights of its terms: `evaluate` then scores
+    by the task's own reward, unless it is given the file again.
+    """
     settings: dict[str, Any] = {}
-    for name in ASKED_BY:
+    for name in (*ASKED_BY, *(() if config.rewards.file else ("rewards.weights",))):
         group, _, key = name.rpartition(".")
         value = config[group][key] if group else config[key]
         (settings.setdefault(group, {}) if group else settings)[key] = (

@@ -18,8 +18,10 @@ from dig_jax import session as sessions
 from dig_jax.rollout import asking, lockstep
 from dig_jax.rollout.asking import AnswerSettings, Question, SettingChanges
 from dig_jax.rollout.engine import Rollout
-from dig_jax.run.model_folder import RUN_FILE, copy_model_files, write_run_file
+from dig_jax.run import cli
+from dig_jax.run.model_folder import ASKED_BY, RUN_FILE, copy_model_files, write_run_file
 from dig_jax.session import Session
+from dig_jax.tasks import registry
 from tests.helpers.paths import ROOT
 
 
@@ -198,6 +200,19 @@ def test_an_exported_model_is_asked_as_its_workdir_is(workdir: pathlib.Path, tmp
     (tmp_path / RUN_FILE).write_text('{"settings": {"rollout": {"max_new_tokens": "many"}}}')
     with pytest.raises(ValueError, match=f"the settings of the run of {folder}: .*max_new_tokens"):
         Session(folder)
+
+
+def test_an_export_keeps_the_settings_of_every_task_and_weights_that_need_no_file(
+    tmp_path: pathlib.Path,
+) -> None:
+    config, folder = base.get_config(), sessions.epath.Path(tmp_path)
+    assert {name for name in registry.MODULES if name in config} <= set(ASKED_BY)
+    config.rewards.weights = ("f1=1",)
+    write_run_file(config, folder)
+    assert cli.config_of(folder).rewards.weights == ("f1=1",)
+    config.rewards.file = "mine.py"
+    write_run_file(config, folder)
+    assert cli.config_of(folder).rewards.weights == () and cli.config_of(folder).rewards.file == ""
 
 
 def test_every_setting_of_an_answer_can_be_changed_by_its_name() -> None:
