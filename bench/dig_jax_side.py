@@ -68,7 +68,7 @@ class DigJaxSide:
             graphdef, params, mesh, sampling, tokenizer, model_config.text.vocab_size, check=lambda: None
         )
         (stage,) = curriculum.stages(config)
-        programs = maker.programs(config)
+        programs = maker.programs(stage)
         self._step = maker.step(stage, task, loader, programs.reference(params))
         self._state = programs.init(params)
         prompts = encoder(examples[:1], loader.bucket(0)).prompts

@@ -56,7 +56,8 @@ def get_config() -> ConfigDict:
     # Kernel of training and prefill. "plain": XLA, anywhere. "cudnn": NVIDIA GPUs from Ampere on. "splash":
     # TPUs. Kernels take bfloat16 alone. "auto": the platform's kernel where it can run, else "plain".
     config.model.attention = "auto"
-    # Frozen parts are used as they are: no gradient, no optimizer state, no weight decay.
+    # Frozen parts are used as they are: no gradient, no weight decay, and no optimizer state unless another
+    # stage of the run trains them. A stage may freeze other parts than the next: docs/training.md
     config.model.freeze_vision = False  # the vision tower, but for the projector
     config.model.freeze_projector = False  # merger and DeepStack mergers: image features to decoder width
     config.model.freeze_text = False  # decoder, embedding and output head

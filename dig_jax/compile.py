@@ -33,6 +33,7 @@ from absl import app, flags
 from jax.experimental import topologies
 from ml_collections import ConfigDict, config_flags
 
+from dig_jax import settings
 from dig_jax.aot import gpus, hosts, report
 from dig_jax.aot.chips import CHIPS, Chip
 from dig_jax.aot.inputs import Workload, pair_bucket
@@ -54,12 +55,14 @@ def main(argv: list[str]) -> None:
     cli.log_to_terminal()
     jax.config.update("jax_enable_compilation_cache", False)  # what is not for this machine is not read back
     with cli.user_errors():
-        config = stage_config(given.config, given.stage)
+        settings.check(given.config)
+        stage = stage_of(given.config, given.stage)
+        config = stage.config
         chip, devices = topology(given.topology, given.num_slices)
         architecture = with_layers(architecture_of(given.model, config), given.layers)
         bucket = pair_bucket(architecture, *size_of(given.image_size), given.text_tokens)
         work = Workload(bucket, IMAGES, config.rollout.group_size, config.rollout.max_new_tokens)
-        plan = make_plan(config, architecture, work, devices)
+        plan = make_plan(config, architecture, work, devices, stage.freezing)
         if given.hosts:
             print(hosts.describe(plan))
             return
@@ -79,8 +82,8 @@ def main(argv: list[str]) -> None:
     sys.exit(0 if result["fits"] else 1)
 
 
-def stage_config(config: ConfigDict, name: str) -> ConfigDict:
-    """The settings of the stage called `name`, or of the first that samples; of the run if it has no stages.
+def stage_of(config: ConfigDict, name: str) -> curriculum.Stage:
+    """The stage called `name`, or the first that samples.
 
     Raises:
         ValueError: there is no such stage, or it does not sample.
@@ -88,7 +91,7 @@ def stage_config(config: ConfigDict, name: str) -> ConfigDict:
     stages = curriculum.stages(config)
     for stage in stages:
         if stage.config.algorithm == "grpo" and name in ("", stage.name):
-            return stage.config
+            return stage
     have = ", ".join(f"{stage.name or 'the run'} ({stage.config.algorithm})" for stage in stages)
     raise ValueError(f"--stage={name}: expected a stage of algorithm grpo; --config has {have}")
 

@@ -142,6 +142,8 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     # Model: parameters land on the mesh as `parallel.RULES` say. The start is read where it is needed.
     plain = loading.abstract_model(config, opened.architecture, mesh)
     graphdef, shapes = loading.with_adapters(config, *plain, mesh)
+    for stage in stages:
+        _check_trained(stage, shapes)
 
     def start() -> nnx.State:
         plain = loading.load_params(config, opened.with_weights_of(init_folder), mesh)
@@ -170,8 +172,8 @@ class Run:
         self.config, self.workdir, self.stop = config, workdir, stop
         self.evals = EvalConfig.from_config(config)
         self.parts = parts = prepare(config, workdir, stop.check)
-        self.programs = parts.maker.programs(parts.stages[0].config)
-        logger.info("%s", freeze.describe(parts.shapes, freeze.frozen_parts(config)))
+        self.programs = parts.maker.programs(parts.stages[0])
+        logger.info("%s", freeze.describe(parts.shapes, parts.stages[0].freezing.always))
         keeping = {"keep": config.checkpoint.keep, "resumable": config.checkpoint.resumable}
         self.checkpoints = Checkpoints(workdir, **keeping)
         marked = len(parts.stages) - 1 + bool(parts.held_out)  # the ends of stages, and the best
@@ -334,6 +336,14 @@ def reference_params(run: Run) -> nnx.State:
             f" now ({fingerprint(params)}): restore that model, or use a new workdir"
         )
     return params
+
+
+def _check_trained(stage: Stage, shapes: nnx.State) -> None:
+    if not freeze.split(shapes, stage.freezing.now)[0]:
+        raise ValueError(
+            f"stage {stage.name}: all layers of config.model.lora.targets are in parts of the model that it"
+            f" freezes ({', '.join(sorted(stage.freezing.now))}): nothing is left to train"
+        )
 
 
 def _check_skipped(in_a_row: int, config: ConfigDict, step: int, workdir: epath.Path) -> None:

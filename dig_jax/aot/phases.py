@@ -20,6 +20,7 @@ from dig_jax.aot.inputs import Workload
 from dig_jax.machines import parallel
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.nn import freeze
+from dig_jax.models.nn.freeze import Freezing
 from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.programs import pool_shardings, rollout_programs
 from dig_jax.rollout.sampling import Sampling
@@ -68,12 +69,24 @@ class Plan:
     work: Workload
     mesh: Mesh
     rollout_mesh: Mesh
+    freezing: Freezing
 
 
 def make_plan(
-    config: ConfigDict, architecture: Architecture, work: Workload, devices: list[jax.Device]
+    config: ConfigDict,
+    architecture: Architecture,
+    work: Workload,
+    devices: list[jax.Device],
+    freezing: Freezing | None = None,
 ) -> Plan:
     """Checks that the settings suit the devices.
+
+    Args:
+        config: of the run, or of a stage of it.
+        architecture: of the model.
+        work: what it computes.
+        devices: that are not there.
+        freezing: of the stage; None where the run has one alone.
 
     Raises:
         ValueError: as a run would.
@@ -82,23 +95,24 @@ def make_plan(
     rollout_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
     settings.check(config)
     settings.check_batches(config, parallel.data_shards(mesh), parallel.data_shards(rollout_mesh))
-    return Plan(config, architecture, work, mesh, rollout_mesh)
+    return Plan(config, architecture, work, mesh, rollout_mesh, freezing or Freezing.of(config))
 
 
 def phases(plan: Plan) -> Iterator[Phase]:
     """The phases of a step in their order."""
     config = plan.config
     plain = loading.abstract_model(config, plan.architecture, plan.mesh)
-    graphdef, params = loading.with_adapters(config, *plain, plan.mesh)
+    graphdef, params = loading.with_adapters(config, *plain, plan.mesh, plan.freezing.always)
     learner = make_learner(plan, graphdef)
     programs = train_programs(learner, params, plan.mesh)
     state = programs.state
     copied = parallel.abstract(programs.reference.eval_shape(params), plan.mesh)
     reference = copied if config.grpo.kl_coef else None
+    moments, remainders = learner.optimizer.cut(state.opt_state)
     held = {
         "parameters": chip_bytes(state.params),
-        "optimizer": chip_bytes(state.opt_state[:2]),
-        "remainders": chip_bytes(state.opt_state[2:]),
+        "optimizer": chip_bytes(moments),
+        "remainders": chip_bytes(remainders),
         "reference": chip_bytes(reference),
     }
     on_host = chip_bytes(state, on_host=True)
@@ -115,6 +129,7 @@ def make_learner(plan: Plan, graphdef: nnx.GraphDef) -> Learner:
         graphdef,
         sft=sft.SFTConfig(aux_weight=0.0, token_yes=1, token_no=0),
         allowed=np.ones(plan.architecture.text.vocab_size, bool),
+        freezing=plan.freezing,
     )
 
 
@@ -166,7 +181,7 @@ def _update_phases(
     batch = inputs.experience(
         prompts, work.group, work.response, plan.mesh, reference=reference is not None, old=old
     )
-    trained, _ = freeze.split(state.params, freeze.frozen_parts(config))
+    trained, _ = freeze.split(state.params, plan.freezing.now)
     logprobs = (batch.ref_logprobs, batch.old_logprobs)  # of the whole step; other parts come when used
     waiting = {"batch": chip_bytes(batch) + (parts - 1) * chip_bytes(logprobs)}
     forward = config.batch.update_prompts * flops.forward(plan.architecture, work)

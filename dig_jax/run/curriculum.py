@@ -12,6 +12,8 @@ A stage ends after its `num_steps`, or at the first evaluation inside it whose `
 
 - parameters go on; so do the optimizer's moments and the learning-rate schedule, which covers all stages as
   if none ended early, unless a stage sets `optimizer.restart`: from there both begin anew;
+- what is frozen is a stage's own (`model.freeze_vision` and the like): parameters and moments of frozen parts
+  rest as they are, and go on from there in the next stage that trains them;
 - the KL reference stays the model the run started from, unless a stage sets `grpo.reanchor`: from there it
   is the model that stage started from;
 - each stage has its own order of the data and its own noise, from a seed of its own (`seed_of`), and counts
@@ -22,22 +24,28 @@ So a stage that sets both `restart` and `reanchor` trains as a separate command 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from dig_jax.models.nn import freeze
+from dig_jax.models.nn.freeze import Freezing
 from dig_jax.run import keys, mixture
 from dig_jax.run.batch import BatchConfig
 from dig_jax.run.evaluations import metric_name
 
-# What a stage may change: what its steps compute, but neither the model nor how the run is watched.
+_Answer = TypeVar("_Answer")
+
+# What a stage may change: what its steps compute and train, but neither the model nor how the run is watched.
 STAGE_SETTINGS = (
     *("algorithm", "num_steps", "advance", "batch", "grpo", "sft", "optimizer"),
     *("mixture", "task", "reward", "referring", "rewards.weights", "rewards.normalize_apart"),
     *("data.train", "data.train_split", "data.num_differences", "data.augment", "data.group_sizes"),
     *("rollout.group_size", "rollout.slots", "rollout.rows", "rollout.max_new_tokens"),
     *("rollout.temperature", "rollout.top_p", "rollout.top_k"),
+    *("model.freeze_vision", "model.freeze_projector", "model.freeze_text"),
 )
 
 
@@ -51,6 +59,7 @@ class Stage:
         config: an ordinary config, the run's own with what the stage changes.
         first_update: place of its first update in the learning-rate schedule.
         total_updates: length of that schedule.
+        freezing: what it leaves as it is, and what all stages do.
     """
 
     number: int
@@ -58,6 +67,7 @@ class Stage:
     config: ConfigDict
     first_update: int
     total_updates: int
+    freezing: Freezing
 
     @property
     def uses_reference(self) -> bool:
@@ -152,12 +162,20 @@ def stages(config: ConfigDict) -> tuple[Stage, ...]:
     """
     names = tuple(config.curriculum.order) or ("",)
     configs = [_stage_config(config, name, number) for number, name in enumerate(names)]
-    updates = [_num_updates(name, part) for name, part in zip(names, configs, strict=True)]
+    updates = [_ask(name, part, _num_updates) for name, part in zip(names, configs, strict=True)]
+    freezing = _freezing(names, configs)
     return tuple(
-        Stage(number, name, part, sum(updates[first:number]), sum(updates[first:end]))
+        Stage(number, name, part, sum(updates[first:number]), sum(updates[first:end]), freezing[number])
         for number, (name, part) in enumerate(zip(names, configs, strict=True))
         for first, end in [_span(configs, number)]
     )
+
+
+def untrained(config: ConfigDict) -> frozenset[str]:
+    """Parts of the model that no stage of a run trains."""
+    names = tuple(config.curriculum.order) or ("",)
+    configs = [_stage_config(config, name, number) for number, name in enumerate(names)]
+    return _freezing(names, configs)[0].always
 
 
 def is_over(stage: Stage, progress: Progress) -> bool:
@@ -179,6 +197,8 @@ def describe(stage: Stage, count: int, progress: Progress) -> str:
         f"stage {stage.number + 1} of {count}, {stage.name}: {config.algorithm} on"
         f" {mixture.describe(config)} for {config.num_steps} steps{until}"
     )
+    if stage.freezing.varies:
+        line += f"; frozen: {', '.join(sorted(stage.freezing.now)) or 'none'}"
     if config.optimizer.restart and stage.number:
         line += "; the optimizer begins anew"
     if stage.uses_reference:
@@ -191,9 +211,19 @@ def seed_of(seed: int, number: int) -> int:
     return seed if number == 0 else int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
 
 
-def _num_updates(name: str, config: ConfigDict) -> int:
+def _num_updates(config: ConfigDict) -> int:
+    return config.num_steps * BatchConfig.from_config(config).updates_per_step
+
+
+def _freezing(names: Sequence[str], configs: Sequence[ConfigDict]) -> list[Freezing]:
+    frozen = [_ask(name, part, freeze.frozen_parts) for name, part in zip(names, configs, strict=True)]
+    return Freezing.of_stages(frozen)
+
+
+def _ask(name: str, config: ConfigDict, what: Callable[[ConfigDict], _Answer]) -> _Answer:
+    """What a function says of a stage's settings; its errors name the stage."""
     try:
-        return config.num_steps * BatchConfig.from_config(config).updates_per_step
+        return what(config)
     except ValueError as error:
         raise ValueError(f"stage {name}: {error}" if name else str(error)) from error
 
@@ -213,6 +243,7 @@ def _stage_config(config: ConfigDict, name: str, number: int) -> ConfigDict:
     if name not in config.curriculum.stages:
         known = ", ".join(sorted(config.curriculum.stages)) or "none"
         raise ValueError(f"config.curriculum.order names {name!r}, but config.curriculum.stages has {known}")
+    part.curriculum.order = ()  # a stage has no stages
     with part.ignore_type():  # names of parts, and what they set, are the user's: `mixture` checks them
         part.mixture.update(config.curriculum.stages[name].get("mixture", {}))
     part.lock()  # no setting appears by a misspelled name

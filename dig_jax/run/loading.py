@@ -29,7 +29,7 @@ from dig_jax.models.architecture import Architecture
 from dig_jax.models.hf import checkpoint
 from dig_jax.models.nn import freeze, kernels, lora
 from dig_jax.models.nn.settings import ModelConfig
-from dig_jax.run import cli, mixture, model_folder
+from dig_jax.run import cli, curriculum, mixture, model_folder
 from dig_jax.run.checkpoint import Checkpoints
 from dig_jax.run.evaluations import Entry, EvalConfig
 from dig_jax.tasks import rewards
@@ -117,20 +117,26 @@ def abstract_model(
 
 
 def with_adapters(
-    config: ConfigDict, graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh
+    config: ConfigDict,
+    graphdef: nnx.GraphDef,
+    params: nnx.State,
+    mesh: Mesh,
+    untrained: frozenset[str] | None = None,
 ) -> tuple[nnx.GraphDef, nnx.State]:
     """A plain model as `config.model.lora` wants it trained: with new adapters, or as it is.
 
     Args:
-        config: which layers get adapters (`config.model`), and the seed they are drawn with.
+        config: of the run: which layers get adapters (`config.model`), and the seed they are drawn with.
         graphdef: of the model.
         params: arrays on the mesh, or shapes with shardings, from `abstract_model`.
         mesh: of the parameters.
+        untrained: parts that no stage trains, which get none; None where `config` has all stages.
     """
     adapters = lora.from_config(config)
     if adapters is None:
         return graphdef, params
-    return lora.add_to_params(graphdef, params, adapters, freeze.frozen_parts(config), mesh, config.seed)
+    untrained = curriculum.untrained(config) if untrained is None else untrained
+    return lora.add_to_params(graphdef, params, adapters, untrained, mesh, config.seed)
 
 
 def load_policy(

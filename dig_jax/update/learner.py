@@ -23,11 +23,13 @@ from ml_collections import ConfigDict
 from dig_jax.machines import parallel
 from dig_jax.machines.parallel import MeshJit
 from dig_jax.models.nn import freeze
+from dig_jax.models.nn.freeze import Freezing
 from dig_jax.update import grpo, microbatches
 from dig_jax.update import sft as supervised
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.microbatches import Cut, Pieces
 from dig_jax.update.optimizer import Optimizer, OptimizerConfig
+from dig_jax.update.optimizer_parts import OptimizerOfParts
 from dig_jax.update.policy import Experience, grpo_loss, response_logprobs
 
 Metrics = dict[str, jax.Array]
@@ -42,7 +44,7 @@ class TrainState:
 
     Attributes:
         params: the policy's parameters, frozen ones included.
-        opt_state: optax state of `optimizer`, for the trained parameters alone.
+        opt_state: state of `optimizer`, for the parameters that a stage of the run trains alone.
         skipped: int32, non-finite updates skipped in a row.
     """
 
@@ -63,19 +65,20 @@ class Learner:
 
     Attributes:
         graphdef: the policy's structure (`nnx.split`).
-        optimizer: of the trained parameters.
+        optimizer: of the parameters that a stage of the run trains.
         grpo: GRPO loss settings.
         sft: supervised loss settings.
         temperature: of the rollout; log-probs are those of the tempered policy, as sampled.
         allowed: bool [V], tokens the sampler can draw; the others have probability 0 in the trainer as well.
         chunk: tokens per slice of the output head.
         cut: how an update is cut into micro-batches.
-        frozen: parts of the model that updates leave as they are, of `freeze.PARTS`.
+        frozen: parts of the model that no update of the run changes, of `freeze.PARTS`.
+        resting: further ones that those of this stage leave as they are, with their optimizer state.
         offload: the optimizer's state comes from host memory, and goes back there.
     """
 
     graphdef: nnx.GraphDef
-    optimizer: Optimizer
+    optimizer: Optimizer | OptimizerOfParts
     grpo: grpo.GRPOConfig
     sft: supervised.SFTConfig
     temperature: float
@@ -83,6 +86,7 @@ class Learner:
     chunk: int
     cut: Cut
     frozen: frozenset[str]
+    resting: frozenset[str]
     offload: bool
 
     @classmethod
@@ -93,18 +97,25 @@ class Learner:
         *,
         sft: supervised.SFTConfig,
         allowed: jax.Array | np.ndarray,
+        freezing: Freezing | None = None,
     ) -> "Learner":
-        """The learner that settings ask for; `sft` and `allowed` depend on the tokenizer as well."""
+        """The learner that settings ask for; `sft` and `allowed` depend on the tokenizer as well.
+
+        `freezing` depends on all stages of a run; None where there is one.
+        """
+        freezing = freezing or Freezing.of(config)
+        optimizer = OptimizerConfig.from_config(config).make()
         return cls(
             graphdef=graphdef,
-            optimizer=OptimizerConfig.from_config(config).make(),
+            optimizer=OptimizerOfParts(optimizer) if freezing.varies else optimizer,
             grpo=GRPOConfig.from_config(config),
             sft=sft,
             temperature=config.rollout.temperature,
             allowed=allowed,
             chunk=config.model.head_chunk,
             cut=Cut.from_config(config),
-            frozen=freeze.frozen_parts(config),
+            frozen=freezing.always,
+            resting=freezing.resting,
             offload=config.optimizer.offload,
         )
 
@@ -173,7 +184,7 @@ class Learner:
     def _update(
         self, state: TrainState, gradient: GradientFn, micro_batches: Any
     ) -> tuple[TrainState, Metrics]:
-        trained, frozen = freeze.split(state.params, self.frozen)
+        trained, frozen = freeze.split(state.params, self.frozen | self.resting)
         grads, metrics = accumulate(
             lambda micro: gradient(trained, frozen, micro), micro_batches, zeros_like=trained
         )
@@ -232,7 +243,7 @@ class TrainPrograms:
         init: parameters -> the state before the first update; the parameters are donated to it.
         restart: state -> one with the same parameters and a new optimizer; the state is donated.
         reference: parameters -> what the reference of the KL penalty does not share with the policy: a copy
-            of those that are trained, in the dtype of computation.
+            of those that a stage of the run trains, in the dtype of computation.
         reference_logprobs: reference, parameters of the policy, Experience -> log-probs float32 [B, G, R].
         logprobs: parameters, Experience -> log-probs float32 [B, G, R].
         update_grpo: state, Experience -> state, metrics; the state is donated.

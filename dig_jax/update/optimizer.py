@@ -117,6 +117,15 @@ class Optimizer:
         """A new state for the same parameters: remainders are a part of those, and stay."""
         return (*self.init(params)[:2], *state[2:])
 
+    def cut(self, state: optax.OptState) -> tuple[Any, Any]:
+        """Moments and what belongs to them, and remainders."""
+        return state[:2], state[2:]
+
+    def clipped(self, grads: nnx.State) -> nnx.State:
+        """The gradient in float32, no longer than it may be."""
+        grads = _float32(grads)
+        return self.clip.update(grads, self.clip.init(grads))[0]
+
     def step(
         self, grads: nnx.State, state: optax.OptState, params: nnx.State, wanted: jax.Array
     ) -> tuple[nnx.State, optax.OptState]:

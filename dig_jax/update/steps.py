@@ -101,7 +101,7 @@ class StepMaker:
             reference: parameters of the KL reference; None where the loss has no penalty.
         """
         config = stage.config
-        programs = self.programs(config)
+        programs = self.programs(stage)
         schedule = OptimizerConfig.from_config(config).learning_rates(stage.total_updates)
 
         def rates(update: int) -> float:
@@ -112,22 +112,26 @@ class StepMaker:
         collector = Collector(config, self.sampler(asked), loader, GRPOConfig.from_config(config))
         return grpo_step(config, programs, collector, reference, self._mesh, rates)
 
-    def programs(self, config: ConfigDict) -> TrainPrograms:
-        """The compiled half of the steps under these settings: stages of the same losses share it."""
-        key = programs_key(config)
+    def programs(self, stage: Stage) -> TrainPrograms:
+        """The compiled half of a stage's steps: stages of the same losses and frozen parts share it.
+
+        All stages of a run have a state of the same structure.
+        """
+        key = programs_key(stage.config)
         if key not in self._made:
-            self._made[key] = train_programs(self._learner(config), self._params, self._mesh)
+            self._made[key] = train_programs(self._learner(stage), self._params, self._mesh)
         return self._made[key]
 
     def sampler(self, asked: AskedT) -> Sampler[AskedT]:
         """Draws completions and has them scored."""
         return Sampler(self._drawer, self._tokenizer, asked, self._check)
 
-    def _learner(self, config: ConfigDict) -> Learner:
+    def _learner(self, stage: Stage) -> Learner:
         return Learner.from_config(
-            config,
+            stage.config,
             self._graphdef,
-            sft=sft_config(config, self._tokenizer),
+            freezing=stage.freezing,
+            sft=sft_config(stage.config, self._tokenizer),
             allowed=sampling_of(self._tokenizer, 1.0).allowed(self._vocab_rows),
         )
 

@@ -112,17 +112,17 @@ def test_a_slice_may_be_one_chip():
 def test_a_stage_of_a_curriculum_is_compiled_with_its_own_settings():
     config = importlib.import_module("configs.curriculum").get_config()
     config.curriculum.stages.mixed["rollout"] = {"max_new_tokens": 4096}
-    assert command.stage_config(config, "").rollout.max_new_tokens == 2048
-    assert command.stage_config(config, "mixed").rollout.max_new_tokens == 4096
+    assert command.stage_of(config, "").config.rollout.max_new_tokens == 2048
+    assert command.stage_of(config, "mixed").config.rollout.max_new_tokens == 4096
     with pytest.raises(ValueError, match="--stage=last: .* has single .grpo., double .grpo., mixed .grpo."):
-        command.stage_config(config, "last")
+        command.stage_of(config, "last")
 
 
 def test_supervised_training_has_no_grpo_step_to_compile():
     config = base.get_config()
     config.algorithm = "sft"
     with pytest.raises(ValueError, match="expected a stage of algorithm grpo; --config has the run .sft."):
-        command.stage_config(config, "")
+        command.stage_of(config, "")
 
 
 @pytest.fixture
