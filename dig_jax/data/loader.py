@@ -290,7 +290,7 @@ class ExampleLoader:
         return figures | {f"padding/{name}": x for name, x in self._padding.shares(rows, bucket).items()}
 
     def describe_padding(self) -> list[str]:
-        """One line per bucket: how many batches of the first epoch take it, and what padding costs there."""
+        """One line per bucket: the share of as many batches as hold all examples once, and its padding."""
         steps = -(-self.num_examples // self.batch_size)
         return self._padding.describe([self._indices(self.positions(step)) for step in range(steps)])
 

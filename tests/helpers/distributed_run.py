@@ -16,8 +16,8 @@ import numpy as np
 from dig_jax import main
 from dig_jax.report import runlog
 from dig_jax.rollout.sampler import Sampler
+from dig_jax.tasks.boxes import text
 from dig_jax.tasks.differences import reward
-from dig_jax.tasks.differences.task import Differences
 
 notes = open(sys.argv.pop(1), "a", buffering=1)  # noqa: SIM115  open as long as the process
 
@@ -26,7 +26,7 @@ def note(**fields: Any) -> None:
     notes.write(json.dumps(fields) + "\n")
 
 
-complete, score, parse = Sampler.complete, Differences.score, reward.read_boxes
+complete, score, parse = Sampler.complete, Sampler._score, text.read_boxes
 Writer = runlog.report.MetricsWriter
 
 
@@ -41,9 +41,10 @@ def noted_complete(self: Sampler, weights: Any, batch: Any, keys: Any, *args: An
     return completions
 
 
-def noted_score(self: Differences, texts: list[str], examples: Any) -> Any:
-    note(scored=len(texts))
-    return score(self, texts, examples)
+def noted_score(self: Sampler, *args: Any) -> Any:
+    scores, seconds = score(self, *args)
+    note(scored=len(scores.reward))
+    return scores, seconds
 
 
 def noted_writer(*args: Any, **options: Any) -> Any:
@@ -51,13 +52,14 @@ def noted_writer(*args: Any, **options: Any) -> Any:
     return Writer(*args, **options)
 
 
-def parse_anything(text: str, **options: Any) -> Any:
-    corners = np.sort(np.random.default_rng(zlib.crc32(text.encode())).integers(1000, size=(2, 2, 2)), axis=1)
-    return parse(json.dumps(corners.reshape(2, 4)[: 1 + len(text) % 2].tolist()), **options)
+def parse_anything(answer: str, **options: Any) -> Any:
+    rng = np.random.default_rng(zlib.crc32(answer.encode()))
+    corners = np.sort(rng.integers(1000, size=(2, 2, 2)), axis=1)
+    return parse(json.dumps(corners.reshape(2, 4)[: 1 + len(answer) % 2].tolist()), **options)
 
 
 Sampler.complete = noted_complete
-Differences.score = noted_score  # type: ignore[method-assign]
-reward.read_boxes = parse_anything
+Sampler._score = noted_score  # type: ignore[method-assign]
+reward.read_boxes = text.read_boxes = parse_anything
 runlog.report.MetricsWriter = noted_writer
 main.run()
