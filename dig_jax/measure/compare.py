@@ -118,13 +118,18 @@ def _of_one(
         return {metric: drawn[1][metric] - drawn[0][metric]} if metric in drawn[0] else {}
 
     drawn = resamples(gains, [benchmark.group(row) for row in both]).get(metric, np.zeros(0))
-    right = tuple(np.array([mark.hit >= 1 for mark in marks], bool) for marks in (first, second))
+    right = _right(first), _right(second)
     apart = len(rows) + len(after[1]) - 2 * len(both)
     notes = (f"{apart} rows that one of both lacks are left out",) if apart else ()
     ends = interval(drawn) if drawn.size else None
-    old, new = (found[metric] for found in scores)
-    difference = Difference(name, metric, len(both), old, new, ends, mcnemar(*right), notes)
-    return difference, drawn, (right[0], right[1])
+    values = scores[0][metric], scores[1][metric]
+    difference = Difference(name, metric, len(both), values[0], values[1], ends, mcnemar(*right), notes)
+    return difference, drawn, right
+
+
+def _right(marks: Sequence[Mark]) -> np.ndarray:
+    """Which rows are right altogether, bool [n]."""
+    return np.array([mark.hit >= 1 for mark in marks], bool)
 
 
 def _truth(row: Row) -> tuple[Any, ...]:
