@@ -125,7 +125,9 @@ def read_questions(path: epath.Path, name: str) -> list[Row]:
             texts = _texts(paths, f"{path}, line {line.number}") if paths else []
             shown[index] = tuple(PictureFile(path.parent / "images" / name / text) for text in texts)
         rows.append(row)
-    for index, (other, number) in elsewhere.items():
+    by_number = dict(zip(whole_numbers(list(shown)), shown, strict=True))  # "7" is the row "7.0" too
+    for index, (cell, number) in elsewhere.items():
+        other = cell if cell in shown else by_number.get(whole_numbers([cell])[0], cell)
         if other in elsewhere or not shown.get(other):
             raise ValueError(
                 f"{path}, line {number}: image is {other!r}, neither a picture nor a row that has one"

@@ -87,6 +87,12 @@ def test_without_columns_of_pictures_no_row_is_left_out(tmp_path):
     assert [row.images for row in tables.read_questions(path, "T")] == [(), ()]
 
 
+def test_a_row_that_holds_the_picture_is_found_by_its_number(tmp_path):
+    table = write(tmp_path / "T.tsv", [{"index": "1.0", "image": picture(5)}, {"index": "7.0", "image": "1"}])
+    rows = tables.read_questions(table, "T")
+    assert [row.index for row in rows] == ["1", "7"] and shades(rows) == [[5], [5]]
+
+
 def test_indices_are_whole_numbers_only_where_all_are():
     assert tables.whole_numbers(["1", "07", "8.0"]) == ["1", "7", "8"]
     assert tables.whole_numbers(["1", "07", "x"]) == ["1", "07", "x"]

@@ -51,6 +51,7 @@ _LEADING = re.compile(
     r"[-•> ]{0,4}[(\[{<]? ?([A-Za-z]) ?"
     r"(?:[)\]}>:,;=\n]|[.](?![A-Za-z]\.)|[-–—] |(?= (?:because|since)(?![^\W_]))|$)"
 )
+_WITH_TEXT = re.compile(r"\W{0,4}([A-Za-z])\W{1,4}([^\n]{1,400})")
 _LISTED = re.compile(r"\W*(?:(?i:both|either) )?[A-Z](?:[^\w?]+(?:(?i:or|and) )?[A-Z]){1,25}\W*")  # "A or B"
 _MORE = re.compile(  # another letter, after one: "A or B", "A, (B)"
     r"[)\]}>.]? ?(?:[,/&+、]|,? ?(?:or|and|und|oder|et|ou)(?![^\W_])|[和或与]) ?(?:or |and )?"
@@ -105,8 +106,11 @@ def _whole(said: str, texts: Texts, letters: set[str]) -> Reading | None:
     bare = _BARE.fullmatch(said) if len(said) < 40 else None
     if bare and bare[1].upper() in letters:
         return bare[1].upper(), LETTER
-    if equal := texts.equal(said):
+    if equal := texts.equal(bare[1] if bare else said):
         return (equal[0], TEXT) if len(equal) == 1 else ("", SEVERAL)
+    own = _WITH_TEXT.fullmatch(said)
+    if own and own[1].upper() in letters and own[1].upper() in texts.equal(own[2]):
+        return own[1].upper(), LEADING  # "D. V" names one option, not two
     return ("", NO_OPTION) if bare else None
 
 

@@ -100,8 +100,9 @@ class Texts:
         return f"{said[:first]}\n{said[last:]}".strip()
 
     def _is_letter(self, letter: str) -> bool:
-        """Whether the option's text is a letter, which sentences have for other reasons."""
-        return len(self.keys[letter]) == 1 and self.keys[letter].isalpha() and self.keys[letter].isascii()
+        """Whether the option's text is the letter of an option, or one that sentences have as a word."""
+        text = self.keys[letter]
+        return len(text) == 1 and (text.upper() in self.keys or text in "ai")
 
 
 def _without_article(text: str) -> str:

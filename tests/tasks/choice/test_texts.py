@@ -13,6 +13,7 @@ OPTIONS = {
     "letters": {"A": "B is above C", "B": "Vitamin C", "C": "A is above B", "D": "between A and C"},
     "animals": {"A": "cat", "B": "dogs", "C": "horse", "D": "bird"},
     "colors": {"A": "红色", "B": "深红色", "C": "绿色"},
+    "romans": {"A": "IV", "B": "V", "C": "XI", "D": "X"},
     "marks": {"A": "+", "B": "*", "C": "#", "D": "blue"},
 }
 
@@ -53,6 +54,11 @@ OPTIONS = {
         ("animals", "I pick b", "B"),
         ("colors", "答案是深红色", "B"),
         ("colors", "这是红色", "A"),
+        ("romans", "D. X", "D"),
+        ("romans", "B: V", "B"),
+        ("romans", "The answer is V.", "B"),
+        ("romans", "A photo showing X", "D"),
+        ("romans", "A or B", ""),
         ("marks", "The answer is +", "A"),
         ("marks", "It is blue", "D"),
         ("marks", "It is none of these", ""),
