@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from dig_jax.benchmarks import asking, marking, scores
+from dig_jax.benchmarks import asking, marking, quoted, scores
 from dig_jax.benchmarks.benchmark import Benchmark
 from dig_jax.benchmarks.releases import hallusion
 from dig_jax.benchmarks.row import Mark, Row
@@ -92,4 +92,5 @@ BENCHMARK = Benchmark(
     from_table=_from_table,
     release=_release,
     groups=_set,
+    quoted=quoted.HALLUSION,
 )

@@ -6,7 +6,7 @@ Rotation k of question i has the index i + k * 1,000,000. With one rotation miss
 
 from collections.abc import Sequence
 
-from dig_jax.benchmarks import asking, marking, scores, together
+from dig_jax.benchmarks import asking, marking, quoted, scores, together
 from dig_jax.benchmarks.benchmark import Benchmark
 from dig_jax.benchmarks.row import Mark, Row
 
@@ -46,4 +46,5 @@ BENCHMARK = Benchmark(
     groups=question,
     faults=together.rotations,
     alone=("vanilla",),
+    quoted=quoted.MMBENCH,
 )

@@ -6,7 +6,7 @@ most; perception is the sum of ten subtasks, reasoning (the paper's cognition) o
 
 from collections.abc import Sequence
 
-from dig_jax.benchmarks import asking, marking, scores, together
+from dig_jax.benchmarks import asking, marking, quoted, scores, together
 from dig_jax.benchmarks.benchmark import Benchmark
 from dig_jax.benchmarks.releases import mme
 from dig_jax.benchmarks.row import Mark, Row
@@ -62,4 +62,5 @@ BENCHMARK = Benchmark(
     release=mme.rows,
     groups=_group,
     faults=together.one_yes_one_no,
+    quoted=quoted.MME,
 )

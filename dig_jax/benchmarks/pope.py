@@ -6,7 +6,7 @@ A question may stand in up to three of the sets: VLMEvalKit's table holds 5,127 
 import dataclasses
 from collections.abc import Sequence
 
-from dig_jax.benchmarks import asking, marking, scores
+from dig_jax.benchmarks import asking, marking, quoted, scores
 from dig_jax.benchmarks.benchmark import Benchmark
 from dig_jax.benchmarks.releases import pope
 from dig_jax.benchmarks.row import Mark, Row
@@ -59,4 +59,5 @@ BENCHMARK = Benchmark(
     top=100.0,
     from_table=_from_table,
     release=pope.rows,
+    quoted=quoted.POPE,
 )

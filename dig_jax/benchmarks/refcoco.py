@@ -9,7 +9,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from dig_jax.benchmarks import asking, marking, scores
+from dig_jax.benchmarks import asking, marking, quoted, scores
 from dig_jax.benchmarks.benchmark import Benchmark
 from dig_jax.benchmarks.releases import ref_coco
 from dig_jax.benchmarks.row import Mark, Row
@@ -86,4 +86,5 @@ BENCHMARK = Benchmark(
     top=100.0,
     from_table=_from_table,
     release=ref_coco.rows,
+    quoted=quoted.REFCOCO,
 )

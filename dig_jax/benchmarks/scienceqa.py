@@ -1,6 +1,6 @@
 """ScienceQA-IMG: the questions of school science that have a picture, with their hints."""
 
-from dig_jax.benchmarks import asking, marking, scores
+from dig_jax.benchmarks import asking, marking, quoted, scores
 from dig_jax.benchmarks.benchmark import Benchmark
 from dig_jax.benchmarks.releases import science_qa
 
@@ -16,4 +16,5 @@ BENCHMARK = Benchmark(
     aggregate=scores.accuracy,
     headline="Overall",
     release=science_qa.rows,
+    quoted=quoted.SCIENCEQA,
 )

@@ -38,9 +38,9 @@ def results_page(model: str, summaries: Mapping[str, Summary]) -> str:
         lines += [f"- {warning}" for warning in summary["warnings"]]
         lines += [f"- {key}: {_said(value)}" for key, value in summary["how"].items()]
         lines += [""] + _table(
-            ("score", "value", "95 % interval"),
+            ("score", "value", "95 % interval", "quoted from papers"),
             [
-                (name, number(x), ends(summary["intervals"].get(name)))
+                (name, number(x), ends(summary["intervals"].get(name)), _quoted(summary, name))
                 for name, x in summary["scores"].items()
             ],
         )
@@ -87,7 +87,6 @@ def ends(found: Interval | Sequence[float] | None) -> str:
 
 
 def _line(summary: Summary) -> tuple[str, ...]:
-    quoted = (f"{one['value']:g} ({one['model']}, {one['paper']})" for one in summary["quoted"])
     head = summary["headline"]
     score = summary["scores"].get(head)
     known = {name: found[head] for name, found in summary["baselines"].items() if head in found}
@@ -99,8 +98,14 @@ def _line(summary: Summary) -> tuple[str, ...]:
         ", ".join(f"{name} {number(value)}" for name, value in known.items()),
         *(f"{summary[name]:.1%}" for name in ("unparsed", "cut_off", "truncated")),
         f"{summary['median_tokens']:g}",
-        ", ".join(quoted),
+        _quoted(summary, head),
     )
+
+
+def _quoted(summary: Summary, metric: str) -> str:
+    """What papers give for a score, with the model and the paper."""
+    found = [one for one in summary["quoted"] if one["metric"] == metric]
+    return ", ".join(f"{one['value']:g} ({one['model']}, {one['paper']})" for one in found)
 
 
 def _said(value: Any) -> str:
