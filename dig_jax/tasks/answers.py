@@ -30,6 +30,7 @@ _DEGREES = re.compile(r" ?\^ ?(?:\\circ(?![a-z])|\{ ?\\circ ?\})")
 _LATEX = re.compile(r"\\(?:text|textbf|textit|mathbf|mathrm|mathsf|mathit|bm|displaystyle)(?![a-z])|\\[,;! ]")
 _FRACTION = re.compile(r"\\[dt]?frac ?\{([^{}]{1,24})\} ?\{([^{}]{1,24})\}")
 _THOUSANDS = re.compile(r"(?<![\d.,(\[])\d{1,3}(?:,\d{3})+(?![\d,)\]])")
+_HTML = re.compile(r"</?[a-z][a-z0-9]{0,11} ?/?>")
 _STRUCK = re.compile(r"~~[^~\n]{1,80}~~")
 _SIGNS = str.maketrans({"\u2019": "'", "\u2018": "'", "\u2212": "-", "\u2044": "/"})
 _DRESS = re.compile('[*_`"$#|~^\u00ab\u00bb\u2039\u203a\u201c\u201d\u201e\u2033\u300c-\u300f]')
@@ -96,6 +97,8 @@ def plain(text: str) -> str:
         text = f"{text[:_ENDS]}\n{text[-_ENDS:]}"
     text = unicodedata.normalize("NFKC", text).translate(_SIGNS)
     text = _STRUCK.sub(" ", _INVISIBLE.sub("", text))
+    if "</" in text:
+        text = _HTML.sub(" ", text)
     if "\\" in text:
         text = _FRACTION.sub(r"\1/\2", _LATEX_TEXT.sub(r"\1", _DEGREES.sub("°", text)))
     text = _DRESS.sub(" ", _LATEX.sub(" ", text))

@@ -74,6 +74,7 @@ _FILLER = re.compile(  # between "answer" and the choice
 _ARTICLE = re.compile(r"an? (?=\w)", re.IGNORECASE)
 _LETTER_HERE = re.compile(r"[(\[{<]? ?([A-Za-z])(?![^\W_])(?!'[a-z])(?!-[a-z])(?!/[A-Z])")
 _ENDS = re.compile(r" ?(?:[)\]}>.,;:!\n]|$)")
+_SO = re.compile(r"\b(?:so|therefore|thus|hence|in total|in conclusion)\b|所以|因此", re.IGNORECASE)
 _SENTENCE_ENDS = re.compile(r" ?[.:;!\n]")
 
 
@@ -190,7 +191,7 @@ def _within(said: str, found: list[Mention], texts: Texts) -> Reading | None:
     if named:
         return "", SEVERAL
     if inside:
-        return _first(said, texts) or ("", SEVERAL)
+        return _first(said, texts) or _last(said, texts) or ("", SEVERAL)
     labels = _distinct(found)
     return (labels[0], NAMED) if len(labels) == 1 else None
 
@@ -208,6 +209,13 @@ def _first(said: str, texts: Texts) -> Reading | None:
     ends = _SENTENCE_ENDS.match(said, first[1])
     comma = texts.keys[first[0]] in ("yes", "no") and said.startswith(",", first[1])
     return (first[0], CONTAINED) if ends or comma else None
+
+
+def _last(said: str, texts: Texts) -> Reading | None:
+    """The one text after the last "so" or "therefore": "1, 2, 3. So there are 3"."""
+    ends = [match.end() for match in _SO.finditer(said)]
+    found = texts.inside(said[ends[-1] :]) if ends else []
+    return (found[0], CONTAINED) if len(found) == 1 else None
 
 
 def _one_of(named: list[str], letters: set[str], reason: str) -> Reading:
