@@ -71,7 +71,7 @@ def three_stages(inputs: pathlib.Path) -> ConfigDict:  # noqa: F811
 def params_at(config: ConfigDict, workdir: epath.Path, step: int) -> dict[tuple, np.ndarray]:
     mesh = parallel.make_mesh(config.mesh)
     start = epath.Path(config.model_path) if step == 0 else workdir
-    params = loading.load_params(config, workdir, start, mesh, step or None)[1]
+    params = loading.load_params(config, loading.open_model(start), mesh, step or None)[1]
     return {path: np.asarray(leaf.get_value()) for path, leaf in nnx.to_flat_state(params)}
 
 
@@ -140,7 +140,7 @@ def test_adapters_of_a_part_rest_while_a_stage_freezes_it(
     mesh = parallel.make_mesh(config.mesh)
 
     def adapters(step: int) -> dict[tuple, np.ndarray]:
-        params = loading.load_policy(config, workdir, workdir, mesh, step)[1]
+        params = loading.load_policy(config, loading.open_model(workdir), mesh, step)[1]
         found = nnx.to_flat_state(freeze.split_adapters(params)[0])
         return {path: np.asarray(leaf.get_value()) for path, leaf in found}
 
