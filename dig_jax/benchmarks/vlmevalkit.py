@@ -45,7 +45,10 @@ _NUMBER = r"([+-]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?)"
 _BRACKETED = re.compile(r"\[\s*" + r"(?:\s*,\s*|\s+)".join([_NUMBER] * 4) + r"\s*\]")
 _ANY_NUMBER = re.compile(_NUMBER)
 
-_WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]+")
+_WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")  # numbers in a column of a table
+_DECIMAL = re.compile(
+    r"\s*[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?)\s*", re.IGNORECASE
+)
 
 
 def as_loaded(rows: Sequence[Row]) -> list[Row]:
@@ -61,9 +64,9 @@ def as_loaded(rows: Sequence[Row]) -> list[Row]:
 def _loaded(column: Sequence[str]) -> Sequence[str]:
     """A column as its texts, which are those of numbers where all cells are numbers or missing."""
     given = [text for text in column if text not in _MISSING]
-    if given and len(given) == len(column) and all(map(_WHOLE_NUMBER.fullmatch, column)):
+    if given and len(given) == len(column) and all(map(_WHOLE.fullmatch, column)):
         return [str(int(text)) for text in column]
-    if not given or not all(_ANY_NUMBER.fullmatch(text.strip()) for text in given):
+    if not given or not all(map(_DECIMAL.fullmatch, given)):
         return column
     return [text if text in _MISSING else str(float(text)) for text in column]
 

@@ -64,8 +64,11 @@ def test_boxes_are_the_toolkits(text, box):
 
 def test_a_column_of_numbers_with_gaps_has_decimals_in_pandas():
     rows = [
-        Row("1", (), "", {"A": "1", "B": "2", "C": "03", "D": "x"}),
-        Row("2", (), "", {"A": "4", "B": "None", "C": "5"}),
+        Row("1", (), "", {"A": "1", "B": "2", "C": "03", "D": "x", "E": "5."}),
+        Row("2", (), "", {"A": "4", "B": "None", "C": "5", "E": "6"}),
     ]
     shown = [row.options for row in vlmevalkit.as_loaded(rows)]
-    assert shown == [{"A": "1", "B": "2.0", "C": "3", "D": "x"}, {"A": "4", "B": "None", "C": "5"}]
+    assert shown == [
+        {"A": "1", "B": "2.0", "C": "3", "D": "x", "E": "5.0"},
+        {"A": "4", "B": "None", "C": "5", "E": "6.0"},
+    ]
