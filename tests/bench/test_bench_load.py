@@ -20,6 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     return folder, max(spec.nbytes for spec in specs)
 
 
+@pytest.mark.slow
 def test_loading_onto_a_mesh_holds_the_shards_and_little_more(folder):
     path, largest = folder
     ours, whole_files = measure(path, "dig_jax", devices=8), measure(path, "load_file")

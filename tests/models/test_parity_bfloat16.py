@@ -57,7 +57,10 @@ def test_the_error_of_bfloat16_is_no_larger_than_theirs(name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW | {"three taps"})) for n in CONFIGS],
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW | {"three taps", "one tap, tied"}))
+        for n in CONFIGS
+    ],
 )
 def test_the_error_of_gradients_in_bfloat16_is_no_larger_than_theirs(name):
     """All together by the gate for logits; single tensors, of 16 to 20,000 numbers, by twice theirs."""

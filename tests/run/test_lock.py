@@ -67,18 +67,17 @@ def test_a_second_run_is_refused_with_the_host_and_process_of_the_first(workdir)
 
 def test_of_many_at_once_one_gets_it(workdir):
     workdir.mkdir(parents=True, exist_ok=True)
-    start, got, all_asked = threading.Barrier(8), [], threading.Event()
+    start, answered, got = threading.Barrier(8), threading.Barrier(8), []
 
     def ask():
         start.wait()
         try:
             with lock.held(workdir):
                 got.append(True)
-                all_asked.wait(60)
+                answered.wait(300)  # all others have asked by then
         except ValueError:
             got.append(False)
-        if len(got) == 8:
-            all_asked.set()
+            answered.wait(300)
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     [thread.start() for thread in threads]

@@ -107,6 +107,7 @@ def kept(change: jax.Array, expected: jax.Array) -> float:
     return float(change @ expected / (expected @ expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("updates", "of_merged"), [(4, 0.3), (20, 0.7)])
 def test_sampler_and_trainer_see_a_fresh_adapter_whole_where_merging_rounds_it_away(
     setting, updates, of_merged

@@ -63,7 +63,11 @@ def most_rows_of_logits(config, prompts, tokens, algorithm: str, chunk: int) -> 
 
 @pytest.mark.parametrize(
     ("algorithm", "chunk", "rows"),
-    [("grpo", 8, BATCH * GROUP * 8), ("sft", 8, BATCH * 8), ("sft", LENGTH, BATCH * LENGTH)],
+    [
+        pytest.param("grpo", 8, BATCH * GROUP * 8, marks=pytest.mark.slow),
+        ("sft", 8, BATCH * 8),
+        ("sft", LENGTH, BATCH * LENGTH),
+    ],
 )
 def test_an_update_holds_the_logits_of_a_chunk_at_a_time(config, prompts, responses, algorithm, chunk, rows):
     """Read off the program, gradient and optimizer included. With one chunk for all, all are there."""
