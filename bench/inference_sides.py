@@ -52,18 +52,23 @@ class DigJax:
     """Our side, loaded as a session loads: `model.prefill`, and the programs that a session decodes with.
 
     Args:
-      folder: of the model, which needs no tokenizer.
+      source: the folder of the model, which needs no tokenizer, or the model itself.
       size, prompts, group: what is asked.
 
     Attributes:
       model: that of the folder, in float32.
     """
 
-    def __init__(self, folder: epath.PathLike, size: Size, prompts: list[Prompt], group: int):
+    def __init__(
+        self, source: epath.PathLike | VisionLanguageModel, size: Size, prompts: list[Prompt], group: int
+    ):
         config = base.get_config()
         config.model.dtype = "float32"
         mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
-        graphdef, params = loading.load_policy(config, loading.open_weights(epath.Path(folder)), mesh)
+        if isinstance(source, VisionLanguageModel):
+            graphdef, params = nnx.split(source)
+        else:
+            graphdef, params = loading.load_policy(config, loading.open_weights(epath.Path(source)), mesh)
         self._programs = lockstep_programs(graphdef, params, mesh)
         self._weights = self._programs.weights(params)
         self.model: VisionLanguageModel = nnx.merge(graphdef, self._weights)
