@@ -25,7 +25,7 @@ def figures(rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scores:
     if "image" in whole:
         shown = whole["image"]
         found |= _three("Overall", *shown)
-        for key in (_category, _l2):
+        for key in (scores.category, scores.l2):
             for name, own in scores.parts(*shown, key).items():
                 found |= _three(name, *own)
     if "text" in whole:
@@ -41,18 +41,10 @@ def _three(name: str, rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scor
 
         def group(row: Row, place: int = place) -> str:
             parts = row.index.split("_")
-            return "_".join((row.category, _l2(row), parts[-3], parts[place]))
+            return "_".join((row.category, scores.l2(row), parts[-3], parts[place]))
 
         shares[score] = scores.mean(map(scores.all_right, scores.by(rows, marks, group).values()))
     return {f"{name}/{score}": 100 * share for score, share in shares.items()}
-
-
-def _category(row: Row) -> str:
-    return row.category
-
-
-def _l2(row: Row) -> str:
-    return row.fields.get(scores.L2, "")
 
 
 def _is_text(row: Row) -> bool:
@@ -74,7 +66,7 @@ def _release(root: epath.Path, split: str) -> Sequence[Row]:
 
 
 def _set(row: Row) -> str:
-    return f"{_l2(row) or row.category}_{row.index.split('_')[-3]}"
+    return f"{scores.l2(row) or row.category}_{row.index.split('_')[-3]}"
 
 
 BENCHMARK = Benchmark(

@@ -17,7 +17,7 @@ def cycles(rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scores:
     for cycle, (asked, own) in scores.parts(
         rows, marks, lambda row: row.fields.get(together.CYCLE, "")
     ).items():
-        kinds = scores.by(asked, own, lambda row: row.category)
+        kinds = scores.by(asked, own, scores.category)
         found[cycle] = {"all": scores.hits(own)} | {kind: scores.hits(each) for kind, each in kinds.items()}
     names = dict.fromkeys(kind for shares in found.values() for kind in shares)
     average = {

@@ -19,7 +19,7 @@ _SLACK = 1e-9  # for an IoU at a threshold exactly, in floats
 def ious(rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scores:
     """Shares above each threshold and the mean IoU, by task: "diff/IOU@0.5"."""
     found = {}
-    for task, own in scores.by(rows, marks, lambda row: row.category).items():
+    for task, own in scores.by(rows, marks, scores.category).items():
         values = [mark.values["iou"] for mark in own]
         for threshold in _THRESHOLDS:
             share = scores.mean(float(value >= threshold - _SLACK) for value in values)

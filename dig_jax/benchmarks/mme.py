@@ -22,7 +22,7 @@ def picture(row: Row) -> str:
 def subtasks(rows: Sequence[Row], marks: Sequence[Mark]) -> scores.Scores:
     """ "total", "perception", "reasoning", and each subtask."""
     found = {}
-    for name, (asked, own) in scores.parts(rows, marks, lambda row: row.category).items():
+    for name, (asked, own) in scores.parts(rows, marks, scores.category).items():
         both = scores.by(asked, own, picture).values()
         found[name] = 100 * scores.hits(own) + 100 * scores.mean(map(scores.all_right, both))
     reasoning = sum(score for name, score in found.items() if name in _REASONING)

@@ -5,22 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
-from dig_jax.data import images
 from dig_jax.data.example import Size
-from dig_jax.tasks.questions import Picture, PictureFile
+from dig_jax.tasks.questions import Picture, PictureFile, pixels
 
 __all__ = ["TOOLKIT_NONE", "Box", "Mark", "Picture", "PictureFile", "Reader", "Row", "pixels"]
 
 TOOLKIT_NONE = "vlmevalkit_none"  # of answers that VLMEvalKit cannot read; it calls some Z, some Unknown
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1, shares of width and height, 0..1
-
-
-def pixels(picture: Picture) -> np.ndarray:
-    """The decoded picture, uint8 [H, W, 3]. Raises OSError or ValueError; names the place."""
-    return images.decode_image(picture.read(), picture.name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ devices, or how often the command was stopped.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -20,10 +21,10 @@ import numpy as np
 from flax import nnx
 
 from dig_jax.benchmarks.pixels import picture_sizes
-from dig_jax.benchmarks.row import Row, pixels
+from dig_jax.benchmarks.row import Row
 from dig_jax.data.buckets import Bucket
 from dig_jax.data.encode import Batch, ExampleEncoder
-from dig_jax.data.example import BadRecord, Example, Shape, Size, Turn
+from dig_jax.data.example import Shape, Size, Turn
 from dig_jax.data.loader import ExampleDataset, plan_padding
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import agreement, parallel
@@ -32,6 +33,7 @@ from dig_jax.rollout.drawer import Drawer, Limits
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import make_budget
+from dig_jax.tasks.questions import Question, QuestionSource
 
 Ask = Callable[[Row, Sequence[Size]], Turn]
 
@@ -57,7 +59,7 @@ class How:
     patches: int
 
 
-class RowSource:
+class RowSource(QuestionSource):
     """The rows of a benchmark as examples to encode; their pictures are decoded when they are asked for.
 
     Args:
@@ -73,42 +75,27 @@ class RowSource:
     """
 
     def __init__(self, name: str, rows: Sequence[Row], ask: Ask):
-        self.name = name
-        self.unusable: tuple[tuple[int, BadRecord], ...] = ()
-        self._rows = rows
         try:
             self.sizes = picture_sizes(rows)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        own = (tuple(self.sizes[picture.key] for picture in row.images) for row in rows)
-        self._shapes = [Shape((ask(row, sizes),), sizes) for row, sizes in zip(rows, own, strict=True)]
+        questions = [Question(row.index, row.images, functools.partial(ask, row), None) for row in rows]
+        super().__init__(name, questions, name, self.sizes)
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Example:
-        """Row number `index`, its pictures decoded. Raises BadRecord."""
-        row, shape = self._rows[index], self._shapes[index]
-        try:
-            shown = tuple(pixels(picture) for picture in row.images)
-        except Exception as error:  # damaged bytes can make a reader raise anything
-            raise BadRecord(f"{self.name}, row {row.index}: {error}") from error
-        return Example(row.index, shape.messages, shown, None, self.name)
-
-    def shapes(self) -> list[Shape]:
-        """The shape of every row."""
-        return self._shapes
+    def shapes(self) -> Sequence[Shape]:
+        """The shape of every row; all can be read."""
+        return [shape for shape in super().shapes() if shape is not None]
 
     def index(self, number: int) -> str:
         """What row `number` is called."""
-        return self._rows[number].index
+        return self._questions[number].id
 
     @property
     def digest(self) -> str:
         """A hash of what is asked: indices, prompts and sizes of pictures, in any order of the rows."""
         lines = sorted(
-            json.dumps([row.index, [dataclasses.astuple(turn) for turn in shape.messages], shape.sizes])
-            for row, shape in zip(self._rows, self._shapes, strict=True)
+            json.dumps([row.id, [dataclasses.astuple(turn) for turn in shape.messages], shape.sizes])
+            for row, shape in zip(self._questions, self.shapes(), strict=True)
         )
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 

@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from etils import epath
 
 from dig_jax.data import images
@@ -62,6 +63,11 @@ class PictureFile:
         return images.read_file(self.path)
 
 
+def pixels(picture: Picture) -> np.ndarray:
+    """The decoded picture, uint8 [H, W, 3]. Raises OSError or ValueError; names the place."""
+    return images.decode_image(picture.read(), picture.name)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Question:
     """One question, before its pictures are decoded.
@@ -80,14 +86,23 @@ class Question:
 
 
 class QuestionSource:
-    """Questions as examples of a task."""
+    """Questions as examples of a task.
 
-    def __init__(self, name: str, questions: Sequence[Question], task: str):
+    Args:
+      name: of their files, for errors.
+      questions: in the order of their numbers.
+      task: name of the task.
+      sizes: (height, width) of pictures, by their keys, as far as they are known already.
+    """
+
+    def __init__(
+        self, name: str, questions: Sequence[Question], task: str, sizes: Mapping[str, Size] | None = None
+    ):
         self.name = name
         self.unusable: tuple[tuple[int, BadRecord], ...] = ()
         self._questions = questions
         self._task = task
-        self._sizes: dict[str, Size | None] = {}
+        self._sizes: dict[str, Size | None] = {**(sizes or {})}
 
     def __len__(self) -> int:
         return len(self._questions)
@@ -96,13 +111,13 @@ class QuestionSource:
         """Question number `index` with its pictures. Raises BadRecord."""
         question = self._questions[index]
         try:
-            shown = tuple(images.decode_image(each.read(), each.name) for each in question.pictures)
+            shown = tuple(map(pixels, question.pictures))
         except Exception as error:  # a damaged picture can make its reader raise anything
             raise BadRecord(f"{self.name}, {question.id}: {error}") from error
         turn = question.ask([(image.shape[0], image.shape[1]) for image in shown])
         return Example(question.id, (turn,), shown, question.target, self._task)
 
-    def shapes(self) -> list[Shape | None]:
+    def shapes(self) -> Sequence[Shape | None]:
         """The shape of every example, from the headers of its pictures; None where one cannot be read."""
         return [self._shape(question) for question in self._questions]
 

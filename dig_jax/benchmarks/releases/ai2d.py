@@ -70,26 +70,14 @@ def _rows(base: epath.Path, id: str, split: str) -> Iterator[Row]:
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelledPicture:
+class LabelledPicture(PictureFile):
     """A diagram whose texts are replaced by the letters that its questions speak of.
 
     Attributes:
-      path: of the picture.
-      annotations: of the JSON file that says which letter stands where.
+      annotations: the JSON file that says which letter stands where.
     """
 
-    path: epath.Path
     annotations: epath.Path
-
-    @property
-    def name(self) -> str:
-        """The path of the picture."""
-        return str(self.path)
-
-    @property
-    def key(self) -> str:
-        """The path of the picture: as of the same one without letters."""
-        return str(self.path)
 
     def read(self) -> bytes:
         """The picture with letters, as PNG. Raises OSError or ValueError."""

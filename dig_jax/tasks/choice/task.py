@@ -1,10 +1,6 @@
-"""Multiple choice: which of the lettered options is right?
+"""Multiple choice: which of the lettered options is right? The reward is that of `short_answer`.
 
-    reward = 0.9 * hit + 0.1 * format
-
-`hit`: the option that the answer chooses is the right one, in whatever dress it is written (`reading`).
-`format`: the answer is the letter alone, as asked for, so that a model which guesses well in long prose still
-has something to learn. `config.rewards.weights` weighs them otherwise. Own questions are lines of
+Own questions are lines of
 
     {"image": "a.jpg", "question": "...", "options": ["red", "blue"], "answer": "B"}
 
@@ -18,22 +14,14 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from etils import epath
-from ml_collections import ConfigDict
-from PIL import Image
-
-from dig_jax.data.example import Demonstration, Example, Size, Source, Turn
-from dig_jax.tasks.boxes.pictures import draw_boxes
+from dig_jax.data.example import Example, Size, Turn
 from dig_jax.tasks.choice.reading import LETTER, REASONS, read_choice
-from dig_jax.tasks.questions import Ask, open_lines
+from dig_jax.tasks.questions import Ask
 from dig_jax.tasks.registry import register
-from dig_jax.tasks.task import Metric, Scores, Task
+from dig_jax.tasks.short_answer import ShortAnswer
+from dig_jax.tasks.task import Metric
 
 _INSTRUCTION = "Answer with the option letter only."
-_FORMAT_WEIGHT = 0.1
-_NO_BOXES = np.zeros((0, 4), np.float32)
-_FORM = '{"image": ..., "question": ..., "options": [...], "answer": letter or text}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,48 +52,21 @@ def turn(pictures: int, text: str, options: Mapping[str, str], hint: str = "") -
 
 
 @register
-class Choice(Task):
-    """Pictures first, then the question; the target is a `Target`."""
+class Choice(ShortAnswer):
+    """Pictures first, then the question with its options; the target is a `Target`."""
 
     name = "choice"
-    terms = ("hit", "format", "parsed")
     metrics = (
         Metric("hit", "right option"),
         Metric("parsed", "an option found"),
         Metric("reward", "mean reward"),
     )
-    main = "hit"
     notes = REASONS
+    form = '{"image": ..., "question": ..., "options": [...], "answer": letter or text}'
+    bare = LETTER
 
-    @classmethod
-    def check(cls, config: ConfigDict) -> None:
-        """Refuses a question without its text, and changes that would make answers wrong."""
-        if config.data.question and "{question}" not in config.data.question:
-            raise ValueError(
-                f"config.data.question={config.data.question!r} does not say where the question and its"
-                " options go: write {question} there"
-            )
-        for name, value in config.data.augment.items():
-            if value:
-                raise ValueError(
-                    f"config.data.augment.{name}=True: options name places, colors and counts, so pictures"
-                    " stay as they are for the task choice; set it to False"
-                )
-        if config.sft.count_noise:
-            raise ValueError(
-                f"config.sft.count_noise={config.sft.count_noise}: a letter has no number of boxes"
-            )
-
-    @property
-    def unit(self) -> str:
-        """What its examples are called."""
-        return "questions"
-
-    def open(self, folder: epath.PathLike, split: str) -> Source:
-        """Own questions in JSON-lines files."""
-        return open_lines(folder, split, self.config.data.images, self._parse, self.name, _FORM)
-
-    def _parse(self, line: Mapping[str, Any], text: str) -> tuple[Ask, Target]:
+    def parse(self, line: Mapping[str, Any], text: str) -> tuple[Ask, Target]:
+        """The question with its options; the right one by letter or by text."""
         options, answer = _options(line["options"]), line["answer"]
         if answer not in options:
             same = [letter for letter, option in options.items() if option == answer]
@@ -114,47 +75,21 @@ class Choice(Task):
             answer = same[0]
 
         def ask(sizes: Sequence[Size]) -> Turn:
-            template = self.config.data.question
-            if not template:
-                return turn(len(sizes), text, options)
-            return Turn("user", (*range(len(sizes)), template.replace("{question}", question(text, options))))
+            return self.asked(len(sizes), question(text, options), turn(len(sizes), text, options))
 
         return ask, Target(options, answer)
 
-    def demonstrate(self, example: Example, rng: np.random.Generator) -> Demonstration:
+    def right(self, target: Target) -> str:
         """The right letter."""
-        return Demonstration(example.target.answer)
+        return target.answer
 
-    def score(self, texts: Sequence[str], examples: Sequence[Example]) -> Scores:
-        """Which option each answer chooses, and whether it is right."""
-        thinking = self.answerer.thinking
-        readings = [
-            read_choice(text, example.target.options, thinking)
-            for text, example in zip(texts, examples, strict=True)
-        ]
-        right = [example.target.answer for example in examples]
-        hit = np.array(
-            [letter == answer for (letter, _), answer in zip(readings, right, strict=True)], np.float32
-        )
-        form = np.array([reason == LETTER for _, reason in readings], np.float32)
-        parsed = np.array([bool(letter) for letter, _ in readings], np.float32)
-        reward = ((1 - _FORMAT_WEIGHT) * hit + _FORMAT_WEIGHT * form).astype(np.float32)
-        return Scores(
-            reward,
-            {"hit": hit, "format": form, "parsed": parsed},
-            tuple(reason for _, reason in readings),
-            tuple({"answer": letter} for letter, _ in readings),
-        )
+    def read(self, text: str, target: Target) -> tuple[str, str]:
+        """The letter of the option that an answer chooses."""
+        return read_choice(text, target.options, self.answerer.thinking)
 
     def truth(self, example: Example) -> dict[str, Any]:
         """The options and the right letter."""
-        return {"options": dict(example.target.options), "answer": example.target.answer}
-
-    def draw(self, example: Example, read: Mapping[str, Any], caption: Sequence[str]) -> Image.Image:
-        """The pictures above the question, the right letter and the one read."""
-        asked = [part for part in example.messages[-1].parts if isinstance(part, str)]
-        said = f"right: {example.target.answer}, read: {read['answer'] or 'none'}"
-        return draw_boxes(example.images, _NO_BOXES, _NO_BOXES, [*asked, said, *caption])
+        return {"options": dict(example.target.options), **super().truth(example)}
 
 
 def _options(value: Any) -> dict[str, str]:
