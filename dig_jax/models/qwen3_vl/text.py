@@ -10,26 +10,16 @@ from flax import nnx
 
 from dig_jax.models.architecture import TextConfig
 from dig_jax.models.nn.attention import QKV
-from dig_jax.models.nn.layers import Linear, RMSNorm, Rotation
+from dig_jax.models.nn.layers import RMSNorm, Rotation
+from dig_jax.models.nn.text_attention import GroupedAttention
 
 
-class TextAttention(nnx.Module):
+class TextAttention(GroupedAttention):
     """Grouped-query attention with a norm on every query and key head."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
-        width, head_dim, std = config.hidden_size, config.head_dim, config.initializer_range
-        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-
-        def project_in(count: int, axis: str) -> Linear:
-            axes = ("embed", axis, "head_dim")
-            return Linear((width,), (count, head_dim), axes, std=std, rngs=rngs, dtype=dtype)
-
-        self.q_proj = project_in(heads, "heads")
-        self.k_proj = project_in(kv_heads, "kv_heads")
-        self.v_proj = project_in(kv_heads, "kv_heads")
-        self.o_proj = Linear(
-            (heads, head_dim), (width,), ("heads", "head_dim", "embed"), std=std, rngs=rngs, dtype=dtype
-        )
+        super().__init__(config, bias=False, rngs=rngs, dtype=dtype)
+        head_dim = config.head_dim
         self.q_norm = RMSNorm(head_dim, "head_dim", eps=config.rms_norm_eps, dtype=dtype)
         self.k_norm = RMSNorm(head_dim, "head_dim", eps=config.rms_norm_eps, dtype=dtype)
 
