@@ -38,7 +38,7 @@ FLOORS = {
         ["changes"],
         ["plan"],
         ["records"],
-        ["render", "verify", "imports"],
+        ["render", "verify", "imports", "alignment"],
         ["order"],
         ["__main__", "beam", "import_pairs", "preview", "schema"],
     ],

@@ -1,0 +1,138 @@
+"""All items of one picture: a pure function of the picture, the seed and the order."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import random
+from collections.abc import Mapping
+
+from data_gen.alignment.dialogue import conversation, description
+from data_gen.alignment.items import KINDS, Item
+from data_gen.alignment.kinds import (
+    Draw,
+    box_to_crop,
+    box_to_text,
+    crop_to_box,
+    crops_to_text,
+    existence,
+    text_to_box,
+    text_to_crop,
+    try_make,
+)
+from data_gen.alignment.things import View
+from data_gen.alignment.words import Vocabulary
+
+MAKERS = {
+    "C-T": box_to_text,
+    "I-C": crop_to_box,
+    "C-I": box_to_crop,
+    "T-I": text_to_crop,
+    "I-T": crops_to_text,
+    "exist": existence,
+    "conversation": conversation,
+    "description": description,
+}
+DEFAULT_SHARES = {kind: 2.0 if kind in ("T-C", "I-C", "I-T") else 1.0 for kind in KINDS}
+MOST, MOST_OF_A_KIND = 12, 4  # items of one picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is made of every picture.
+
+    Attributes:
+      seed: with the picture's id, decides everything.
+      shares: kind -> items of it per picture; 0.2 is one of every fifth picture.
+      held_out: share of pairs of shape and colour that training never shows.
+    """
+
+    seed: int
+    shares: Mapping[str, float]
+    held_out: float
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for shares out of bounds, of unknown kinds, or of nothing at all."""
+        if unknown := sorted(set(self.shares) - set(KINDS)):
+            raise ValueError(f"--items: unknown kind {unknown[0]!r}; known: {', '.join(KINDS)}")
+        for kind, share in self.shares.items():
+            if not 0 <= share <= MOST_OF_A_KIND:
+                raise ValueError(f"--items: {kind}:{share:g}: expected 0 to {MOST_OF_A_KIND} per picture")
+        if not 0 < sum(self.shares.values()) <= MOST:
+            raise ValueError(f"--items: {sum(self.shares.values()):g} per picture: expected at most {MOST}")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"--held_out={self.held_out}: expected a share from 0, below 1")
+
+
+def make_items(view: View, split: str, recipe: Recipe, vocabulary: Vocabulary) -> list[Item]:
+    """The items of a picture of a split, in the order of KINDS; none where it has too few objects."""
+    if len(view.eligible) < view.rules.min_objects:
+        return []
+    rng = random.Random(f"{recipe.seed}/{split}/{view.id}")
+    training = split == "train"
+    apart = held_out_pairs(vocabulary, recipe.held_out)
+    kept = frozenset(thing.id for thing in view.things if (thing.shape, thing.color) in apart)
+    draw = Draw(
+        view=view,
+        allowed=tuple(thing for thing in view.eligible if not (training and thing.id in kept)),
+        vocabulary=vocabulary,
+        rng=rng,
+        wording=rng if training else None,
+        held_out=apart if training else frozenset(),
+    )
+    items: list[Item] = []
+    for kind in KINDS:
+        share = recipe.shares.get(kind, 0.0)
+        count = int(share) + (rng.random() < share % 1)
+        items += _phrases_to_boxes(draw, count) if kind == "T-C" else _several(draw, kind, count)
+    return [dataclasses.replace(item, part=_part(item, view, split, kept)) for item in items]
+
+
+def _several(draw: Draw, kind: str, count: int) -> list[Item]:
+    """Up to `count` items of a kind, no two with the same question."""
+    items: list[Item] = []
+    for _ in range(count):
+        item = try_make(MAKERS[kind], draw)
+        if item and not any(same_question(item, other) for other in items):
+            items.append(item)
+    return items
+
+
+def _phrases_to_boxes(draw: Draw, count: int) -> list[Item]:
+    """T-C: of every picture at least as many hard phrases as others, or one word would do for most."""
+    items: list[Item] = []
+    for _ in range(count):
+        need_hard = 2 * sum(bool(item.facts["hard"]) for item in items) < len(items) + 1
+        item = try_make(lambda here, hard=need_hard: text_to_box(here, hard), draw)
+        if item and not any(same_question(item, other) for other in items):
+            items.append(item)
+    return items
+
+
+def same_question(item: Item, other: Item) -> bool:
+    """Whether two items ask for the same: the same program, or crops of the same objects."""
+    asks = [[each.ask for each in one.rounds] for one in (item, other)]
+    return asks[0] == asks[1] and item.things == other.things
+
+
+@functools.lru_cache(maxsize=8)
+def held_out_pairs(vocabulary: Vocabulary, share: float) -> frozenset[tuple[str, str]]:
+    """Shapes and colours that are kept together from training: the same in every dataset that knows them."""
+    pairs = ((shape, color) for shape in vocabulary.words["shape"] for color in vocabulary.words["color"])
+    return frozenset(pair for pair in pairs if _draw_of("/".join(pair)) < share)
+
+
+def _part(item: Item, view: View, split: str, kept: frozenset[int]) -> str:
+    """Which part an item is of: testB shows a held-out pair, as its target or among its options."""
+    if split == "train":
+        return "train"
+    shown = item.things if item.kind in ("C-I", "T-I") else item.targets
+    if kept.intersection(shown):
+        return "testB"
+    return "val" if _draw_of(view.id.rpartition("/")[0]) < 0.5 else "testA"
+
+
+def _draw_of(text: str) -> float:
+    """A number in 0..1 that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
