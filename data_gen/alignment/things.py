@@ -180,7 +180,7 @@ def _thing(
         texture="plain" if item["texture"] == PLAIN else texture_word(item["texture"]),
         box=to_pixels(box, *size),
         pixels=pixels,
-        seen=1.0 - hidden,
+        seen=round(1.0 - hidden, 6),  # so that it is the same after JSON and back
         depth=depth,
         radius=radius,
         extent=radius * float(np.prod(sides)) ** (1 / 3),

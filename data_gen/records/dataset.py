@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from data_gen.files.staging import Job, Staging
 
 METADATA = "metadata.json"  # in the dataset's folder, by TFDS: how it was made
+Made = TypeVar("Made")
+
 MAX_SIDE = 16384  # pixels: a larger picture is a mistake or an attack, and is not decoded
 
 # What record.py measures per difference, where the record has it.
@@ -117,12 +119,19 @@ class Dataset:
         except (OSError, ValueError):
             return {}
 
+    def record(self, split: str, index: int) -> dict[str, Any]:
+        """All of one record as plain values, pictures as PNG files. Raises NoDataset when it cannot be read."""
+        return self._read(split, index, dict)
+
     def pair(self, split: str, index: int) -> Pair:
         """One pair. Raises NoDataset for a record that cannot be read."""
+        return self._read(split, index, pair_of)
+
+    def _read(self, split: str, index: int, made: Callable[[dict[str, Any]], Made]) -> Made:
         if split not in self._sources:
             self._sources[split] = self._builder.as_data_source(split=split, decoders=self._skip)
         try:
-            return pair_of(plain(self._sources[split][index]))
+            return made(plain(self._sources[split][index]))
         except (ValueError, KeyError, TypeError, RuntimeError, IndexError) as error:
             raise NoDataset(f"{self.folder}, {split} record {index}: cannot be read ({error!r})") from error
 
