@@ -47,11 +47,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=user_path, help="folder that `python -m data_gen` wrote")
     parser.add_argument("--out", type=user_path, help="folder to write, which does not exist yet")
-    parser.add_argument("--check", type=user_path, metavar="DIR", help="check a dataset that this command wrote")
+    parser.add_argument(
+        "--check", type=user_path, metavar="DIR", help="check a dataset that this command wrote"
+    )
     parser.add_argument("--seed", type=int, default=0, help="decides, with a picture's id, all that is drawn")
     shares = ",".join(f"{kind}:{share:g}" for kind, share in DEFAULT_SHARES.items())
     parser.add_argument(
-        "--items", default=shares, help=f"items of each kind per picture, such as T-C:4,I-C:0.2 (default {shares})"
+        "--items",
+        default=shares,
+        help=f"items of each kind per picture, such as T-C:4,I-C:0.2 (default {shares})",
     )
     parser.add_argument(
         "--held_out",
@@ -66,12 +70,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="pixels of the square as the model sees it, which says what is too small (default 336)",
     )
     parser.add_argument(
-        "--crop_side", type=int, default=0, help="pixels of a crop (default: half of the picture's shorter side)"
+        "--crop_side",
+        type=int,
+        default=0,
+        help="pixels of a crop (default: half of the picture's shorter side)",
     )
     parser.add_argument(
         "--pictures", choices=("both", *PICTURES), default="both", help="of every pair (default both)"
     )
-    parser.add_argument("--max_pairs", type=int, default=0, help="of every split, from the first (default all)")
+    parser.add_argument(
+        "--max_pairs", type=int, default=0, help="of every split, from the first (default all)"
+    )
     parser.add_argument("--preview", action="store_true", help="write a page to look at into the folder")
     args = parser.parse_args(argv)
     if bool(args.check) == bool(args.data or args.out) or bool(args.data) != bool(args.out):
@@ -137,7 +146,9 @@ def build(args: argparse.Namespace) -> int:
         side = args.crop_side or min(size) // 2
         maker = dataclasses.replace(maker, crop_side=side)
         examples = {
-            split: made(source, split, count, maker, balance, progress) for split, count in counts.items() if count
+            split: made(source, split, count, maker, balance, progress)
+            for split, count in counts.items()
+            if count
         }
         facts = describe(args, maker, metadata)
         write_records(examples, features(*size, side), facts, temporary)

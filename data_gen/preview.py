@@ -1,6 +1,7 @@
 """Shows pairs of a dataset with their boxes, as a page or a picture.
 
-`python -m data_gen.preview DATASET --out=pairs.html` (see gallery.py) or `--out=pairs.png`.
+`python -m data_gen.preview DATASET --out=pairs.html` (see gallery.py) or `--out=pairs.png`. Of a dataset of
+`data_gen.align`, the page shows items of every kind (see alignment/gallery.py).
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import textwrap
 
 from PIL import Image, ImageDraw, ImageFont
 
+from data_gen.alignment.gallery import PER_KIND
+from data_gen.alignment.gallery import write_gallery as write_items
+from data_gen.alignment.records import AlignedDataset, is_aligned
 from data_gen.files.userfiles import check_writable, user_path
 from data_gen.records.dataset import Dataset, NoDataset, Pair
 from data_gen.records.gallery import MAX_PAIRS, color_of, shrunk, write_gallery
@@ -27,9 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data_gen.preview",
         description="Shows pairs of a dig_pairs dataset with their boxes: as an HTML gallery with a blink "
-        "comparator, filters and statistics, or as one picture.",
+        "comparator, filters and statistics, or as one picture. Items of data_gen.align: as a page.",
     )
-    parser.add_argument("dataset", type=user_path, help="folder of a dig_pairs dataset")
+    parser.add_argument("dataset", type=user_path, help="folder of a dig_pairs or dig_align dataset")
     parser.add_argument("--out", type=user_path, required=True, help="file to write: .html, .png or .jpg")
     parser.add_argument("--split", default="train", help="of a picture: train (default) or test")
     parser.add_argument(
@@ -44,6 +48,13 @@ def main(argv: list[str] | None = None) -> int:
         if args.out.suffix.lower() not in SUFFIXES:
             raise ValueError(f"--out={args.out}: expected a file that ends in one of {', '.join(SUFFIXES)}")
         check_writable(args.out, "--out")  # before the time that drawing takes
+        if is_aligned(args.dataset):
+            if args.out.suffix.lower() != ".html":
+                raise ValueError(
+                    f"--out={args.out}: items are shown as a page; name a file that ends in .html"
+                )
+            write_items(AlignedDataset(args.dataset), args.out, args.count or PER_KIND)
+            return 0
         dataset = Dataset(args.dataset)
         if args.out.suffix.lower() == ".html":
             write_gallery(dataset, args.out, args.count or MAX_PAIRS)

@@ -22,8 +22,8 @@ from data_gen.alignment.logic import (
     Program,
     Undecided,
     group,
-    meant,
     means,
+    meant,
     related,
     truth,
 )

@@ -72,7 +72,9 @@ class Balance:
                 self.guessable.setdefault(item.kind, []).append(_of_options(record.view, item, half))
             if item.kind == "exist":
                 words = frozenset(f"word {word}" for _, name, word in _words(item))
-                question = Guessable(half, (_tagged(words, "yes"), _tagged(words, "no")), 1 - int(item.facts["yes"]))
+                question = Guessable(
+                    half, (_tagged(words, "yes"), _tagged(words, "no")), 1 - int(item.facts["yes"])
+                )
                 self.guessable.setdefault("exist", []).append(question)
 
     def _count(self, name: str, value: Any) -> None:
@@ -124,7 +126,10 @@ def _rank(values: Sequence[float], place: int) -> int:
 
 def audit(questions: Sequence[Guessable]) -> dict[str, Any]:
     """How often the guesser is right, with the 95% interval of Wilson, and whether chance lies in it."""
-    hits = sum(_hits([q for q in questions if q.half != half], [q for q in questions if q.half == half]) for half in (0, 1))
+    hits = sum(
+        _hits([q for q in questions if q.half != half], [q for q in questions if q.half == half])
+        for half in (0, 1)
+    )
     chance = 1 / len(questions[0].answers) if questions else 1 / OPTIONS
     low, high = wilson(hits, len(questions))
     return {

@@ -54,7 +54,9 @@ def rebuilt(record: Aligned) -> View:
         "occlusion": [1 - rows[id].seen if id in rows else 1.0 for id in ids],
     }
     pair, _, which = view.id.rpartition("/")
-    return view_of({"id": pair, f"scene_{which}": record.scene, f"objects_{which}": objects}, which, view.rules)
+    return view_of(
+        {"id": pair, f"scene_{which}": record.scene, f"objects_{which}": objects}, which, view.rules
+    )
 
 
 def _problems(view: View, item: Item, vocabulary: Vocabulary) -> Iterator[str]:

@@ -1,9 +1,9 @@
 """Cuts an object out of its picture, by one law for all: what is asked for, and every option beside it.
 
-The window is the object's box, grown and squared with what the picture shows there; where it crosses the border it is
-moved inward and never padded, as padding would tell where the object was. Then the law of augmentation: edges,
-zoom, rotation, blur, lost resolution, brightness and contrast; no change of hue or saturation, as colour is a
-label, and no mirror image, as left and right are. All of it is in `Cut`, so that a crop can be cut again.
+The window is the object's box, grown and squared with what the picture shows there; where it crosses the border
+it is moved inward and never padded, as padding would tell where the object was. Then the law of augmentation:
+edges, zoom, rotation, blur, lost resolution, brightness and contrast; no change of hue or saturation, as colour
+is a label, and no mirror image, as left and right are. All of it is in `Cut`, so that a crop can be cut again.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from data_gen.alignment.crops import Cut, overlap, plan_cut
 from data_gen.alignment.items import OPTIONS, Item, one_round
 from data_gen.alignment.logic import NO, YES, Program, Undecided, truth
 from data_gen.alignment.prompts import prompt
-from data_gen.alignment.refer import STYLES, Expression, by_attributes, expression
+from data_gen.alignment.refer import Expression, by_attributes, expression, is_hard
 from data_gen.alignment.things import OF_SURFACE, Thing, View
 from data_gen.alignment.words import Vocabulary, all_of, indefinite, phrase
 
@@ -54,10 +54,10 @@ class Draw:
         return expression is not None and ids.issuperset(expression.landmarks)
 
 
-def text_to_box(draw: Draw, hard: bool = False) -> Item | None:
+def text_to_box(draw: Draw, style: str, hard: bool = False) -> Item | None:
     """T-C, referring expression comprehension; `hard` takes phrases alone of which no single word will do."""
     for _ in range(DRAWS):
-        thing, style = draw.one(draw.allowed), draw.rng.choice(STYLES)
+        thing = draw.one(draw.allowed)
         found = thing and expression(draw.view, thing, style, draw.rng)
         if not thing or not found or not draw.may_name(found) or (hard and not found.hard):
             continue
@@ -90,9 +90,9 @@ def crop_to_box(draw: Draw) -> Item | None:
     return Item("I-C", "", (done,), cuts, (thing.id,), (thing.id,), {})
 
 
-def box_to_crop(draw: Draw) -> Item | None:
-    """C-I: which of four crops is of this region?"""
-    options = option_set(draw)
+def box_to_crop(draw: Draw, even: bool) -> Item | None:
+    """C-I: which of four crops is of this region? `even` takes options alone whose boxes are about as large."""
+    options = option_set(draw, even)
     if options is None:
         return None
     target = draw.rng.choice(options.things)
@@ -100,12 +100,12 @@ def box_to_crop(draw: Draw) -> Item | None:
     return _choice(draw, "C-I", "", prompt("C-I", draw.wording, box=box), ["box", box], options, target, {})
 
 
-def text_to_crop(draw: Draw) -> Item | None:
-    """T-I: which of four crops does this phrase mean?
+def text_to_crop(draw: Draw, style: str, even: bool) -> Item | None:
+    """T-I: which of four crops does this phrase mean? `even` as of `box_to_crop`.
 
     Every option has a phrase of the style, so that which of them is asked for says nothing of the options.
     """
-    options, style = option_set(draw), draw.rng.choice(STYLES)
+    options = option_set(draw, even)
     if options is None:
         return None
     found = [expression(draw.view, thing, style, draw.rng) for thing in options.things]
@@ -172,19 +172,18 @@ def existence(draw: Draw, wanted: bool | None = None) -> Item | None:
 
 @dataclasses.dataclass(frozen=True)
 class OptionSet:
-    """Four objects to choose from, in the order of their ids; `even` says that their areas are alike."""
+    """Four objects to choose from, in the order of their ids; `even`: the areas of their boxes are alike."""
 
     things: tuple[Thing, ...]
     even: bool
 
 
-def option_set(draw: Draw) -> OptionSet | None:
+def option_set(draw: Draw, even: bool) -> OptionSet | None:
     """Two objects and of each the one most like it, none overlapping, each the only one of its looks.
 
     So every option has a hard negative among the others, whichever is asked for; and as the one asked for is
     drawn from the finished set, the options alone say nothing of it.
     """
-    even = draw.rng.random() < 0.5
     pool = [thing for thing in decided(draw) if thing.seen >= draw.view.rules.option_seen]
     for _ in range(DRAWS):
         if len(pool) < OPTIONS:
@@ -205,7 +204,9 @@ def option_set(draw: Draw) -> OptionSet | None:
                 fitting.sort(key=lambda one: attribute_distance(one, last))
             chosen.append(fitting[0])
         if len(chosen) == OPTIONS:
-            return OptionSet(tuple(sorted(chosen, key=lambda thing: thing.id)), even)
+            areas = [thing.area for thing in chosen]
+            alike = max(areas) <= draw.view.rules.even_factor * min(areas)
+            return OptionSet(tuple(sorted(chosen, key=lambda thing: thing.id)), alike)
     return None
 
 
@@ -255,7 +256,8 @@ def decided(draw: Draw) -> list[Thing]:
 def name_of(draw: Draw, thing: Thing) -> Expression | None:
     """The phrase that answers use: its attributes, as few as mean it; else with a superlative."""
     if words := by_attributes(draw.view, thing):
-        return Expression(all_of(words), "ref+", hard=False)
+        program = all_of(words)
+        return Expression(program, "ref+", is_hard(program, draw.view, thing))
     return expression(draw.view, thing, "ref", draw.rng)
 
 

@@ -21,14 +21,13 @@ from data_gen.alignment.kinds import (
     text_to_crop,
     try_make,
 )
+from data_gen.alignment.refer import STYLES
 from data_gen.alignment.things import View
 from data_gen.alignment.words import Vocabulary
 
 MAKERS = {
     "C-T": box_to_text,
     "I-C": crop_to_box,
-    "C-I": box_to_crop,
-    "T-I": text_to_crop,
     "I-T": crops_to_text,
     "exist": existence,
     "conversation": conversation,
@@ -93,7 +92,7 @@ def _several(draw: Draw, kind: str, count: int) -> list[Item]:
     """Up to `count` items of a kind, no two with the same question."""
     items: list[Item] = []
     for _ in range(count):
-        item = try_make(MAKERS[kind], draw)
+        item = _choices(draw, kind) if kind in ("C-I", "T-I") else try_make(MAKERS[kind], draw)
         if item and not any(same_question(item, other) for other in items):
             items.append(item)
     return items
@@ -104,10 +103,30 @@ def _phrases_to_boxes(draw: Draw, count: int) -> list[Item]:
     items: list[Item] = []
     for _ in range(count):
         need_hard = 2 * sum(bool(item.facts["hard"]) for item in items) < len(items) + 1
-        item = try_make(lambda here, hard=need_hard: text_to_box(here, hard), draw)
+        item = None
+        for style in draw.rng.sample(STYLES, len(STYLES)):  # each is tried in earnest before another one
+            item = item or try_make(functools.partial(text_to_box, style=style, hard=need_hard), draw)
         if item and not any(same_question(item, other) for other in items):
             items.append(item)
     return items
+
+
+def _choices(draw: Draw, kind: str) -> Item | None:
+    """C-I or T-I: in half of them, where the picture allows it, options as large as each other.
+
+    Or the blur of a small crop that was enlarged would often tell the size of the box in the question.
+    """
+    even = draw.rng.random() < 0.5
+    for wanted in (True, False) if even else (False,):
+        if kind == "C-I":
+            item = try_make(functools.partial(box_to_crop, even=wanted), draw)
+        else:
+            item = None
+            for style in draw.rng.sample(STYLES, len(STYLES)):
+                item = item or try_make(functools.partial(text_to_crop, style=style, even=wanted), draw)
+        if item:
+            return item
+    return None
 
 
 def same_question(item: Item, other: Item) -> bool:

@@ -152,6 +152,14 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+def is_aligned(folder: Path) -> bool:
+    """Whether a folder holds a dataset of `data_gen.align`; what is damaged is for its reader to say."""
+    try:
+        return bool(json.loads((folder / "dataset_info.json").read_text())["name"] == NAME)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 class AlignedDataset:
     """A folder that `python -m data_gen.align` wrote. Raises NoDataset when it is none."""
 
@@ -189,7 +197,9 @@ class AlignedDataset:
             try:
                 yield aligned_of(self._features.deserialize_example_np(source[index]), self.rules)
             except (ValueError, KeyError, TypeError, RuntimeError, IndexError) as error:
-                raise NoDataset(f"{self.folder}, {split} record {index}: cannot be read ({error!r})") from error
+                raise NoDataset(
+                    f"{self.folder}, {split} record {index}: cannot be read ({error!r})"
+                ) from error
 
 
 def _tuple(value: Any) -> Any:
@@ -219,4 +229,3 @@ def write_records(
         for example in some:
             writer.add_examples({split: [example]})
     writer.close_all()
-

@@ -117,7 +117,7 @@ def _superlatives(view: View, thing: Thing, rng: random.Random) -> list[Program]
 
 
 def _relational(view: View, thing: Thing, rng: random.Random) -> Expression | None:
-    """Shape, at times colour, and a relation to a landmark that means it; chains of two where one is not enough."""
+    """Shape or colour, and a relation to a landmark that has a phrase; at times that one's relation to another."""
     landmarks = [other for other in view.eligible if other.id != thing.id]
     rng.shuffle(landmarks)
     for landmark in landmarks:
@@ -187,7 +187,7 @@ def is_hard(program: Program, view: View, thing: Thing) -> bool:
 
 
 def _parts(program: Program) -> Sequence[Program]:
-    """What an object must fit: the superlative of a group is one part, each attribute of the group another."""
+    """What an object must fit: a superlative is one part, each attribute of its group another."""
     if program[0] in ("most", "nearest"):
         return [*_parts(program[2]), program]
     return program[1] if program[0] == "and" else [program]
