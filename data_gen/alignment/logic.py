@@ -116,6 +116,7 @@ def related(view: View, thing: Thing, relation: str, other: Thing) -> Truth:
         clear, least = rules.deep, rules.level
     if relation in ("right of", "behind"):
         gap = -gap
+    gap = round(gap, 9)  # so that a distance of exactly the threshold is on its right side
     return YES if gap >= clear else MAYBE if gap > least else NO
 
 

@@ -25,8 +25,7 @@ class Rules:
       option_iou, option_inside: largest overlap of two options' boxes, and as a share of the smaller one.
       even_factor: areas of the boxes of `even` options differ by no more.
       min_objects: pictures with fewer objects that can be asked for are left out.
-      max_boxes: boxes in one answer.
-      max_group: objects meant by one phrase.
+      max_group: objects meant by one phrase, and so boxes in an answer; descriptions box all there are.
       redundant: share of phrases with one attribute more than needed, so that length tells nothing.
     """
 
@@ -45,7 +44,6 @@ class Rules:
     option_inside: float = 0.3
     even_factor: float = 2.0
     min_objects: int = 4
-    max_boxes: int = 5
     max_group: int = 3
     redundant: float = 0.3
 
