@@ -41,8 +41,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The flags of the command. Exits with 2 for wrong ones."""
     parser = argparse.ArgumentParser(
         prog="python -m data_gen.align",
-        description="Turns the pictures of a dig_pairs dataset into the six kinds of TinyGroundingGPT (T-C, C-T, "
-        "I-C, C-I, T-I, I-T: text, coordinate, object image), questions of yes and no, conversations and "
+        description="Turns the pictures of a dig_pairs dataset into the six kinds of TinyGroundingGPT (T-C, "
+        "C-T, I-C, C-I, T-I, I-T: text, coordinate, object image), questions of yes and no, conversations and "
         "grounded descriptions, whose every label follows from the scene.",
     )
     parser.add_argument("--data", type=user_path, help="folder that `python -m data_gen` wrote")
@@ -89,7 +89,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns 0, 1 (labels are wrong, or it was stopped) or 2 (bad arguments, no dataset)."""
+    """Runs the command; returns 0, 1 (labels are wrong, or it was stopped) or 2 (bad flags, no dataset)."""
     args = parse_arguments(argv)
     with sigterm_as_interrupt():
         try:

@@ -1,7 +1,7 @@
 """What a dataset holds, and whether its answers can be guessed without looking: balance sheet and audits.
 
-Every audit is a counter, trained on half of the pictures and tried on the other half, in turns: naive Bayes over
-what one could see without the picture. Where it does better than chance, answers can be had by a shortcut.
+Every audit is a counter, trained on half of the pictures and tried on the other half, in turns: naive Bayes
+over what one could see without the picture. Where it beats chance, answers can be had by a shortcut.
 """
 
 from __future__ import annotations

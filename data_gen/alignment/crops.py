@@ -1,9 +1,10 @@
 """Cuts an object out of its picture, by one law for all: what is asked for, and every option beside it.
 
-The window is the object's box, grown and squared with what the picture shows there; where it crosses the border
-it is moved inward and never padded, as padding would tell where the object was. Then the law of augmentation:
-edges, zoom, rotation, blur, lost resolution, brightness and contrast; no change of hue or saturation, as colour
-is a label, and no mirror image, as left and right are. All of it is in `Cut`, so that a crop can be cut again.
+The window is the object's box, grown and squared with what the picture shows there; where it crosses the
+border it is moved inward and never padded, as padding would tell where the object was. Then the law of
+augmentation: edges, zoom, rotation, blur, lost resolution, brightness and contrast; no change of hue or
+saturation, as colour is a label, and no mirror image, as left and right are. All of it is in `Cut`, so that a
+crop can be cut again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from data_gen.alignment.things import PixelBox, Thing
 
-IMAGE = "image"  # the crop is of the picture itself; a renderer could show the object anew (see docs/alignment.md)
+IMAGE = "image"  # cut from the picture itself, and not from a rendering of its own
 GROW = 0.15  # of the box, by which each side may grow
 SHIFT = 0.10  # of the window's side, by which its centre may move
 EDGE = 0.05  # of the window's side, by which it may be taken larger or smaller

@@ -1,4 +1,4 @@
-"""An item: one question, or a conversation, about one picture, with the programs that its answers follow from."""
+"""An item: one question, or a conversation, about one picture, with the programs its answers follow from."""
 
 from __future__ import annotations
 

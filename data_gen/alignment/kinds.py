@@ -91,7 +91,7 @@ def crop_to_box(draw: Draw) -> Item | None:
 
 
 def box_to_crop(draw: Draw, even: bool) -> Item | None:
-    """C-I: which of four crops is of this region? `even` takes options alone whose boxes are about as large."""
+    """C-I: which of four crops is of this region? `even` takes options alone whose boxes are as large."""
     options = option_set(draw, even)
     if options is None:
         return None

@@ -9,8 +9,8 @@ A program is JSON that a record stores beside each text:
     ["and", [program, ...]]          the lowest value of all
     ["crop", k], ["box", text]       the object of crop number k of the item, and the one with that box
 
-A program means an object when it is "yes" of that one and "no" of every other, hidden and small ones included:
-one "maybe" and it means none. Conjunctions take the lowest value, so one clear "no" settles an object.
+A program means an object when it is "yes" of that one and "no" of every other, hidden and small ones
+included: one "maybe" and it means none. Conjunctions take the lowest value, so one clear "no" settles an object.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def means(program: Program, view: View, thing: Thing, crops: Sequence[PixelBox] 
 
 
 def related(view: View, thing: Thing, relation: str, other: Thing) -> Truth:
-    """Whether a thing is left of another one, in the viewer's frame, or farther from the camera ("behind")."""
+    """Whether a thing is left of another one, as the viewer sees it, or "behind", farther from the camera."""
     if thing.id == other.id:
         return NO
     rules = view.rules

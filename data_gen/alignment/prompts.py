@@ -1,7 +1,7 @@
-"""What users say, about ten ways per kind; evaluation always says the first, as the paper's one prompt for REC.
+"""What users say, about ten ways per kind; evaluation always says the first one.
 
-"{exp}" is a phrase, "{box}" a box, "<object>" a crop. The paper tells one prompt (section 4.2), the first of T-C;
-all others are ours.
+"{exp}" is a phrase, "{box}" a box, "<object>" a crop. The paper tells one prompt (section 4.2), the first of
+T-C; all others are ours.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _superlatives(view: View, thing: Thing, rng: random.Random) -> list[Program]
 
 
 def _relational(view: View, thing: Thing, rng: random.Random) -> Expression | None:
-    """Shape or colour, and a relation to a landmark that has a phrase; at times that one's relation to another."""
+    """Shape or colour, and a relation to a landmark that has a phrase, at times with a relation itself."""
     landmarks = [other for other in view.eligible if other.id != thing.id]
     rng.shuffle(landmarks)
     for landmark in landmarks:

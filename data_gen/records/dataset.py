@@ -120,7 +120,7 @@ class Dataset:
             return {}
 
     def record(self, split: str, index: int) -> dict[str, Any]:
-        """All of one record as plain values, pictures as PNG files. Raises NoDataset when it cannot be read."""
+        """One record as plain values, pictures as PNG files. Raises NoDataset when it cannot be read."""
         return self._read(split, index, dict)
 
     def pair(self, split: str, index: int) -> Pair:

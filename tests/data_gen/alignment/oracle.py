@@ -1,7 +1,7 @@
 """A second opinion on every label: reads the words of an item alone and judges them by a record's scene.
 
-It shares no code with what makes items but their prompts: phrases are read word by word, and there is no "maybe".
-A relation holds from the middle of the band that items leave out, "leftmost" is the least one by any distance.
+It shares no code with what makes items but their prompts: phrases are read word by word, without a "maybe". A
+relation holds from the middle of the band that items leave out, "leftmost" is the least one by any distance.
 So whatever items say with certainty must hold here too.
 """
 

@@ -1,4 +1,4 @@
-"""Every label is executed again from the scene: by its program, and by a reader that knows the words alone."""
+"""Every label is judged again from the scene by a reader that knows the words alone."""
 
 import collections
 import dataclasses
@@ -57,21 +57,18 @@ def test_ten_thousand_labels_have_no_disagreement(pictures):
 
 
 def test_the_reader_finds_answers_that_belong_to_other_questions(pictures):
-    """The answer of another item of the kind about the same picture is wrong, in every kind of one right answer."""
+    """Another item's answer is wrong, in every kind with one right answer."""
     found, vocabulary = pictures
     verdicts = collections.Counter()
     for split, view, things in found:
-        items = make_items(view, split, Recipe(2, DEFAULT_SHARES | {"C-T": 2, "C-I": 2}, 0.0), vocabulary)
+        shares = {"T-C": 2, "C-T": 2, "I-C": 2, "C-I": 2, "T-I": 2, "I-T": 2}
+        items = make_items(view, split, Recipe(2, shares, 0.0), vocabulary)
         for item, other in itertools.permutations(items, 2):
             (one, *more), (two, *_) = item.rounds, other.rounds
-            if (
-                (item.kind, item.style) == (other.kind, other.style)
-                and one.assistant != two.assistant
-                and not more
-            ):
-                changed = dataclasses.replace(
-                    item, rounds=(dataclasses.replace(one, assistant=two.assistant),)
-                )
+            same = (item.kind, item.style) == (other.kind, other.style)
+            if same and one.assistant != two.assistant and not more:
+                wrong = dataclasses.replace(one, assistant=two.assistant)
+                changed = dataclasses.replace(item, rounds=(wrong,))
                 verdicts.update((item.kind, verdict) for _, _, verdict in oracle.right(changed, things))
     assert {kind for kind, _ in verdicts} >= {"T-C", "C-T", "I-C", "C-I"}
     assert not [kind for kind, verdict in verdicts if verdict and kind != "I-T"]
