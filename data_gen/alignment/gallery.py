@@ -1,4 +1,4 @@
-"""An HTML page of items, a few of every kind: pictures with the boxes of the text, and crops in their places."""
+"""An HTML page of items, a few of each kind: pictures with the boxes of the text, crops in their places."""
 
 from __future__ import annotations
 

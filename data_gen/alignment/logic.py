@@ -10,7 +10,8 @@ A program is JSON that a record stores beside each text:
     ["crop", k], ["box", text]       the object of crop number k of the item, and the one with that box
 
 A program means an object when it is "yes" of that one and "no" of every other, hidden and small ones
-included: one "maybe" and it means none. Conjunctions take the lowest value, so one clear "no" settles an object.
+included: one "maybe" and it means none. Conjunctions take the lowest value, so one clear "no" settles an
+object.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from data_gen.records.dataset import METADATA, NoDataset, decode_png
 NAME = "dig_align"
 VERSION = "1.0.0"
 PICTURES = ("a", "b")
+SPEC = "spec.json"  # of staged records: what they were made from
 PICTURES_PER_FILE = 2000
 DESCRIPTION = "Rendered pictures with questions that align texts, coordinates and object crops."
 
@@ -58,7 +60,7 @@ class Maker:
     Attributes:
       recipe, rules, vocabulary: see there.
       pictures: which pictures of a pair, of PICTURES.
-      crop_side: pixels of a crop; 0 takes half of a picture's shorter side.
+      crop_side: pixels of a crop.
     """
 
     recipe: Recipe
@@ -66,6 +68,18 @@ class Maker:
     vocabulary: Vocabulary
     pictures: tuple[str, ...]
     crop_side: int
+
+    def spec(self, source: str, counts: Mapping[str, int]) -> dict[str, Any]:
+        """What decides the records, as JSON values: staged records of another one are not taken."""
+        values = {
+            "recipe": dataclasses.asdict(self.recipe),
+            "rules": dataclasses.asdict(self.rules),
+            "vocabulary": self.vocabulary.words,
+            "pictures": self.pictures,
+            "crop_side": self.crop_side,
+        }
+        spec: dict[str, Any] = json.loads(_json({"source": source, "pairs": counts, **values}))
+        return spec
 
     def examples(self, record: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
         """Of a `dig_pairs` record of plain values, as TFDS takes them: a picture with no items has none.
@@ -82,8 +96,7 @@ class Maker:
         if not items:
             return None
         picture = decode_png(record[f"image_{which}"], f"{record['id']}, image_{which}")
-        side = self.crop_side or min(view.width, view.height) // 2
-        crops = [png.encode(cut(picture, one, side)) for item in items for one in item.cuts]
+        crops = [png.encode(cut(picture, one, self.crop_side)) for item in items for one in item.cuts]
         return {
             "id": view.id,
             "image": record[f"image_{which}"],
@@ -92,6 +105,31 @@ class Maker:
             "items": list(_rows(view, items)),
             "crops": crops,
         }
+
+
+def to_staged(examples: list[dict[str, Any]]) -> bytes:
+    """The examples of a pair as a JSON file, pictures in base64."""
+    packed = [
+        {**one, "image": _base64(one["image"]), "crops": [_base64(crop) for crop in one["crops"]]}
+        for one in examples
+    ]
+    return _json(packed).encode()
+
+
+def from_staged(data: bytes) -> list[dict[str, Any]]:
+    """The examples written by `to_staged`. Raises ValueError, KeyError or TypeError for anything else."""
+    return [
+        {
+            **one,
+            "image": base64.b64decode(one["image"]),
+            "crops": [base64.b64decode(crop) for crop in one["crops"]],
+        }
+        for one in json.loads(data)
+    ]
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _rows(view: View, items: list[Item]) -> Iterator[dict[str, Any]]:

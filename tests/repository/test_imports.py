@@ -40,7 +40,7 @@ FLOORS = {
         ["records"],
         ["render", "verify", "imports", "alignment"],
         ["order"],
-        ["__main__", "align", "beam", "import_pairs", "preview", "schema"],
+        ["__main__", "align", "align_beam", "beam", "import_pairs", "preview", "schema"],
     ],
 }
 MAX_LINES = 400
