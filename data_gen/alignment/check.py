@@ -78,10 +78,10 @@ def _problems(view: View, item: Item, vocabulary: Vocabulary) -> Iterator[str]:
     marks = sum(one.user.count("<object>") for one in item.rounds)
     if marks != len(item.cuts) or not item.rounds[0].user.startswith("<image>\n"):
         yield f"{marks} marks for {len(item.cuts)} crops, or no image before the first words"
-    for one in item.cuts:
-        thing = view.by_id.get(one.thing)
-        if thing is None or thing.box != one.box or thing not in view.eligible or not view.decided(thing):
-            yield f"a crop of object {one.thing}, which may not be shown"
+    for shown in item.cuts:
+        thing = view.by_id.get(shown.thing)
+        if thing is None or thing.box != shown.box or thing not in view.eligible or not view.decided(thing):
+            yield f"a crop of object {shown.thing}, which may not be shown"
     yield from _options(view, item)
 
 

@@ -60,7 +60,7 @@ class Cut:
 
 def plan_cut(thing: Thing, width: int, height: int, rng: random.Random) -> Cut:
     """Draws a crop of a thing from the law."""
-    x0, y0, x1, y1 = thing.box
+    x0, y0, x1, y1 = map(float, thing.box)
     grown = [rng.uniform(0, GROW) for _ in range(4)]
     x0, x1 = x0 - grown[0] * (x1 - x0), x1 + grown[1] * (x1 - x0)
     y0, y1 = y0 - grown[2] * (y1 - y0), y1 + grown[3] * (y1 - y0)
@@ -72,7 +72,7 @@ def plan_cut(thing: Thing, width: int, height: int, rng: random.Random) -> Cut:
     turned = abs(math.cos(math.radians(angle))) + abs(math.sin(math.radians(angle)))
     side = min(side, min(width, height) / turned)  # or no place inside the picture would hold it
     reach = side * turned / 2
-    values = {
+    values: dict[str, Any] = {
         "centre": (
             _between(centre_x, reach, width - reach),
             _between(centre_y, reach, height - reach),
