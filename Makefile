@@ -129,7 +129,7 @@ setup-render: $(RENDER)/.stamp  ## make .venv-bpy: Blender as a Python module, a
 	  exit 1; \
 	fi
 
-setup-beam: $(BEAM)/.stamp  ## make .venv-beam: for `python -m data_gen.beam`
+setup-beam: $(BEAM)/.stamp  ## make .venv-beam: for `python -m data_gen.beam` and `data_gen.align_beam`
 
 setup-peft: $(PEFT)/.stamp  ## make .venv-peft: for the test of exported adapters
 

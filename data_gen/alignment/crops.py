@@ -84,7 +84,8 @@ def plan_cut(thing: Thing, width: int, height: int, rng: random.Random) -> Cut:
         "blur": rng.uniform(0, BLUR),
         "loss": rng.uniform(LOSS, 1),
     }
-    return Cut(thing=thing.id, box=thing.box, **{key: _short(value) for key, value in values.items()})
+    short: dict[str, Any] = {key: _short(value) for key, value in values.items()}
+    return Cut(thing=thing.id, box=thing.box, **short)
 
 
 def cut(picture: np.ndarray, plan: Cut, side: int) -> np.ndarray:
@@ -117,7 +118,7 @@ def cut(picture: np.ndarray, plan: Cut, side: int) -> np.ndarray:
 
 def from_json_values(values: dict[str, Any]) -> Cut:
     """The cut whose fields are these JSON values."""
-    return Cut(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    return Cut(**{**values, "box": tuple(values["box"]), "centre": tuple(values["centre"])})
 
 
 def overlap(a: Sequence[int], b: Sequence[int]) -> tuple[float, float]:

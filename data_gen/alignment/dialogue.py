@@ -12,7 +12,7 @@ from data_gen.alignment.kinds import IMAGE, Draw, decided, existence, name_of
 from data_gen.alignment.logic import RELATIONS, YES, Program, Undecided, group, means, related
 from data_gen.alignment.prompts import prompt
 from data_gen.alignment.refer import expression
-from data_gen.alignment.things import OF_SURFACE, Thing
+from data_gen.alignment.things import ATTRIBUTES, OF_SURFACE, Thing
 from data_gen.alignment.words import all_of, phrase, plural
 
 ROUNDS = (3, 6)
@@ -210,7 +210,7 @@ def description(draw: Draw) -> Item | None:
     if len(draw.allowed) < len(view.eligible):
         return None
     things = sorted(view.eligible, key=lambda thing: thing.depth)
-    named = [name_of(draw, thing) for thing in things]
+    named = [_in_full(draw, thing) for thing in things]
     pairs = [
         (number, found)
         for number in range(1, len(things))
@@ -219,12 +219,23 @@ def description(draw: Draw) -> Item | None:
     if not pairs or any(each is None for each in named):
         return None
     clauses = dict(draw.rng.sample(pairs, min(len(pairs), draw.rng.randint(*CLAUSES))))
-    told = [[each.program, clauses.get(number)] for number, each in enumerate(named) if each]
+    told = [[each, clauses.get(number)] for number, each in enumerate(named)]
     user, ask = IMAGE + prompt("description", draw.wording), ["narrate", told]
     ids = tuple(thing.id for thing in things)
     text = answer(ask, view)
     facts = {"objects": len(things), "words": len(text.split())}
     return Item("description", "", (Round(user, text, ask),), (), ids, ids, facts)
+
+
+def _in_full(draw: Draw, thing: Thing) -> Program | None:
+    """All that can be said of a thing, where that means it alone; else the name that answers use."""
+    words = {name: getattr(thing, name) for name in ATTRIBUTES}
+    if words["texture"] == "plain":
+        del words["texture"]
+    if means(program := all_of(words), draw.view, thing):
+        return program
+    named = name_of(draw, thing)
+    return named.program if named else None
 
 
 def _certain(draw: Draw, thing: Thing, before: Thing) -> str | None:
