@@ -34,9 +34,12 @@ AUDITED = ("C-I", "T-I")
 
 @dataclasses.dataclass(frozen=True)
 class Guessable:
-    """One question as a guesser sees it: what each answer looks like, and which one is right."""
+    """One question as a guesser sees it: what each answer looks like, and which one is right.
 
-    half: int
+    `pair` is of its picture: the two pictures of a pair are nearly the same, and are never told apart.
+    """
+
+    pair: str
     answers: tuple[frozenset[str], ...]
     right: int
 
@@ -55,7 +58,7 @@ class Balance:
     def add(self, record: Aligned, split: str) -> None:
         """Counts one picture and its items."""
         self.pictures[split] += 1
-        half = hashlib.sha256(record.view.id.rpartition("/")[0].encode()).digest()[0] % 2
+        pair = record.view.id.rpartition("/")[0]
         for _, item in record.items:
             self.parts.setdefault(item.kind, collections.Counter())[item.part] += 1
             if item.style:
@@ -69,11 +72,11 @@ class Balance:
                 (target,) = item.targets
                 self.sizes.append(record.view.by_id[target].area / record.view.side**2)
             if item.kind in AUDITED:
-                self.guessable.setdefault(item.kind, []).append(_of_options(record.view, item, half))
+                self.guessable.setdefault(item.kind, []).append(_of_options(record.view, item, pair))
             if item.kind == "exist":
                 words = frozenset(f"word {word}" for _, name, word in _words(item))
                 question = Guessable(
-                    half, (_tagged(words, "yes"), _tagged(words, "no")), 1 - int(item.facts["yes"])
+                    pair, (_tagged(words, "yes"), _tagged(words, "no")), 1 - int(item.facts["yes"])
                 )
                 self.guessable.setdefault("exist", []).append(question)
 
@@ -93,7 +96,7 @@ class Balance:
         }
 
 
-def _of_options(view: View, item: Item, half: int) -> Guessable:
+def _of_options(view: View, item: Item, pair: str) -> Guessable:
     """What options show without the picture: their place, attributes, likeness to each other, and sizes."""
     things = [view.by_id[cut.thing] for cut in item.cuts]
     windows, areas = [cut.side for cut in item.cuts], [thing.area for thing in things]
@@ -109,7 +112,7 @@ def _of_options(view: View, item: Item, half: int) -> Guessable:
             seen.add(f"alike in {name} {alike}")
             shared += alike
         answers.append(frozenset(seen | {f"alike {shared}"}))
-    return Guessable(half, tuple(answers), ord(str(item.facts["letter"])) - ord("A"))
+    return Guessable(pair, tuple(answers), ord(str(item.facts["letter"])) - ord("A"))
 
 
 def _words(item: Item) -> list[Sequence[str]]:
@@ -125,24 +128,43 @@ def _rank(values: Sequence[float], place: int) -> int:
 
 
 def audit(questions: Sequence[Guessable]) -> dict[str, Any]:
-    """How often the guesser is right, with the 95% interval of Wilson, and whether chance lies in it."""
-    hits = sum(
-        _hits([q for q in questions if q.half != half], [q for q in questions if q.half == half])
-        for half in (0, 1)
-    )
+    """How often the guesser is right, with a 95% interval, and whether chance lies in it.
+
+    Questions about one pair are alike, so the interval is Wilson's for as many independent ones as vary as
+    much as the pairs do (Kish's design effect).
+    """
+    halves: tuple[list[Guessable], list[Guessable]] = ([], [])
+    for question in questions:
+        halves[hashlib.sha256(question.pair.encode()).digest()[0] % 2].append(question)
+    hits = [*_hits(*halves), *_hits(*halves[::-1])]
+    pairs = [question.pair for question in (*halves[1], *halves[0])]
     chance = 1 / len(questions[0].answers) if questions else 1 / OPTIONS
-    low, high = wilson(hits, len(questions))
+    low, high = wilson(sum(hits), len(hits), design_effect(hits, pairs))
     return {
         "questions": len(questions),
-        "right": round(hits / max(1, len(questions)), 4),
+        "right": round(sum(hits) / max(1, len(hits)), 4),
         "interval": [round(low, 4), round(high, 4)],
         "chance": chance,
         "at_chance": low <= chance <= high,
     }
 
 
-def _hits(learned: Sequence[Guessable], tried: Sequence[Guessable]) -> float:
-    """Right guesses; where answers look alike to it, their share of one."""
+def design_effect(hits: Sequence[float], clusters: Sequence[str]) -> float:
+    """By what the variance of a share exceeds that of independent hits; 1 where it does not."""
+    if not hits:
+        return 1.0
+    share = sum(hits) / len(hits)
+    sums: collections.defaultdict[str, float] = collections.defaultdict(float)
+    for hit, cluster in zip(hits, clusters, strict=True):
+        sums[cluster] += hit - share
+    if len(sums) < 2 or not 0 < share < 1:
+        return 1.0
+    clustered = sum(each**2 for each in sums.values()) * len(sums) / (len(sums) - 1)
+    return max(1.0, clustered / (share * (1 - share) * len(hits)))
+
+
+def _hits(learned: Sequence[Guessable], tried: Sequence[Guessable]) -> list[float]:
+    """Of each question tried, whether it is guessed; where answers look alike to it, their share of one."""
     good: collections.Counter[str] = collections.Counter()
     bad: collections.Counter[str] = collections.Counter()
     for question in learned:
@@ -158,19 +180,20 @@ def _hits(learned: Sequence[Guessable], tried: Sequence[Guessable]) -> float:
             for seen in sorted(answer)
         )
 
-    hits = 0.0
+    hits = []
     for question in tried:
         scores = [score(answer) for answer in question.answers]
         best = [number for number, value in enumerate(scores) if value == max(scores)]
-        hits += (question.right in best) / len(best)
+        hits.append((question.right in best) / len(best))
     return hits
 
 
-def wilson(hits: float, total: int) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson 1927); 0 to 1 of nothing."""
+def wilson(hits: float, total: float, effect: float = 1.0) -> tuple[float, float]:
+    """The 95% interval of a share (Wilson 1927) of `total / effect` independent ones; 0 to 1 of nothing."""
     if not total:
         return 0.0, 1.0
     share, z2 = hits / total, Z95**2
+    total /= effect
     middle = (share + z2 / (2 * total)) / (1 + z2 / total)
     reach = Z95 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
     return middle - reach, middle + reach

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from data_gen.alignment.answers import LETTERS
 from data_gen.alignment.crops import Cut, overlap, plan_cut
 from data_gen.alignment.items import OPTIONS, Item, one_round
-from data_gen.alignment.logic import NO, YES, Program, Undecided, truth
+from data_gen.alignment.logic import NO, Program, Undecided, truth
 from data_gen.alignment.prompts import prompt
 from data_gen.alignment.refer import Expression, by_attributes, expression, is_hard
 from data_gen.alignment.things import OF_SURFACE, Thing, View
@@ -145,28 +145,30 @@ def _attribute(draw: Draw) -> Item | None:
 
 
 def existence(draw: Draw, wanted: bool | None = None) -> Item | None:
-    """Yes or no, in halves: attributes of an object that is there, or of none as one of them is swapped."""
+    """Yes or no, in halves: some attributes of an object, or these with one swapped for another object's.
+
+    Either object may be the one, and with the other's word must fit none: so every word is as frequent in
+    questions that are answered Yes as in those answered No, and no word tells the answer.
+    """
     wanted = draw.rng.random() < 0.5 if wanted is None else wanted
-    for _ in range(DRAWS):
-        thing = draw.one(draw.allowed)
-        if thing is None:
-            return None
-        names = ["shape", *draw.rng.sample(("color", "size", "material", "texture"), draw.rng.randint(1, 2))]
-        words = {name: getattr(thing, name) for name in names if len(draw.vocabulary.words[name]) > 1}
-        if not wanted:
-            name = draw.rng.choice(sorted(words))
-            words[name] = draw.rng.choice(
-                [word for word in draw.vocabulary.words[name] if word != words[name]]
-            )
-        if (words.get("shape"), words.get("color")) in draw.held_out:
+    known = [
+        name for name in ("color", "size", "material", "texture") if len(draw.vocabulary.words[name]) > 1
+    ]
+    for _ in range(DRAWS if len(draw.allowed) > 1 else 0):
+        one, other = draw.rng.sample(draw.allowed, 2)
+        names = ["shape", *draw.rng.sample(known, min(len(known), draw.rng.randint(1, 2)))]
+        swapped = draw.rng.choice(names)
+        own, others = ({name: str(getattr(each, name)) for name in names} for each in (one, other))
+        crossed = [own | {swapped: others[swapped]}, others | {swapped: own[swapped]}]
+        if any((each["shape"], each.get("color")) in draw.held_out for each in (own, others, *crossed)):
             continue  # or training would say that there never is one
-        program = all_of(words)
-        values = set(truth(program, draw.view).values())
-        if (YES in values) if wanted else (values == {NO}):
-            user = IMAGE + prompt("exist", draw.wording, exp=indefinite(program))
-            targets = (thing.id,) if wanted else ()
-            done = one_round(draw.view, user, ["exist", program])
-            return Item("exist", "", (done,), (), targets, targets, {"yes": wanted})
+        if any(value != NO for each in crossed for value in truth(all_of(each), draw.view).values()):
+            continue
+        program = all_of(own if wanted else crossed[0])
+        user = IMAGE + prompt("exist", draw.wording, exp=indefinite(program))
+        targets = (one.id,) if wanted else ()
+        done = one_round(draw.view, user, ["exist", program])
+        return Item("exist", "", (done,), (), targets, targets, {"yes": wanted})
     return None
 
 
