@@ -94,9 +94,16 @@ def test_every_option_of_a_set_is_asked_for_equally_often():
     assert all(70 <= count <= 130 for count in asked.values()), asked  # 100 each, within 3.5 deviations
 
 
-def test_half_of_the_questions_of_existence_are_answered_no():
-    answers = collections.Counter(existence(draw(view(*FIVE), seed)).facts["yes"] for seed in range(400))
-    assert 160 <= answers[True] <= 240
+def test_existence_is_asked_in_words_that_are_as_frequent_with_yes_as_with_no():
+    said = {True: collections.Counter(), False: collections.Counter()}
+    for seed in range(1500):
+        if item := existence(draw(view(*FIVE), seed)):
+            said[item.facts["yes"]].update(word for _, _, word in item.rounds[0].ask[1][1])
+            said[item.facts["yes"]]["asked"] += 1
+    assert said[True]["asked"] > 300 and said[False]["asked"] > 300
+    for word in said[True] | said[False]:
+        yes, no = said[True][word], said[False][word]
+        assert abs(yes - no) <= 4 * (yes + no) ** 0.5, (word, yes, no)  # four deviations of a fair coin
 
 
 def test_an_object_that_hides_rejects_phrases_that_it_may_fit():
