@@ -178,6 +178,11 @@ def get_config() -> ConfigDict:
     config.sft = ConfigDict()
     config.sft.answer_step = 1  # answers are rounded to multiples of this, in 0..1000
     config.sft.max_answer_tokens = 256
+    # A conversation of several rounds is one sequence. The last answer is learnt, and so many tokens of those
+    # before it (their end-of-turn tokens count): room for them is computed in every batch. 0 = the last alone
+    config.sft.max_earlier_tokens = 0
+    # Answers that are longer than these two numbers: False = an error, True = learnt as far as that goes
+    config.sft.cut_answers = False
     config.sft.aux_weight = 0.0  # weight of the auxiliary loss "this image cell overlaps a true box"
     # Share of the answers given a wrong number of boxes, by leaving out or by adding random ones. A warm-up
     # on pairs of one number of differences would otherwise end so certain of it that GRPO never sees another.
@@ -216,6 +221,8 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 1e-6
     config.optimizer.schedule = "constant"  # after warm-up: "constant" | "linear" | "cosine" (both to 0)
     config.optimizer.warmup_updates = 0
+    # The same as a share of all updates of the schedule, rounded up (0.03 in LLaVA's recipes); 0 = off
+    config.optimizer.warmup_ratio = 0.0
     config.optimizer.restart = False  # True, in a stage: new moments, and a schedule that begins there
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999

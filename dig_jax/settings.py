@@ -236,7 +236,7 @@ def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] 
     before = evaluations.with_main_called(now["eval.main"], evaluations.as_entries(before), now)
     free, stages = set(FREE_ON_RESUME), curriculum.stages(config)
     # A run may be lengthened, unless its learning rate is a function of its length.
-    if all(stage.config.optimizer.schedule == "constant" for stage in stages):
+    if not any(OptimizerConfig.from_config(stage.config).depends_on_length for stage in stages):
         free.add("num_steps")
     if any(stage.config.advance.at for stage in stages):
         # Greedy answers may be drawn or not: `_advance` has seen that those are drawn which decide. Runs from

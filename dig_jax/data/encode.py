@@ -1,7 +1,7 @@
 """From examples to the arrays of a batch, all of one static shape.
 
-Shape letters: B examples, P padded prompt length, N padded patches per row, R padded answer length,
-M boxes.
+Shape letters: B examples, P padded prompt length, N padded patches per row, R padded answer length, E padded
+length of earlier answers, M boxes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from dig_jax.data.buckets import Bucket
 from dig_jax.data.example import Demonstration, Example, Object, Shape, Turn
 from dig_jax.data.images import ImageConfig, boxes_as_seen, patch_grid, preprocess
-from dig_jax.data.prompts import conversation_ids, response_ids
+from dig_jax.data.prompts import answer_spans, conversation_ids, response_ids
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.inputs import Prompts, make_prompts
@@ -35,6 +35,8 @@ class Batch:
       answer_mask: float32 [B, R], 1 on what the loss covers of the answer and its end-of-turn token.
       cell_targets: float32 [B, P], 1 at the prompt slots whose token shows a part of a region asked for.
       cell_mask: float32 [B, P], 1 at the prompt slots of images with regions.
+      earlier: int32 [B, E], the prompt slots of the tokens of earlier answers that are learnt, then zeros.
+      earlier_mask: float32 [B, E], 1 where there is one.
       examples: the examples themselves, as shown (after augmentation).
       rows: int [B], ascending: which rows of the batch of all processes these are.
     """
@@ -44,6 +46,8 @@ class Batch:
     answer_mask: np.ndarray
     cell_targets: np.ndarray
     cell_mask: np.ndarray
+    earlier: np.ndarray
+    earlier_mask: np.ndarray
     examples: tuple[Example, ...]
     rows: np.ndarray
 
@@ -61,6 +65,8 @@ class ExampleEncoder:
       image_config: the model's image preprocessing.
       config: the model's configuration (token ids and grids for the positions).
       max_answer_length: R. 0 when no answers are needed: the arrays are then [B, 0].
+      max_earlier_length: E. 0: of a conversation the last answer alone is learnt.
+      cut_answers: whether what is longer than R or E is learnt as far as it goes; else it is an error.
     """
 
     def __init__(
@@ -70,11 +76,15 @@ class ExampleEncoder:
         config: Architecture,
         *,
         max_answer_length: int,
+        max_earlier_length: int = 0,
+        cut_answers: bool = False,
     ):
         self._tokenizer = tokenizer
         self.image_config = image_config
         self._config = config
         self._max_answer_length = max_answer_length
+        self._max_earlier_length = max_earlier_length if max_answer_length else 0
+        self._cut_answers = cut_answers
         self._prompts: dict[tuple[tuple[Turn, ...], Grids], np.ndarray] = {}
 
     def need(self, shape: Shape) -> Bucket:
@@ -112,6 +122,8 @@ class ExampleEncoder:
         answer_mask = np.zeros(answer_tokens.shape, np.float32)
         cell_targets = np.zeros((len(examples), bucket.prompt_length), np.float32)
         cell_mask = np.zeros_like(cell_targets)
+        earlier = np.zeros((len(examples), self._max_earlier_length), np.int32)
+        earlier_mask = np.zeros(earlier.shape, np.float32)
         for row, example in enumerate(examples):
             shown = example.shape.shown()
             images = [preprocess(example.images[k], self.image_config) for k in shown]
@@ -124,6 +136,9 @@ class ExampleEncoder:
             tokens, mask = self._response(example, answers[row])
             answer_tokens[row, : len(tokens)] = tokens
             answer_mask[row, : len(tokens)] = mask
+            if self._max_earlier_length and answers[row].earlier:
+                slots = self._earlier(example, answers[row], tuple(grid for _, grid in images))
+                earlier[row, : len(slots)], earlier_mask[row, : len(slots)] = slots, 1
             slots = np.flatnonzero(np.isin(prompt, list(self._config.placeholders)))
             for k, (_, grid), side in zip(shown, images, self._token_sides(example.shape), strict=True):
                 cells = grid[0] * grid[1] // side**2
@@ -144,6 +159,8 @@ class ExampleEncoder:
             answer_mask=answer_mask,
             cell_targets=cell_targets,
             cell_mask=cell_mask,
+            earlier=earlier,
+            earlier_mask=earlier_mask,
             examples=tuple(examples),
             rows=np.arange(len(examples)),
         )
@@ -164,12 +181,26 @@ class ExampleEncoder:
 
     def _response(self, example: Example, answer: Demonstration) -> tuple[list[int], np.ndarray]:
         tokens, mask = response_ids(self._tokenizer, answer)
-        if len(tokens) > self._max_answer_length:
+        if len(tokens) > self._max_answer_length and not self._cut_answers:
             raise ValueError(
                 f"{example.id}: the answer takes {len(tokens)} tokens, but max_answer_length is "
-                f"{self._max_answer_length}; allow longer answers, or round to a coarser answer_step."
+                f"{self._max_answer_length}; allow longer answers (config.sft.max_answer_tokens), round to a"
+                " coarser config.sft.answer_step, or learn their beginnings (config.sft.cut_answers=True)."
             )
-        return tokens, mask
+        return tokens[: self._max_answer_length], mask[: self._max_answer_length]
+
+    def _earlier(self, example: Example, answer: Demonstration, grids: Grids) -> np.ndarray:
+        """Slots in the prompt of the tokens of earlier answers, in order."""
+        placeholders = self._config.placeholders
+        spans = answer_spans(self._tokenizer, example.messages, answer.earlier, grids, placeholders)
+        slots = np.concatenate([np.arange(*span) for span in spans])
+        if len(slots) > self._max_earlier_length and not self._cut_answers:
+            raise ValueError(
+                f"{example.id}: its earlier answers take {len(slots)} tokens, but config.sft.max_earlier_tokens"
+                f" is {self._max_earlier_length}: allow more, or learn the first of them"
+                " (config.sft.cut_answers=True)"
+            )
+        return slots[: self._max_earlier_length]
 
     def _check(self, example: Example, need: Bucket, bucket: Bucket) -> None:
         if not bucket.holds(need):

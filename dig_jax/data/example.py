@@ -128,11 +128,14 @@ class Demonstration:
         that end inside.
       regions: number of an image -> float [M, 4], boxes in 0..1 of it: the auxiliary loss (`sft.aux_weight`)
         asks at every cell of the image whether it overlaps one of them.
+      earlier: numbers of turns of the conversation before it, the assistant's, that are learnt with it: a
+        conversation of several rounds is one sequence, and the loss covers all of its answers.
     """
 
     text: str
     unlearned: tuple[tuple[int, int], ...] = ()
     regions: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    earlier: tuple[int, ...] = ()
 
 
 class Source(Protocol):

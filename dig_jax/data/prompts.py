@@ -74,6 +74,46 @@ def conversation_ids(
     return np.array([id for word in ids for id in expanded(word)], np.int32)
 
 
+def answer_spans(
+    tokenizer: Tokenizer,
+    messages: Sequence[Turn],
+    numbers: Sequence[int],
+    grids: Sequence[tuple[int, int]],
+    placeholders: Mapping[int, int],
+) -> list[tuple[int, int]]:
+    """Where answers stand inside the tokens of a conversation, each with its end-of-turn token.
+
+    Args:
+      tokenizer, messages, grids, placeholders: as of `conversation_ids`.
+      numbers: of the assistant's turns asked for.
+
+    Returns:
+      Of each, (first, end) in what `conversation_ids` gives.
+
+    Raises:
+      ValueError: a turn is not the assistant's, or the chat template writes earlier answers otherwise than it
+        has them written (templates of Thinking models drop earlier thoughts).
+    """
+    whole = conversation_ids(tokenizer, messages, grids, placeholders)
+    spans = []
+    for number in numbers:
+        if messages[number].role != "assistant":
+            raise ValueError(
+                f"turn {number} of a conversation is the {messages[number].role}'s, and no answer"
+            )
+        before = messages[:number]
+        shown = sum(len(turn.shown) for turn in before)
+        opening = conversation_ids(tokenizer, before, grids[:shown], placeholders)
+        ends = np.flatnonzero(whole[len(opening) :] == tokenizer.eos_ids[0])
+        if not np.array_equal(whole[: len(opening)], opening) or not len(ends):
+            raise ValueError(
+                f"{tokenizer.template}: the chat template writes earlier answers of a conversation otherwise"
+                " than one that is asked for, so they can not be learnt: set config.sft.max_earlier_tokens=0"
+            )
+        spans.append((len(opening), len(opening) + int(ends[0]) + 1))
+    return spans
+
+
 def _message(turn: Turn) -> dict[str, object]:
     """A turn as chat templates take it."""
 

@@ -367,11 +367,14 @@ def _check_some(
 
 def _encoder(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer, supervised: bool) -> ExampleEncoder:
     files = model_folder.hf_files(model)
+    answers = SupervisionConfig.from_config(config)
     return ExampleEncoder(
         tokenizer,
         image_config(config, files),
         families.load_config(files),
-        max_answer_length=SupervisionConfig.from_config(config).max_answer_tokens if supervised else 0,
+        max_answer_length=answers.max_answer_tokens if supervised else 0,
+        max_earlier_length=answers.max_earlier_tokens if supervised else 0,
+        cut_answers=answers.cut_answers,
     )
 
 

@@ -14,11 +14,15 @@ class SupervisionConfig:
     Attributes:
         answer_step: written coordinates are multiples of this many thousandths.
         max_answer_tokens: that answers are padded to; a longer one is an error.
+        max_earlier_tokens: of earlier answers of a conversation, that are learnt too; 0 = the last alone.
+        cut_answers: whether longer ones are learnt as far as that goes, and are no error.
         aux_weight: weight of the auxiliary loss, 0 = off.
     """
 
     answer_step: int
     max_answer_tokens: int
+    max_earlier_tokens: int
+    cut_answers: bool
     aux_weight: float
 
     @classmethod
@@ -29,4 +33,5 @@ class SupervisionConfig:
     def __post_init__(self) -> None:
         checks.at_least("sft.answer_step", self.answer_step, 1)
         checks.at_least("sft.max_answer_tokens", self.max_answer_tokens, 1)
+        checks.at_least("sft.max_earlier_tokens", self.max_earlier_tokens, 0, "last answers alone")
         checks.at_least("sft.aux_weight", self.aux_weight, 0, "off")

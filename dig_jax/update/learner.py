@@ -170,7 +170,7 @@ class Learner:
 
     def update_sft(self, state: TrainState, batch: supervised.Supervised) -> tuple[TrainState, Metrics]:
         """One supervised update."""
-        totals = supervised.step_totals(batch.mask, batch.cell_mask)
+        totals = supervised.step_totals(batch.learnt, batch.cell_mask)
 
         def loss_fn(params: nnx.State, micro: supervised.Supervised) -> tuple[jax.Array, Metrics]:
             model = nnx.merge(self.graphdef, params)

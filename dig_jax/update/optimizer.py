@@ -13,6 +13,7 @@ Parameters are stepped all at once, or one after another with their moments in h
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -37,6 +38,7 @@ class OptimizerConfig:
         learning_rate: the highest, after warm-up.
         schedule: after warm-up: `constant`, or `linear` or `cosine` down to 0.
         warmup_updates: over which it grows from near 0.
+        warmup_ratio: the same, as a share of all updates of the schedule; 0 = warmup_updates says it.
         restart: of a stage: new moments, and a schedule that begins there.
         b1, b2: decay of the moments.
         weight_decay: a share of each parameter per update, times the learning rate.
@@ -48,6 +50,7 @@ class OptimizerConfig:
     learning_rate: float
     schedule: str
     warmup_updates: int
+    warmup_ratio: float
     restart: bool
     b1: float
     b2: float
@@ -69,6 +72,17 @@ class OptimizerConfig:
             checks.at_least(f"optimizer.{name}", getattr(self, name), 0)
         for name in ("b1", "b2"):
             checks.within(f"optimizer.{name}", getattr(self, name), 0, MAX_DECAY)
+        if not 0 <= self.warmup_ratio < 1:
+            raise ValueError(
+                f"config.optimizer.warmup_ratio={self.warmup_ratio}: expected a share of all updates, from"
+                " 0 (off) to less than 1"
+            )
+        if self.warmup_ratio and self.warmup_updates:
+            raise ValueError(
+                f"config.optimizer.warmup_ratio={self.warmup_ratio} and"
+                f" config.optimizer.warmup_updates={self.warmup_updates} both say how long the warm-up is: set"
+                " one of them to 0"
+            )
         if not self.clip_norm > 0:
             raise ValueError(f"config.optimizer.clip_norm={self.clip_norm}: expected more than 0; inf is off")
 
@@ -79,9 +93,18 @@ class OptimizerConfig:
         )
         return Optimizer(optax.clip_by_global_norm(self.clip_norm), adamw)
 
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the learning rate of an update is another where there are more of them."""
+        return self.schedule != "constant" or self.warmup_ratio > 0
+
+    def warmup(self, total_updates: int) -> int:
+        """Updates of the warm-up among so many; a share is rounded up, as transformers' trainer does."""
+        return self.warmup_updates or math.ceil(self.warmup_ratio * total_updates)
+
     def learning_rates(self, total_updates: int) -> optax.Schedule:
         """The learning rate as a function of the number of updates before."""
-        peak, warmup = self.learning_rate, self.warmup_updates
+        peak, warmup = self.learning_rate, self.warmup(total_updates)
         rest = max(1, total_updates - warmup)
         after = {
             "constant": optax.constant_schedule(peak),

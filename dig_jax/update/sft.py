@@ -4,8 +4,12 @@ The auxiliary loss asks, at each vision token of the prompt that `cell_mask` mar
 image overlaps a true box. Learning from scratch, answer tokens alone leave the model emitting average boxes
 for a long time; with it, comparison between the two images emerges within minutes.
 
-Shapes: B examples, R padded answer length, P padded prompt length, V head rows. As in `grpo`, the loss takes
-the totals of the whole step, so that micro-batches add up exactly.
+A conversation of several rounds is one sequence: its last answer is the response, and its earlier answers stand
+in the prompt, whose hidden states predict their tokens too (`Supervised.earlier`). So each round costs its own
+tokens once, later rounds see earlier answers as they are, and images and objects may stand in any turn.
+
+Shapes: B examples, R padded answer length, E padded length of earlier answers, P padded prompt length, V head
+rows. As in `grpo`, the loss takes the totals of the whole step, so that micro-batches add up exactly.
 """
 
 import dataclasses
@@ -57,6 +61,9 @@ class Supervised:
       cell_mask: `[B, P]`, 1 at the prompt tokens that carry an auxiliary target.
       cell_targets: float32 `[B, P]`, 1 where that cell overlaps a true box.
       part: int32 `[B]`, number of the part of a mixture; None where there are none.
+      earlier: int32 `[B, E]`, prompt slots of the tokens of earlier answers, none of them the first; None
+        where last answers alone are learnt.
+      earlier_mask: float32 `[B, E]`, 1 where there is one.
     """
 
     prompts: Prompts
@@ -65,6 +72,15 @@ class Supervised:
     cell_mask: Array
     cell_targets: Array
     part: Array | None = None
+    earlier: Array | None = None
+    earlier_mask: Array | None = None
+
+    @property
+    def learnt(self) -> jax.Array:
+        """Float32 `[B, E + R]`, 1 on all answer tokens that the loss covers."""
+        if self.earlier is None:
+            return jnp.asarray(self.mask)
+        return jnp.concatenate([jnp.asarray(self.earlier_mask), jnp.asarray(self.mask)], axis=1)
 
 
 @flax.struct.dataclass
@@ -76,7 +92,7 @@ class Totals:
 
 
 def step_totals(mask: jax.Array, cell_mask: jax.Array) -> Totals:
-    """Totals of a whole step from its `[B, R]` answer mask and `[B, P]` cell mask."""
+    """Totals of a whole step from its `[B, E + R]` mask of answers and `[B, P]` cell mask."""
 
     def count(mask: jax.Array) -> jax.Array:
         return jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
@@ -101,16 +117,16 @@ def sft_loss(
       `PART/tokens`.
     """
     prompt_hidden, hidden = policy.forward(model, batch.prompts, batch.tokens[:, None])
-    hidden = hidden[:, 0]  # [B, R, D]
-    logprobs, _ = token_logprobs(model.head_table, hidden, batch.tokens, chunk=chunk)
-    correct = most_probable(model, hidden, chunk=chunk) == batch.tokens
-    loss = answer_loss = -_masked_sum(logprobs, batch.mask) / totals.tokens
+    hidden, tokens, mask = with_earlier(batch, prompt_hidden, hidden[:, 0])
+    logprobs, _ = token_logprobs(model.head_table, hidden, tokens, chunk=chunk)
+    correct = most_probable(model, hidden, chunk=chunk) == tokens
+    loss = answer_loss = -_masked_sum(logprobs, mask) / totals.tokens
     metrics = {
         "answer_loss": answer_loss,
-        "token_accuracy": _masked_sum(correct, batch.mask) / totals.tokens,
+        "token_accuracy": _masked_sum(correct, mask) / totals.tokens,
     }
     for number, part in enumerate(config.parts):  # sums: a part may have no tokens here
-        own = jnp.where(jnp.asarray(batch.part)[:, None] == number, batch.mask, 0.0)
+        own = jnp.where(jnp.asarray(batch.part)[:, None] == number, mask, 0.0)
         metrics[f"{part}/answer_loss"] = -_masked_sum(logprobs, own)
         metrics[f"{part}/token_accuracy"] = _masked_sum(correct, own)
         metrics[f"{part}/tokens"] = jnp.sum(own)
@@ -123,6 +139,32 @@ def sft_loss(
         loss = loss + config.aux_weight * aux_loss
     metrics["loss"] = loss
     return loss, jax.lax.stop_gradient(metrics)
+
+
+def with_earlier(
+    batch: Supervised, prompt_hidden: jax.Array, hidden: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """All answers of the conversations, the earlier ones before the last.
+
+    Args:
+      batch: the examples.
+      prompt_hidden: `[B, P, D]`, hidden states of the prompts.
+      hidden: `[B, R, D]`, the hidden state that predicts each token of the last answer.
+
+    Returns:
+      Of each token that may be learnt: the hidden state that predicts it `[B, E + R, D]`, the token, and
+      whether it is learnt.
+    """
+    if batch.earlier is None:
+        return hidden, jnp.asarray(batch.tokens), jnp.asarray(batch.mask)
+    slots = jnp.asarray(batch.earlier)
+    before = jnp.take_along_axis(prompt_hidden, jnp.maximum(slots - 1, 0)[..., None], axis=1)
+    tokens = jnp.take_along_axis(jnp.asarray(batch.prompts.tokens), slots, axis=1)
+    return (
+        jnp.concatenate([before, hidden], axis=1),
+        jnp.concatenate([tokens, jnp.asarray(batch.tokens)], axis=1),
+        batch.learnt,
+    )
 
 
 def cell_losses(

@@ -43,7 +43,8 @@ NOT_COMPILED = (
     *("algorithm", "num_steps", "seed", "advance", "data", "curriculum"),
     *("mixture", "task", "task_file", "reward", "referring", "rewards"),
     *("grpo.dynamic_sampling", "grpo.reanchor", "grpo.mask_truncated", "grpo.overlong"),
-    *("optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_updates", "optimizer.restart"),
+    *("optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_updates", "optimizer.warmup_ratio"),
+    "optimizer.restart",
 )
 
 
@@ -229,6 +230,8 @@ def sft_step(
             batch.cell_mask,
             batch.cell_targets,
             part=loader.parts(loader.positions(index))[batch.rows] if has_parts else None,
+            earlier=batch.earlier if batch.earlier.size else None,
+            earlier_mask=batch.earlier_mask if batch.earlier.size else None,
         )
         cut = (batch.rows, size, sizes.prompts)
         parts = []
