@@ -196,9 +196,9 @@ class ExampleEncoder:
         slots = np.concatenate([np.arange(*span) for span in spans])
         if len(slots) > self._max_earlier_length and not self._cut_answers:
             raise ValueError(
-                f"{example.id}: its earlier answers take {len(slots)} tokens, but config.sft.max_earlier_tokens"
-                f" is {self._max_earlier_length}: allow more, or learn the first of them"
-                " (config.sft.cut_answers=True)"
+                f"{example.id}: its earlier answers take {len(slots)} tokens, but"
+                f" config.sft.max_earlier_tokens is {self._max_earlier_length}: allow more, or learn the"
+                " first of them (config.sft.cut_answers=True)"
             )
         return slots[: self._max_earlier_length]
 

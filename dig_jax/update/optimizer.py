@@ -80,8 +80,8 @@ class OptimizerConfig:
         if self.warmup_ratio and self.warmup_updates:
             raise ValueError(
                 f"config.optimizer.warmup_ratio={self.warmup_ratio} and"
-                f" config.optimizer.warmup_updates={self.warmup_updates} both say how long the warm-up is: set"
-                " one of them to 0"
+                f" config.optimizer.warmup_updates={self.warmup_updates} both say how long the warm-up is:"
+                " set one of them to 0"
             )
         if not self.clip_norm > 0:
             raise ValueError(f"config.optimizer.clip_norm={self.clip_norm}: expected more than 0; inf is off")

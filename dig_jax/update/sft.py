@@ -4,9 +4,10 @@ The auxiliary loss asks, at each vision token of the prompt that `cell_mask` mar
 image overlaps a true box. Learning from scratch, answer tokens alone leave the model emitting average boxes
 for a long time; with it, comparison between the two images emerges within minutes.
 
-A conversation of several rounds is one sequence: its last answer is the response, and its earlier answers stand
-in the prompt, whose hidden states predict their tokens too (`Supervised.earlier`). So each round costs its own
-tokens once, later rounds see earlier answers as they are, and images and objects may stand in any turn.
+A conversation of several rounds is one sequence: its last answer is the response, and its earlier answers
+stand in the prompt, whose hidden states predict their tokens too (`Supervised.earlier`). So each round costs
+its own tokens once, later rounds see earlier answers as they are, and images and objects may stand in any
+turn.
 
 Shapes: B examples, R padded answer length, E padded length of earlier answers, P padded prompt length, V head
 rows. As in `grpo`, the loss takes the totals of the whole step, so that micro-batches add up exactly.

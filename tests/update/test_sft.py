@@ -131,3 +131,27 @@ def test_without_weight_there_is_no_auxiliary_loss(model, batch):
 def test_a_wrong_setting_is_an_error_that_names_it(weight, yes, no, named):
     with pytest.raises(ValueError, match=named):
         sft.SFTConfig(aux_weight=weight, token_yes=yes, token_no=no)
+
+
+@pytest.mark.slow
+def test_earlier_answers_count_as_the_tokens_that_the_prompt_predicts_there(model, batch, gradient):
+    """Of two prompts, three tokens of the first and none of the second are earlier answers."""
+    slots = np.array([[2, 3, 5], [0, 0, 0]], np.int32)
+    with_earlier = batch.replace(earlier=slots, earlier_mask=np.array([[1, 1, 1], [0, 0, 0]], np.float32))
+    totals = sft.step_totals(with_earlier.learnt, batch.cell_mask)
+    assert float(totals.tokens) == 3 + 7
+    (_, metrics), gradients = gradient(with_earlier, totals)
+    (_, alone), _ = gradient(batch, totals_of(batch))
+    logits = jax.jit(lambda prompts: model.logits(model(prompts)[0]))(batch.prompts)
+    logprobs = jax.nn.log_softmax(logits[0, slots[0] - 1])
+    earlier = -sum(
+        float(row[token]) for row, token in zip(logprobs, batch.prompts.tokens[0, slots[0]], strict=True)
+    )
+    np.testing.assert_allclose(metrics["answer_loss"], (earlier + 7 * alone["answer_loss"]) / 10, rtol=1e-5)
+    rubbish = with_earlier.replace(
+        earlier=slots + np.array([[0], [4]], np.int32)
+    )  # masked: it does not matter
+    (_, same), other = gradient(rubbish, totals)
+    np.testing.assert_allclose(same["answer_loss"], metrics["answer_loss"], rtol=1e-6)
+    for one, two in zip(jax.tree.leaves(gradients), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
