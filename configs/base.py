@@ -93,6 +93,9 @@ def get_config() -> ConfigDict:
     # Pixels per image of the sizes that batches are padded to, such as (65536, 262144). A batch takes the
     # smallest that holds all its pairs; each compiles once. () = one per halving of max_pixels, where needed.
     config.data.buckets = ()
+    # Tokens of further sizes, such as (768, 1024), where prompts of as many pixels are of very different
+    # lengths (conversations): a batch takes the smallest that holds its longest; each compiles once.
+    config.data.prompt_lengths = ()
     config.data.group_sizes = False  # batches of pairs of one bucket: less padding, but sizes are not mixed
     config.data.max_bad_records = 0  # unreadable pairs to leave out, with a warning each; one more: stop
     config.data.prefetch = 2  # batches prepared ahead by a background thread

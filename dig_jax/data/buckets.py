@@ -7,6 +7,7 @@ before training, so the bucket of a step follows from its number: every process 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -66,6 +67,34 @@ def derive_buckets(needs: Iterable[Bucket], most_patches: int) -> tuple[Bucket, 
     return tuple(ladder)
 
 
+def with_lengths(
+    buckets: Sequence[Bucket], needs: Iterable[Bucket], lengths: Sequence[int]
+) -> tuple[Bucket, ...]:
+    """A ladder with a rung more for each of these prompt lengths beside each number of patches.
+
+    Texts of one image may be of very different lengths: a caption and a conversation of many rounds. Rungs
+    that no need takes are left out.
+
+    Args:
+      buckets: smallest first; each holds those before it.
+      needs: of every prompt there will be.
+      lengths: of prompts, in tokens.
+
+    Returns:
+      The smallest first, by tokens and patches together. Of two neighbours neither need hold the other, but
+      the last holds all.
+    """
+    cut = {
+        Bucket(length, bucket.num_patches)
+        for bucket in buckets
+        for length in lengths
+        if length < bucket.prompt_length
+    }
+    ladder = sorted({*buckets, *cut}, key=lambda bucket: (bucket.prompt_length + bucket.num_patches, bucket))
+    taken = {smallest_bucket(ladder, need) for need in set(needs)}
+    return tuple(bucket for number, bucket in enumerate(ladder) if number in taken or bucket == buckets[-1])
+
+
 def smallest_bucket(buckets: Sequence[Bucket], need: Bucket) -> int | None:
     """Index of the first of `buckets` (smallest first) that holds `need`; None when none does."""
     return next((index for index, bucket in enumerate(buckets) if bucket.holds(need)), None)
@@ -76,7 +105,7 @@ class Padding:
     """What any batch of a dataset's prompts is padded to, and what that costs.
 
     Attributes:
-      buckets: smallest first.
+      buckets: smallest first; the last holds all others.
       needs: int [len, 2], tokens and patches of every prompt of the dataset.
       smallest: int [len], number of the smallest bucket that holds each.
     """
@@ -91,8 +120,14 @@ class Padding:
         return len(self.buckets) > 1
 
     def bucket(self, rows: np.ndarray) -> Bucket:
-        """The smallest bucket that holds all of `rows` (int [B], their numbers in the dataset)."""
-        return self.buckets[self.smallest[rows].max()]
+        """The smallest bucket that holds those of all of `rows` (int [B], their numbers in the dataset)."""
+        return self.buckets[self._number(rows)]
+
+    def _number(self, rows: np.ndarray) -> int:
+        taken = [self.buckets[number] for number in np.unique(self.smallest[rows])]
+        number = smallest_bucket(self.buckets, functools.reduce(Bucket.joined, taken))
+        assert number is not None  # the last holds all
+        return number
 
     def shares(self, rows: np.ndarray, bucket: Bucket) -> dict[str, float]:
         """Share of `prompt` tokens, and of `patches`, that is padding when `rows` are padded to `bucket`."""
@@ -104,7 +139,7 @@ class Padding:
 
     def describe(self, batches: Sequence[np.ndarray]) -> list[str]:
         """One line per bucket: how many of `batches` (rows of each) take it, and its expected padding."""
-        taken = np.array([self.smallest[rows].max() for rows in batches])
+        taken = np.array([self._number(rows) for rows in batches])
         lines = []
         for number, bucket in enumerate(self.buckets):
             chosen = [rows for rows, top in zip(batches, taken, strict=True) if top == number]

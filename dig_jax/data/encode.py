@@ -22,6 +22,8 @@ from dig_jax.models.inputs import Prompts, make_prompts
 # A cell counts as covered from this share of its area inside a box. Below it, it mostly shows background.
 _CELL_OVERLAP = 0.25
 
+_MOST_PROMPTS = 1 << 14  # kept, for examples of one question and the same sizes
+
 Grids = tuple[tuple[int, int], ...]  # (h, w) in patches of each image, in the order shown
 
 
@@ -167,10 +169,12 @@ class ExampleEncoder:
 
     def _prompt(self, messages: tuple[Turn, ...], grids: Grids) -> np.ndarray:
         key = messages, grids
-        if key not in self._prompts:  # examples of one question and the same sizes share their prompt
-            placeholders = self._config.placeholders
-            self._prompts[key] = conversation_ids(self._tokenizer, messages, grids, placeholders)
-        return self._prompts[key]
+        if (known := self._prompts.get(key)) is not None:
+            return known
+        prompt = conversation_ids(self._tokenizer, messages, grids, self._config.placeholders)
+        if len(self._prompts) < _MOST_PROMPTS:  # millions of phrases have a prompt each
+            self._prompts[key] = prompt
+        return prompt
 
     def _token_sides(self, shape: Shape) -> list[int]:
         """Patches along the side of one token of each image shown."""

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from dig_jax.data.buckets import Bucket, Padding, derive_buckets, smallest_bucket
+from dig_jax.data.buckets import Bucket, Padding, derive_buckets, smallest_bucket, with_lengths
 from dig_jax.data.encode import Batch, ExampleEncoder, describe_sizes
 from dig_jax.data.example import BadRecord, Demonstration, Example, Shape, Source
 from dig_jax.data.order import AUGMENT_STREAM, NOISE_STREAM, ORDER_STREAM, Dealt, Epochs, Order, grouped
@@ -160,6 +160,7 @@ class ExampleLoader:
       encoder: turns them into arrays.
       bucket_pixels: pixels per image, after resizing, that each bucket is made for; empty derives a few
         buckets from the encoder's pixel limits and the sizes in the dataset.
+      prompt_lengths: tokens of further buckets, for texts of very different lengths; empty for none.
       global_batch_size: rows per batch over all processes.
       seed: of order and augmentation.
       shuffle: False keeps the order of the dataset, for evaluation.
@@ -193,6 +194,7 @@ class ExampleLoader:
         augment: Change | None = None,
         demonstrate: Demonstrate | None = None,
         parts: Sequence[PartData] = (),
+        prompt_lengths: Sequence[int] = (),
         readahead: int = 0,
         rows: np.ndarray | None = None,
     ):
@@ -204,7 +206,7 @@ class ExampleLoader:
         self.num_examples = len(dataset)
         self.batch_size = global_batch_size
         self._rows = np.arange(global_batch_size) if rows is None else np.asarray(rows)
-        self._padding = plan_padding(dataset, encoder, bucket_pixels)
+        self._padding = plan_padding(dataset, encoder, bucket_pixels, prompt_lengths)
         self._order: Order
         if parts:
             self._order = Dealt([part.size for part in parts], [part.share for part in parts], seed)
@@ -321,7 +323,12 @@ class ExampleLoader:
         return np.array([self._order.example(int(position)) for position in positions])
 
 
-def plan_padding(dataset: ExampleDataset, encoder: ExampleEncoder, bucket_pixels: Sequence[int]) -> Padding:
+def plan_padding(
+    dataset: ExampleDataset,
+    encoder: ExampleEncoder,
+    bucket_pixels: Sequence[int],
+    prompt_lengths: Sequence[int] = (),
+) -> Padding:
     """The buckets of a dataset, and which of them each example takes.
 
     Raises:
@@ -346,6 +353,8 @@ def plan_padding(dataset: ExampleDataset, encoder: ExampleEncoder, bucket_pixels
     else:
         most = _most(encoder, shapes, encoder.image_config.max_pixels)
         buckets = derive_buckets(needs, most.num_patches)
+    if prompt_lengths:
+        buckets = with_lengths(buckets, needs, prompt_lengths)
     smallest = [smallest_bucket(buckets, need) for need in needs]
     if None in smallest:
         number = smallest.index(None)

@@ -19,6 +19,7 @@ class DataConfig:
         num_differences: the numbers of differences of the pairs that are kept; () = all.
         min_pixels, max_pixels: that images are resized to; 0 = those of the model folder.
         buckets: pixels per image of the sizes that batches are padded to; () = derived.
+        prompt_lengths: tokens of further such sizes, for texts of very different lengths.
         group_sizes: whether a batch has examples of one bucket alone.
         max_bad_records: unreadable examples that are left out before it is an error.
         prefetch: batches prepared ahead.
@@ -30,6 +31,7 @@ class DataConfig:
     min_pixels: int
     max_pixels: int
     buckets: tuple[int, ...]
+    prompt_lengths: tuple[int, ...]
     group_sizes: bool
     max_bad_records: int
     prefetch: int
@@ -42,6 +44,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         pixels = "numbers of pixels, such as (65536, 262144), or () to derive them"
         checks.whole_numbers("data.buckets", self.buckets, 1, pixels)
+        lengths = "numbers of tokens, such as (768, 1024), or () for none"
+        checks.whole_numbers("data.prompt_lengths", self.prompt_lengths, 1, lengths)
         counts = "numbers of differences, such as (1, 2), or () for all"
         checks.whole_numbers("data.num_differences", self.num_differences, 0, counts)
         for name in ("min_pixels", "max_pixels", "max_bad_records", "prefetch"):

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from dig_jax.data.buckets import Bucket, derive_buckets, round_up_coarsely, smallest_bucket
+from dig_jax.data.buckets import (
+    Bucket,
+    Padding,
+    derive_buckets,
+    round_up_coarsely,
+    smallest_bucket,
+    with_lengths,
+)
 from dig_jax.data.encode import ExampleEncoder
 from dig_jax.data.example import Shape
 from dig_jax.data.images import ImageConfig
@@ -188,3 +195,19 @@ def test_an_image_that_no_model_takes_names_its_pair(encoder: ExampleEncoder):
 
     with pytest.raises(ValueError, match=r"drawn-0-00001, 2 images of 400x1 pixels: .* within 200:1"):
         make_loader(Strip([asked(draw_pair(0)), asked(draw_pair(1))]), encoder)
+
+
+def test_lengths_of_prompts_make_further_rungs_where_something_takes_them():
+    """One image or five; texts of 20 to 1500 tokens beside its 576."""
+    needs = [Bucket(600, 576), Bucket(650, 576), Bucket(2070, 576), Bucket(1170, 2880)]
+    ladder = derive_buckets(needs, 2880)
+    assert ladder == (Bucket(2112, 576), Bucket(2112, 2880))
+    longer = with_lengths(ladder, needs, (704, 1216, 4096))
+    assert longer == (Bucket(704, 576), Bucket(2112, 576), Bucket(1216, 2880), Bucket(2112, 2880))
+    table = np.array([(need.prompt_length, need.num_patches) for need in needs])
+    padding = Padding(longer, table, np.array([smallest_bucket(longer, need) for need in needs]))
+    assert padding.smallest.tolist() == [0, 0, 1, 2]
+    assert padding.bucket(np.array([0, 1])) == Bucket(704, 576)
+    assert padding.bucket(np.array([0, 3])) == Bucket(1216, 2880)
+    assert padding.bucket(np.array([2, 3])) == Bucket(2112, 2880)  # neither holds the other
+    assert with_lengths(ladder, needs, ()) == ladder
