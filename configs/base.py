@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
 
     config.algorithm = "grpo"  # "grpo": reward only. "sft": supervised answers (warm-up).
-    # What is asked: "differences" | "referring" | "choice" | "yes_no" | one of task_file.
+    # What is asked: "differences" | "referring" | "choice" | "yes_no" | "conversation" | one of task_file.
     config.task = "differences"
     config.task_file = ""  # Python file with tasks of your own (--task_file=FILE.py): docs/add_a_task.md
     config.seed = 0  # order of the data, sampling noise, augmentation
@@ -219,6 +219,11 @@ def get_config() -> ConfigDict:
     config.referring.iou_weight = 0.5
     config.referring.format_weight = 0.1
     config.referring.iou_threshold = 0.5  # a box is a hit from this IoU
+
+    config.conversation = ConfigDict()  # that task: dig_jax/tasks/conversation/task.py
+    # Rounds of a conversation are shown as long as all of them have no more characters, the first in any case
+    # (its answer may be cut: sft.cut_answers). 0 = all rounds
+    config.conversation.max_characters = 0
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-6

@@ -41,7 +41,8 @@ _Answer = TypeVar("_Answer")
 # What a stage may change: what its steps compute and train, but neither the model nor how the run is watched.
 STAGE_SETTINGS = (
     *("algorithm", "num_steps", "advance", "batch", "grpo", "sft", "optimizer"),
-    *("mixture", "task", "reward", "referring", "rewards.weights", "rewards.normalize_apart"),
+    *("mixture", "task", "reward", "referring", "conversation", "rewards.weights"),
+    "rewards.normalize_apart",
     *("data.train", "data.train_split", "data.num_differences", "data.augment", "data.group_sizes"),
     *("rollout.group_size", "rollout.slots", "rollout.rows", "rollout.max_new_tokens"),
     *("rollout.temperature", "rollout.top_p", "rollout.top_k"),

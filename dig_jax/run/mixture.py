@@ -23,7 +23,8 @@ from dig_jax.run import keys
 
 # What a part may set beside its weight: what is asked of which examples, and what answers earn.
 PART_SETTINGS = (
-    *("task", "reward", "referring", "rewards", "sft.count_noise", "sft.count_noise_boxes"),
+    *("task", "reward", "referring", "conversation", "rewards"),
+    *("sft.count_noise", "sft.count_noise_boxes"),
     *("data.train", "data.train_split", "data.num_differences", "data.question", "data.augment"),
 )
 

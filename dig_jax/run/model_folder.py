@@ -36,6 +36,7 @@ RUN_FILE = "dig_jax.json"  # in an exported folder
 # What a model's answers depend on beside its weights, and how they are scored where no flag says otherwise.
 ASKED_BY = (
     *("task", "task_file", "seed", "model.dtype", "sft.answer_step", "reward", "referring"),
+    "conversation",
     *("data.question", "data.box_convention", "data.min_pixels", "data.max_pixels"),
     *("rollout.max_new_tokens", "rollout.temperature", "rollout.top_p", "rollout.top_k"),
     *("eval.group_size", "eval.greedy", "eval.thinking_budget"),

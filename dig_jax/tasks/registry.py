@@ -16,6 +16,7 @@ MODULES = {
     "referring": "dig_jax.tasks.referring.task",
     "choice": "dig_jax.tasks.choice.task",
     "yes_no": "dig_jax.tasks.yes_no.task",
+    "conversation": "dig_jax.tasks.conversation.task",
 }
 
 TASKS: dict[str, type[Task]] = {}

@@ -41,7 +41,7 @@ Rates = Callable[[int], float]  # number of the update, from 0 -> its learning r
 # does with completions and scores, and learning rates, which are arguments. All else is taken to matter.
 NOT_COMPILED = (
     *("algorithm", "num_steps", "seed", "advance", "data", "curriculum"),
-    *("mixture", "task", "task_file", "reward", "referring", "rewards"),
+    *("mixture", "task", "task_file", "reward", "referring", "conversation", "rewards"),
     *("grpo.dynamic_sampling", "grpo.reanchor", "grpo.mask_truncated", "grpo.overlong"),
     *("optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_updates", "optimizer.warmup_ratio"),
     "optimizer.restart",

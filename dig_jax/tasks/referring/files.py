@@ -21,6 +21,7 @@ from etils import epath
 
 from dig_jax.data import images
 from dig_jax.data.example import BadRecord, Example, Shape, Size
+from dig_jax.data.image_files import ImageSizes
 from dig_jax.data.records import Records
 from dig_jax.machines import textfile
 from dig_jax.tasks.referring.records import Ask
@@ -62,7 +63,7 @@ class FileSource:
         self._entries = entries
         self._ask = ask
         self._task = task
-        self._sizes: dict[epath.Path, Size | None] = {}
+        self._sizes = ImageSizes()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -84,16 +85,8 @@ class FileSource:
         """The shape of every example; the headers of images are read where the file does not tell a size."""
         return [
             size and self._ask(entry.phrase, (size,))
-            for entry, size in ((entry, entry.size or self._size(entry.image)) for entry in self._entries)
+            for entry, size in ((entry, entry.size or self._sizes[entry.image]) for entry in self._entries)
         ]
-
-    def _size(self, image: epath.Path) -> Size | None:
-        if image not in self._sizes:
-            try:
-                self._sizes[image] = images.image_size(image.read_bytes(), str(image))
-            except Exception:  # as in `__getitem__`, which says what it was
-                self._sizes[image] = None
-        return self._sizes[image]
 
 
 def _boxes(entry: Entry, size: Size) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Conversations: what an assistant says, round by round, of images and of text alone."""
