@@ -19,6 +19,9 @@ def get_config() -> ConfigDict:
     config.seed = 0  # order of the data, sampling noise, augmentation
     # Training steps; one step is one rollout (grpo) or one batch (sft). With a curriculum: of each stage.
     config.num_steps = 45
+    # Above 0: as many steps as are so many passes over all training examples, in place of num_steps. A stage
+    # of a curriculum that sets this sets no num_steps.
+    config.num_epochs = 0.0
     config.model_path = (
         ""  # Hugging Face folder, hub id, or workdir: architecture, tokenizer, reference weights
     )

@@ -62,6 +62,7 @@ def _check_stage(config: ConfigDict) -> None:
     """Each part's own settings, then the rules between parts, under the settings of one stage."""
     checks.one_of("algorithm", config.algorithm, ALGORITHMS)
     checks.at_least("num_steps", config.num_steps, 1)
+    checks.at_least("num_epochs", config.num_epochs, 0, "num_steps says it")
     checks.at_least("seed", config.seed, 0)
     checks.at_least("compile_cache_gb", config.compile_cache_gb, 0, "no bound")
     checks.at_least("distributed.silence_seconds", config.distributed.silence_seconds, 1)
@@ -237,7 +238,7 @@ def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] 
     free, stages = set(FREE_ON_RESUME), curriculum.stages(config)
     # A run may be lengthened, unless its learning rate is a function of its length.
     if not any(OptimizerConfig.from_config(stage.config).depends_on_length for stage in stages):
-        free.add("num_steps")
+        free |= {"num_steps", "num_epochs"}
     if any(stage.config.advance.at for stage in stages):
         # Greedy answers may be drawn or not: `_advance` has seen that those are drawn which decide. Runs from
         # before there was a choice drew them always.

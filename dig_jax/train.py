@@ -30,7 +30,7 @@ from dig_jax.report.runlog import RunLog
 from dig_jax.report.shown import Shown
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.rollout.sampler import Sampler
-from dig_jax.run import curriculum, evaluations, loading, lock
+from dig_jax.run import curriculum, epochs, evaluations, loading, lock
 from dig_jax.run.checkpoint import Checkpoints, describe_sizes
 from dig_jax.run.curriculum import Progress, Stage
 from dig_jax.run.evaluations import Entry, EvalConfig
@@ -56,6 +56,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         FloatingPointError: too many non-finite updates in a row; the last good checkpoint stays.
     """
     settings.check(config)
+    config = epochs.with_steps(config)
     with (
         lock.held(workdir),
         Stop(config.checkpoint.grace_seconds) as stop,

@@ -40,7 +40,7 @@ _Answer = TypeVar("_Answer")
 
 # What a stage may change: what its steps compute and train, but neither the model nor how the run is watched.
 STAGE_SETTINGS = (
-    *("algorithm", "num_steps", "advance", "batch", "grpo", "sft", "optimizer"),
+    *("algorithm", "num_steps", "num_epochs", "advance", "batch", "grpo", "sft", "optimizer"),
     *("mixture", "task", "reward", "referring", "conversation", "rewards.weights"),
     "rewards.normalize_apart",
     *("data.train", "data.train_split", "data.num_differences", "data.augment", "data.group_sizes"),

@@ -294,7 +294,7 @@ def train_loader(
     """
     supervised, data = config.algorithm == "sft", DataConfig.from_config(config)
     parts = mixture.parts(config)
-    opened = [_open(part, asked.parts[part.name]) for part in parts]
+    opened = [open_sources(part, asked.parts[part.name]) for part in parts]
     dataset = _dataset(ExampleDataset, data, list(itertools.chain(*opened)))
     sizes = [sum(map(len, sources)) for sources in opened]
     for part, size in zip(parts, sizes, strict=True):
@@ -348,7 +348,7 @@ def eval_loader(
     )
 
 
-def _open(part: mixture.Part, task: Task) -> list[Source]:
+def open_sources(part: mixture.Part, task: Task) -> list[Source]:
     """The data sets of a part, with its name on all of their examples."""
     sources = [task.open(folder, part.config.data.train_split) for folder in part.config.data.train]
     return [PartSource(source, part.name) for source in sources] if part.name else sources

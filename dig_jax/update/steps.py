@@ -40,7 +40,7 @@ Rates = Callable[[int], float]  # number of the update, from 0 -> its learning r
 # What stages may change without another program: their length and seed, which pairs they read, what the host
 # does with completions and scores, and learning rates, which are arguments. All else is taken to matter.
 NOT_COMPILED = (
-    *("algorithm", "num_steps", "seed", "advance", "data", "curriculum"),
+    *("algorithm", "num_steps", "num_epochs", "seed", "advance", "data", "curriculum"),
     *("mixture", "task", "task_file", "reward", "referring", "conversation", "rewards"),
     *("grpo.dynamic_sampling", "grpo.reanchor", "grpo.mask_truncated", "grpo.overlong"),
     *("optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_updates", "optimizer.warmup_ratio"),

@@ -16,7 +16,8 @@ from dig_jax.benchmarks.row import PictureFile, Row
 from dig_jax.data import images
 from dig_jax.data.example import Shape, Size
 from dig_jax.data.records import open_records
-from dig_jax.tasks.referring.files import Entry, RefCocoSource, entries
+from dig_jax.tasks.referring.files import RefCocoSource, entries
+from dig_jax.tasks.referring.target import Entry
 
 SPLITS = (
     *("RefCOCO val", "RefCOCO testA", "RefCOCO testB"),

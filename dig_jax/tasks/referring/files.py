@@ -6,12 +6,12 @@
   the list of `refs(...).p`. Pickled files run code when they are read and are refused. To convert one that
   you trust: `python -c "import json, pickle; json.dump(pickle.load(open('refs(unc).p', 'rb'),
   encoding='latin1'), open('refs.json', 'w'))"`
+- Visual Genome (`visual_genome`) and Flickr30K Entities (`flickr30k`), as published.
 - `ref_coco` of TensorFlow Datasets, written with file_format=array_record: a record per image.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,30 +24,12 @@ from dig_jax.data.example import BadRecord, Example, Shape, Size
 from dig_jax.data.image_files import ImageSizes
 from dig_jax.data.records import Records
 from dig_jax.machines import textfile
+from dig_jax.tasks.referring import flickr30k, visual_genome
 from dig_jax.tasks.referring.records import Ask
-from dig_jax.tasks.referring.target import Target
+from dig_jax.tasks.referring.target import Entry, Target, box_in
 from dig_jax.tasks.splits import lines_file, named_and_part
 
 _REF_COCO = ("image", "objects")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Entry:
-    """One phrase of a file.
-
-    Attributes:
-      id: of the example.
-      image: the file of its image.
-      size: of the image; None where only the image tells.
-      phrase: asked for.
-      corners: x0, y0, x1, y1 in pixels; None where nothing fits the phrase.
-    """
-
-    id: str
-    image: epath.Path
-    size: Size | None
-    phrase: str
-    corners: tuple[float, ...] | None
 
 
 class FileSource:
@@ -76,7 +58,7 @@ class FileSource:
             size = (image.shape[0], image.shape[1])
             if entry.size not in (None, size):
                 raise ValueError(f"{entry.image} has (height, width) {size}, and the file says {entry.size}")
-            target = Target(entry.phrase, _boxes(entry, size))
+            target = Target(entry.phrase, box_in(entry, size))
         except Exception as error:  # a damaged image can make its reader raise anything
             raise BadRecord(f"{self.name}, {entry.id}: {error}") from error
         return Example(entry.id, self._ask(entry.phrase, (size,)).messages, (image,), target, self._task)
@@ -89,19 +71,8 @@ class FileSource:
         ]
 
 
-def _boxes(entry: Entry, size: Size) -> np.ndarray:
-    """float32 [1, 4] or [0, 4] in 0..1. Raises ValueError for a box with no area inside the image."""
-    if entry.corners is None:
-        return np.zeros((0, 4), np.float32)
-    height, width = size
-    box = np.clip(np.divide(entry.corners, [width, height] * 2), 0, 1)
-    if not (box[:2] < box[2:]).all():
-        raise ValueError(f"bbox {list(entry.corners)} has no area inside {width}x{height} pixels")
-    return box.astype(np.float32)[None]
-
-
 def open_file(path: epath.Path, split: str, root: str, ask: Ask, task: str) -> FileSource | None:
-    """Opens a REC jsonl file, a folder of such files, or a folder of refer JSON; None for another folder.
+    """Opens the phrases of `entries`; None for a folder that holds none of them.
 
     Args:
       path, split, root: as of `entries`.
@@ -116,10 +87,11 @@ def open_file(path: epath.Path, split: str, root: str, ask: Ask, task: str) -> F
 
 
 def entries(path: epath.Path, split: str, root: epath.Path | None) -> list[Entry] | None:
-    """The phrases of a REC jsonl file, a folder of such files, or a folder of refer JSON; None for another.
+    """The phrases of REC jsonl, refer JSON, Visual Genome or Flickr30K Entities; None for another folder.
 
     Args:
-      path: a `.jsonl` file, which holds one split, whatever `split` says; or a folder.
+      path: a `.jsonl` file, or one of Visual Genome's, which holds one split, whatever `split` says; or a
+        folder.
       split: which of a folder: its file NAME_SPLIT.jsonl or SPLIT.jsonl, or the refs with that `split`; with
         a slice, such as "val[:100]", a part of it.
       root: folder of the images; None for that of the file.
@@ -129,6 +101,10 @@ def entries(path: epath.Path, split: str, root: epath.Path | None) -> list[Entry
         folder has no or several files of the split.
     """
     name, part = named_and_part(split)
+    if visual_genome.is_there(path):
+        return visual_genome.read(path, root)[part]
+    if flickr30k.is_there(path):
+        return flickr30k.read(path, name, root)[part]
     if path.is_dir() and (path / "instances.json").exists():
         return list(_read_refer(path, name, root or path / "images"))[part]
     file = lines_file(path, name)
@@ -161,7 +137,7 @@ def _entry(line: dict[str, Any], id: str, root: epath.Path) -> Entry:
         size = int(line["height"]), int(line["width"])
     entry = Entry(id, root / image, size, phrase.strip(), corners and _four(corners))
     if size:
-        _boxes(entry, size)
+        box_in(entry, size)
     return entry
 
 

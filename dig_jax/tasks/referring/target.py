@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from etils import epath
+
+from dig_jax.data.example import Size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,3 +38,33 @@ class Asked:
     record: int
     images: tuple[str, ...]
     target: Target
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """One phrase of a file.
+
+    Attributes:
+      id: of the example.
+      image: the file of its image.
+      size: of the image; None where only the image tells.
+      phrase: asked for.
+      corners: x0, y0, x1, y1 in pixels; None where nothing fits the phrase.
+    """
+
+    id: str
+    image: epath.Path
+    size: Size | None
+    phrase: str
+    corners: tuple[float, ...] | None
+
+
+def box_in(entry: Entry, size: Size) -> np.ndarray:
+    """float32 [1, 4] or [0, 4] in 0..1. Raises ValueError for a box with no area inside the image."""
+    if entry.corners is None:
+        return np.zeros((0, 4), np.float32)
+    height, width = size
+    box = np.clip(np.divide(entry.corners, [width, height] * 2), 0, 1)
+    if not (box[:2] < box[2:]).all():
+        raise ValueError(f"bbox {list(entry.corners)} has no area inside {width}x{height} pixels")
+    return box.astype(np.float32)[None]
