@@ -13,7 +13,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
 
     config.algorithm = "grpo"  # "grpo": reward only. "sft": supervised answers (warm-up).
-    # What is asked: "differences" | "referring" | "choice" | "yes_no" | "conversation" | one of task_file.
+    # What is asked: "differences" | "referring" | "choice" | "yes_no" | "conversation" | "describe" | one of
+    # task_file.
     config.task = "differences"
     config.task_file = ""  # Python file with tasks of your own (--task_file=FILE.py): docs/add_a_task.md
     config.seed = 0  # order of the data, sampling noise, augmentation

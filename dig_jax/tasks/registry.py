@@ -17,6 +17,7 @@ MODULES = {
     "choice": "dig_jax.tasks.choice.task",
     "yes_no": "dig_jax.tasks.yes_no.task",
     "conversation": "dig_jax.tasks.conversation.task",
+    "describe": "dig_jax.tasks.describe.task",
 }
 
 TASKS: dict[str, type[Task]] = {}
