@@ -228,6 +228,8 @@ def get_config() -> ConfigDict:
     # Rounds of a conversation are shown as long as all of them have no more characters, the first in any case
     # (its answer may be cut: sft.cut_answers). 0 = all rounds
     config.conversation.max_characters = 0
+    # Which items of aligned records (data_gen.align), such as ("I-C", "C-I"); () = all. Other files have none
+    config.conversation.kinds = ()
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-6

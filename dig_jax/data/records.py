@@ -118,10 +118,15 @@ class Records:
 
 
 def _without_inner_images(feature: Any) -> Any:
-    """A feature without images inside of a sequence, such as masks of objects: nobody asks for them."""
+    """A feature without images inside of a sequence of objects, such as their masks: nobody asks for them.
+
+    A sequence of images themselves is one of the bytes of their files.
+    """
     import tensorflow_datasets as tfds
 
     inner = getattr(feature, "feature", None)
+    if isinstance(feature, tfds.features.Sequence) and isinstance(inner, tfds.features.Image):
+        return tfds.features.Sequence(tfds.features.Text())
     if not isinstance(feature, tfds.features.Sequence) or not isinstance(inner, tfds.features.FeaturesDict):
         return feature
     kept = {key: part for key, part in inner.items() if not isinstance(part, tfds.features.Image)}

@@ -7,7 +7,7 @@ Supervised training is what this task is for. In evaluations, and as a reward, t
 have no right wording, and benchmarks tell more of them; short ones (a color, a count, a box) are measured
 well.
 
-Data are files of conversations in LLaVA's form (`llava`).
+Data are files of conversations in LLaVA's form (`llava`), and aligned records (`aligned`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from PIL import Image
 from dig_jax.data import images
 from dig_jax.data.example import BadRecord, Demonstration, Example, Shape, Source, Turn
 from dig_jax.data.image_files import ImageSizes
+from dig_jax.data.records import open_records
 from dig_jax.machines import checks
 from dig_jax.machines.folder import to_path
 from dig_jax.tasks.answers import final_answer
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.conversation import llava
+from dig_jax.tasks.conversation.aligned import FEATURES, AlignedSource
+from dig_jax.tasks.conversation.answer import Answer
 from dig_jax.tasks.conversation.llava import Talk
 from dig_jax.tasks.published import check_count, release_of
 from dig_jax.tasks.registry import register
@@ -38,14 +41,9 @@ from dig_jax.tasks.splits import named_and_part
 from dig_jax.tasks.task import Metric, Scores, Task
 
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W_]+", re.UNICODE)
+_SUFFIXES = (".json", ".jsonl")
+_OF_TFDS = ("dataset_info.json", "features.json", "metadata.json")
 _NO_BOXES = np.zeros((0, 4), np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """The last answer of a conversation."""
-
-    text: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +51,18 @@ class ConversationConfig:
     """How much of a conversation is shown. Defaults live in `configs/base.py`.
 
     Attributes:
+      kinds: of items of aligned records; () = all.
       max_characters: rounds are shown as long as all of them have no more, the first in any case; 0 = all.
     """
 
     max_characters: int
+    kinds: tuple[str, ...]
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> ConversationConfig:
         """The checked settings of a run, stage or part."""
-        return cls(**config.conversation.to_dict())
+        values = config.conversation.to_dict()
+        return cls(values["max_characters"], tuple(values["kinds"]))
 
     def __post_init__(self) -> None:
         checks.at_least("conversation.max_characters", self.max_characters, 0, "all rounds")
@@ -138,12 +139,22 @@ class Conversation(Task):
         return "conversations"
 
     def open(self, folder: epath.PathLike, split: str) -> Source:
-        """The conversations of a `.json` or `.jsonl` file in LLaVA's form, or of the only one in a folder.
+        """Aligned records; or the conversations of a file in LLaVA's form, or of the only one in a folder.
 
-        The file is one split, whatever its name is; a slice ("train[:1000]") takes a part of it.
+        Such a file is one split, whatever its name is; a slice ("train[:1000]") takes a part of it.
         """
-        file = _file(to_path(folder))
-        root, settings = self.config.data.images, ConversationConfig.from_config(self.config)
+        path, settings = to_path(folder), ConversationConfig.from_config(self.config)
+        if path.is_dir() and not any(file.suffix in _SUFFIXES for file in _own_files(path)):
+            records = open_records(path, split)
+            if not records.has(*FEATURES):
+                raise ValueError(f"{path} has no conversations: its records are not of data_gen.align")
+            return AlignedSource(records, settings.kinds, self.name)
+        file, root = _file(path), self.config.data.images
+        if settings.kinds:
+            raise ValueError(
+                f"config.conversation.kinds={settings.kinds}: {file} tells no kinds; set it to () for this"
+                " part"
+            )
         found = list(llava.read(file, epath.Path(root) if root else file.parent, settings.max_characters))
         partial = check_count(release_of(file), len(found), file)
         wanted = list(enumerate(found))[named_and_part(split)[1]]
@@ -198,6 +209,11 @@ def word_f1(ours: Sequence[str], true: Sequence[str]) -> float:
     return 2 * common / (len(ours) + len(true))
 
 
+def _own_files(folder: epath.Path) -> list[epath.Path]:
+    """The files of a folder that are none of TFDS's descriptions of a dataset."""
+    return sorted(file for file in folder.iterdir() if file.name not in _OF_TFDS)
+
+
 def _file(path: epath.Path) -> epath.Path:
     """The file of conversations: the path itself, or the only JSON file in it.
 
@@ -206,8 +222,9 @@ def _file(path: epath.Path) -> epath.Path:
     """
     if not path.exists():
         raise FileNotFoundError(f"no conversations at {path}: there is no such file or folder")
-    files = [path] if not path.is_dir() else sorted([*path.glob("*.json"), *path.glob("*.jsonl")])
-    if len(files) != 1 or files[0].suffix not in (".json", ".jsonl"):
+    files = [path] if not path.is_dir() else _own_files(path)
+    files = [file for file in files if file.suffix in _SUFFIXES]
+    if len(files) != 1:
         found = ", ".join(file.name for file in files) or "none"
         raise ValueError(f"{path}: expected one .json or .jsonl file of conversations, found {found}")
     return files[0]

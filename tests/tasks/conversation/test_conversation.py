@@ -11,7 +11,8 @@ import pytest
 from configs import base
 from dig_jax.data.example import BadRecord, Object, Turn
 from dig_jax.tasks import published
-from dig_jax.tasks.conversation.task import Answer, Conversation, word_f1
+from dig_jax.tasks.conversation.answer import Answer
+from dig_jax.tasks.conversation.task import Conversation, word_f1
 from dig_jax.tasks.task import Answerer
 from tests.helpers.drawn_pairs import png
 

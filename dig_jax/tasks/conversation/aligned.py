@@ -1,0 +1,128 @@
+"""Aligned records (`python -m data_gen.align`): questions about a rendered picture and crops of its objects.
+
+A record has a picture, all crops of its items, and the items: kind, rounds of question and answer as texts
+with `<image>` and `<object>` in place, and which crops are its own. A run takes all kinds or some of them
+(`config.conversation.kinds`), so that the parts of a mixture can be kinds of one data set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Collection, Sequence
+
+from dig_jax.data import images
+from dig_jax.data.example import BadRecord, Example, Shape, Size, Turn, marked_parts
+from dig_jax.data.records import Records
+from dig_jax.tasks.conversation.answer import Answer
+
+FEATURES = ("image", "items", "crops")
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """One item of a record.
+
+    Attributes:
+      id: of the example.
+      record: number of the record.
+      turns: from the first question to the last answer.
+      crops: numbers of its crops among those of the record.
+    """
+
+    id: str
+    record: int
+    turns: tuple[Turn, ...]
+    crops: range
+
+
+class AlignedSource:
+    """The items of aligned records as examples.
+
+    Args:
+      records: with `FEATURES`.
+      kinds: of items that are wanted; all where there are none.
+      task: name of the task.
+
+    Raises:
+      ValueError: no item is of one of the kinds; names those there are.
+    """
+
+    def __init__(self, records: Records, kinds: Collection[str], task: str):
+        self.name = records.name
+        self.unusable: list[tuple[int, BadRecord]] = []
+        self._records = records
+        self._task = task
+        self._asked: list[Asked] = []
+        self._sizes: dict[int, tuple[Size, tuple[Size, ...]] | None] = {}
+        seen: set[str] = set()
+        for record in range(len(records)):
+            try:
+                items = records.read(record, ("items",))["items"]
+                columns = (items[key] for key in ("id", "kind", "item", "first_crop", "crops"))
+                for id, kind, item, first, count in zip(*columns, strict=True):
+                    seen.add(kind.decode())
+                    if not kinds or kind.decode() in kinds:
+                        crops = range(int(first), int(first) + int(count))
+                        turns = turns_of(json.loads(item))
+                        self._asked.append(Asked(id.decode(), record, turns, crops))
+            except Exception as error:  # damaged bytes can make any of the readers raise anything
+                self.unusable.append((record, BadRecord(f"{self.name}, record {record}: {error!r}")))
+        if unknown := sorted(set(kinds) - seen):
+            raise ValueError(
+                f"{self.name} has no items of the kinds {', '.join(unknown)} (config.conversation.kinds);"
+                " it has"
+                f" {', '.join(sorted(seen)) or 'none'}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def __getitem__(self, index: int) -> Example:
+        """Item number `index` with its picture and its crops. Raises BadRecord."""
+        asked = self._asked[index]
+        try:
+            picture, crops = self._files(asked.record)
+            shown = (picture, *(crops[number] for number in asked.crops))
+            decoded = tuple(self._records.decode(data, asked.id) for data in shown)
+        except Exception as error:
+            raise BadRecord(f"{self.name}, {asked.id}: {error}") from error
+        *before, last = asked.turns
+        (text,) = last.parts
+        return Example(asked.id, tuple(before), decoded, Answer(str(text)), self._task)
+
+    def shapes(self) -> Sequence[Shape | None]:
+        """The shape of every item; None where its record cannot be read."""
+        return [self._shape(asked) for asked in self._asked]
+
+    def _shape(self, asked: Asked) -> Shape | None:
+        if asked.record not in self._sizes:
+            self._sizes[asked.record] = self._sizes_of(asked.record)
+        if (sizes := self._sizes[asked.record]) is None:
+            return None
+        picture, crops = sizes
+        return Shape(asked.turns[:-1], (picture, *(crops[number] for number in asked.crops)))
+
+    def _sizes_of(self, record: int) -> tuple[Size, tuple[Size, ...]] | None:
+        try:
+            picture, crops = self._files(record)
+            sizes = [images.image_size(data, self.name) for data in (picture, *crops)]
+            return sizes[0], tuple(sizes[1:])
+        except Exception:  # as in `__getitem__`, which says what it was
+            return None
+
+    def _files(self, record: int) -> tuple[bytes, Sequence[bytes]]:
+        read = self._records.read(record, ("image", "crops"))
+        return read["image"], read["crops"]
+
+
+def turns_of(item: dict) -> tuple[Turn, ...]:
+    """The turns of an item's rounds; the picture is image 0, and its crops follow. Raises KeyError."""
+    turns: list[Turn] = []
+    pictures, objects = 0, 1
+    for each in item["rounds"]:
+        turns.append(Turn("user", marked_parts(each["user"], pictures, objects)))
+        turns.append(Turn("assistant", (each["assistant"],)))
+        pictures += each["user"].count("<image>")
+        objects += each["user"].count("<object>")
+    return tuple(turns)

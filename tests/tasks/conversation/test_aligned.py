@@ -1,0 +1,92 @@
+"""Aligned records as conversations: rounds, crops in their places, kinds, damage."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from configs import base
+from dig_jax.data.example import BadRecord, Object, Turn
+from dig_jax.tasks.conversation.answer import Answer
+from dig_jax.tasks.conversation.task import Conversation
+from dig_jax.tasks.task import Answerer
+from tests.helpers.drawn_pairs import png
+
+
+def opened(folder: pathlib.Path, *kinds: str):
+    config = base.get_config()
+    config.conversation.kinds = kinds
+    return Conversation(config, Answerer(False, "unit", lambda size: size)).open(folder, "train")
+
+
+def item(kind: str, first: int, crops: int, *rounds: tuple[str, str]) -> dict:
+    said = [{"user": user, "assistant": assistant, "ask": []} for user, assistant in rounds]
+    names = {"id": f"s/{kind}", "kind": kind, "style": "", "part": "train"}
+    return {**names, "item": json.dumps({"rounds": said}), "first_crop": first, "crops": crops}
+
+
+def square(value: int, side: int) -> bytes:
+    return png(np.full((side, side, 3), value, np.uint8))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+    """One picture of 8x8 pixels with three crops of 4x4 and two items."""
+    text, folder = tfds.features.Text(), tmp_path_factory.mktemp("aligned") / "data"
+    row = {name: text for name in ("id", "kind", "style", "part", "item")} | {
+        "first_crop": np.int64,
+        "crops": np.int64,
+    }
+    features = tfds.features.FeaturesDict(
+        {
+            "id": text,
+            "image": tfds.features.Image(shape=(8, 8, 3), encoding_format="png"),
+            "items": tfds.features.Sequence(row),
+            "crops": tfds.features.Sequence(tfds.features.Image(shape=(4, 4, 3), encoding_format="png")),
+        }
+    )
+    items = [
+        item("I-C", 0, 1, ("<image>\nWhere is <object>?", "[0.1,0.2,0.3,0.4]")),
+        item("conversation", 1, 2, ("<image>\nHow many?", "Two."), ("Is <object> left of <object>?", "No.")),
+    ]
+    version = tfds.core.Version("1.0.0")
+    identity = tfds.core.DatasetIdentity(
+        name="dig_align", version=version, data_dir=str(folder), module_name=""
+    )
+    info = tfds.core.DatasetInfo(builder=identity, features=features)
+    folder.mkdir()
+    writer = tfds.core.SequentialWriter(info, 100, file_format="array_record")
+    writer.initialize_splits(["train"])
+    crops = [square(value, 4) for value in (10, 20, 30)]
+    writer.add_examples({"train": [{"id": "s", "image": square(0, 8), "items": items, "crops": crops}]})
+    writer.close_all()
+    return folder
+
+
+def test_items_are_conversations_with_their_own_crops(folder):
+    source = opened(folder)
+    first, second = source[0], source[1]
+    assert first.messages == (Turn("user", (0, "\nWhere is ", Object(1), "?")),)
+    assert first.target == Answer("[0.1,0.2,0.3,0.4]") and first.sizes == ((8, 8), (4, 4))
+    assert second.messages[1:] == (
+        Turn("assistant", ("Two.",)),
+        Turn("user", ("Is ", Object(1), " left of ", Object(2), "?")),
+    )
+    assert [int(image[0, 0, 0]) for image in second.images] == [0, 20, 30]
+    assert source.shapes() == [first.shape, second.shape] and not source.unusable
+
+
+def test_kinds_are_chosen_and_unknown_ones_refused(folder):
+    assert [source.id for source in opened(folder, "conversation")] == ["s/conversation"]
+    with pytest.raises(ValueError, match="no items of the kinds T-C .*it has I-C, conversation"):
+        opened(folder, "I-C", "T-C")
+
+
+def test_a_damaged_crop_is_a_bad_record(folder, monkeypatch):
+    source = opened(folder)
+    monkeypatch.setattr(source, "_files", lambda record: (square(0, 8), [b"no picture"] * 3))
+    with pytest.raises(BadRecord, match="s/I-C"):
+        source[0]
+    assert source.shapes() == [None, None]
