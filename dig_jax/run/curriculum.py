@@ -44,6 +44,7 @@ STAGE_SETTINGS = (
     *("mixture", "task", "reward", "referring", "conversation", "rewards.weights"),
     "rewards.normalize_apart",
     *("data.train", "data.train_split", "data.num_differences", "data.augment", "data.group_sizes"),
+    *("data.images", "data.prompt_lengths"),
     *("rollout.group_size", "rollout.slots", "rollout.rows", "rollout.max_new_tokens"),
     *("rollout.temperature", "rollout.top_p", "rollout.top_k"),
     *("model.freeze_vision", "model.freeze_projector", "model.freeze_text"),

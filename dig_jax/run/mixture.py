@@ -26,6 +26,7 @@ PART_SETTINGS = (
     *("task", "reward", "referring", "conversation", "rewards"),
     *("sft.count_noise", "sft.count_noise_boxes"),
     *("data.train", "data.train_split", "data.num_differences", "data.question", "data.augment"),
+    "data.images",
 )
 
 

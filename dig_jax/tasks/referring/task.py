@@ -5,7 +5,8 @@
     reward   = (1 - format_weight) * accuracy + format_weight * format
 
 The answer is a JSON list of one box, or `[]` where nothing fits: then hit = IoU = 1 for a valid `[]` alone.
-Of several boxes the first counts, and the form is wrong, so more boxes never earn more. Accuracy at IoU 0.5,
+Of several boxes the first counts, and the form is wrong, so more boxes never earn more. With `referring.bare`
+the answer is the box alone, `[x0,y0,x1,y1]`, as in the texts of other tasks. Accuracy at IoU 0.5,
 as published for RefCOCO, is the mean of `hit` over phrases that fit something: `hit_on_some`.
 """
 
@@ -22,6 +23,7 @@ from PIL import Image
 
 from dig_jax.data.example import Demonstration, Example, Shape, Size, Source, Turn
 from dig_jax.data.records import open_records
+from dig_jax.data.tokenizer import THINK_END
 from dig_jax.machines.folder import to_path
 from dig_jax.tasks.boxes.iou import IOU_SLACK, paired_iou
 from dig_jax.tasks.boxes.pictures import draw_boxes
@@ -69,12 +71,14 @@ class ReferringConfig:
       iou_weight: of the IoU.
       format_weight: share of the format reward, in 0..1.
       iou_threshold: IoU from which a box is a hit, above 0, at most 1.
+      bare: the answer is the box alone, in no list.
     """
 
     hit_weight: float
     iou_weight: float
     format_weight: float
     iou_threshold: float
+    bare: bool
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -114,7 +118,12 @@ class Referring(Task):
     @classmethod
     def check(cls, config: ConfigDict) -> None:
         """Refuses wrong settings of the reward, a question without its phrase, and changes of colors."""
-        ReferringConfig(**config.referring.to_dict())
+        bare = ReferringConfig(**config.referring.to_dict()).bare
+        if bare and not config.data.question:
+            raise ValueError(
+                "config.referring.bare=True, but the task's own question asks for a JSON list of boxes: word it"
+                " with config.data.question, such as 'Output the coordinate of {phrase}'"
+            )
         if config.data.question and "{phrase}" not in config.data.question:
             raise ValueError(
                 f"config.data.question={config.data.question!r} does not say where the phrase goes: write"
@@ -180,13 +189,16 @@ class Referring(Task):
     def demonstrate(self, example: Example, rng: np.random.Generator) -> Demonstration:
         """The true box, or []."""
         boxes, last = example.target.boxes, len(example.images) - 1
-        return Demonstration(self.boxes.write(boxes, example.sizes[0]), regions={last: boxes})
+        text = self.boxes.write(boxes, example.sizes[0])
+        if self._reward.bare and len(boxes):
+            text = text[1:-1]
+        return Demonstration(text, regions={last: boxes})
 
     def score(self, texts: Sequence[str], examples: Sequence[Example]) -> Scores:
         """IoU, hit and form of each answer."""
         thinking, reward = self.answerer.thinking, self._reward
         readings = [
-            self.boxes.read(text, example.sizes[0], thinking=thinking, max_boxes=1)
+            self.boxes.read(self._as_list(text), example.sizes[0], thinking=thinking, max_boxes=1)
             for text, example in zip(texts, examples, strict=True)
         ]
         predicted = [reading.boxes for reading in readings]
@@ -212,6 +224,13 @@ class Referring(Task):
             tuple(reading.reason for reading in readings),
             tuple({"boxes": boxes.tolist()} for boxes in predicted),
         )
+
+    def _as_list(self, text: str) -> str:
+        """An answer as the list that is read: a box alone stands in none."""
+        thought, end, answer = text.rpartition(THINK_END)
+        if not self._reward.bare or answer.strip() in ("", "[]"):
+            return text
+        return f"{thought}{end}[{answer}]"
 
     def figures(self, terms: Terms) -> dict[str, float]:
         """Means of `metrics`; `hit_on_some` over phrases that fit something, `hit_on_none` over the rest."""
