@@ -223,7 +223,7 @@ def get_config() -> ConfigDict:
     config.referring.iou_weight = 0.5
     config.referring.format_weight = 0.1
     config.referring.iou_threshold = 0.5  # a box is a hit from this IoU
-    config.referring.bare = False  # True: the answer is the box alone, not a list of it; with data.question
+    config.referring.bare = False  # True: the answer is the box alone, and in no list; for one image
 
     config.conversation = ConfigDict()  # that task: dig_jax/tasks/conversation/task.py
     # Rounds of a conversation are shown as long as all of them have no more characters, the first in any case

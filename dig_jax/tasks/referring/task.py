@@ -6,8 +6,9 @@
 
 The answer is a JSON list of one box, or `[]` where nothing fits: then hit = IoU = 1 for a valid `[]` alone.
 Of several boxes the first counts, and the form is wrong, so more boxes never earn more. With `referring.bare`
-the answer is the box alone, `[x0,y0,x1,y1]`, as in the texts of other tasks. Accuracy at IoU 0.5,
-as published for RefCOCO, is the mean of `hit` over phrases that fit something: `hit_on_some`.
+the answer is the box alone, `[x0,y0,x1,y1]`, as in texts of other tasks, and the question says no more.
+Accuracy at IoU 0.5, as published for RefCOCO, is the mean of `hit` over phrases that fit something:
+`hit_on_some`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _OF_TWO = (
     'The two images show almost the same scene, and this happened from the first to the second: "{phrase}".'
     " Find the object. The box must enclose it in both images. "
 )
+_BARE = "Output the coordinate of {phrase}"  # TinyGroundingGPT's prompt, section 4.2
 _ANSWER = "{boxes} Answer [] if the phrase fits nothing."
 
 # A phrase with one of these words is not true any more when its image is mirrored.
@@ -118,12 +120,7 @@ class Referring(Task):
     @classmethod
     def check(cls, config: ConfigDict) -> None:
         """Refuses wrong settings of the reward, a question without its phrase, and changes of colors."""
-        bare = ReferringConfig(**config.referring.to_dict()).bare
-        if bare and not config.data.question:
-            raise ValueError(
-                "config.referring.bare=True, but the task's own question asks for a JSON list of boxes: word it"
-                " with config.data.question, such as 'Output the coordinate of {phrase}'"
-            )
+        ReferringConfig(**config.referring.to_dict())
         if config.data.question and "{phrase}" not in config.data.question:
             raise ValueError(
                 f"config.data.question={config.data.question!r} does not say where the phrase goes: write"
@@ -165,6 +162,8 @@ class Referring(Task):
         question = self.config.data.question
         if question:
             question = self.boxes.fill(question, sizes[0])
+        elif self._bare(sizes):
+            question = _BARE
         else:
             question = (_OF_ONE if len(sizes) == 1 else _OF_TWO) + _ANSWER
             question = question.replace("{boxes}", self.boxes.instruction(sizes[0]))
@@ -190,7 +189,7 @@ class Referring(Task):
         """The true box, or []."""
         boxes, last = example.target.boxes, len(example.images) - 1
         text = self.boxes.write(boxes, example.sizes[0])
-        if self._reward.bare and len(boxes):
+        if self._bare(example.images) and len(boxes):
             text = text[1:-1]
         return Demonstration(text, regions={last: boxes})
 
@@ -198,7 +197,7 @@ class Referring(Task):
         """IoU, hit and form of each answer."""
         thinking, reward = self.answerer.thinking, self._reward
         readings = [
-            self.boxes.read(self._as_list(text), example.sizes[0], thinking=thinking, max_boxes=1)
+            self.boxes.read(self._as_list(text, example), example.sizes[0], thinking=thinking, max_boxes=1)
             for text, example in zip(texts, examples, strict=True)
         ]
         predicted = [reading.boxes for reading in readings]
@@ -225,10 +224,13 @@ class Referring(Task):
             tuple({"boxes": boxes.tolist()} for boxes in predicted),
         )
 
-    def _as_list(self, text: str) -> str:
+    def _bare(self, images: Sequence[object]) -> bool:
+        return self._reward.bare and len(images) == 1
+
+    def _as_list(self, text: str, example: Example) -> str:
         """An answer as the list that is read: a box alone stands in none."""
         thought, end, answer = text.rpartition(THINK_END)
-        if not self._reward.bare or answer.strip() in ("", "[]"):
+        if not self._bare(example.images) or answer.strip() in ("", "[]"):
             return text
         return f"{thought}{end}[{answer}]"
 

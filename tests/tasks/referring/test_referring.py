@@ -117,9 +117,9 @@ def test_a_sample_shows_the_phrase_and_the_boxes():
 
 
 def test_a_bare_answer_is_the_box_alone():
-    question = {"data.question": "Output the coordinate of {phrase}"}
-    task = make_task("unit", **question, **{"referring.bare": True})
+    task = make_task("unit", **{"referring.bare": True})
     asked = example(task, BOX, size=(100, 100))
+    assert asked.messages[0].parts == (0, "Output the coordinate of red cube")
     shown = task.demonstrate(asked, np.random.default_rng(0)).text
     assert shown == "[0.100,0.100,0.300,0.300]"
     assert task.demonstrate(example(task, None), np.random.default_rng(0)).text == "[]"
@@ -127,5 +127,3 @@ def test_a_bare_answer_is_the_box_alone():
     assert scores.terms["hit"].tolist() == [1, 1, 1, 1, 0, 0]
     assert scores.terms["format"].tolist() == [1, 1, 0, 0, 1, 0]
     assert task.score(["[]"], [example(task, None)]).reward.tolist() == [1]
-    with pytest.raises(ValueError, match="bare=True, but the task's own question asks for a JSON list"):
-        make_task(**{"referring.bare": True})

@@ -1,0 +1,15 @@
+"""TinyGroundingGPT of 1.5B, all stages: `tiny_grounding.py` with Qwen2.5-1.5B-Instruct as its decoder.
+
+python -m dig_jax.main --config=configs/tiny_grounding_1_5b.py --workdir=runs/tiny-1.5B
+"""
+
+from ml_collections import ConfigDict
+
+from configs import tiny_grounding
+
+
+def get_config() -> ConfigDict:
+    """Returns the settings of all stages."""
+    config = tiny_grounding.get_config()
+    config.model_path = "models/tiny-1.5B"
+    return config
