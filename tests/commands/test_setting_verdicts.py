@@ -30,6 +30,7 @@ BACKGROUNDS: dict[str, dict[str, Any]] = {
     "adapters": {"model.lora.rank": 8},
     "held out": {"data.eval": "pairs", "advance.at": 0.5},
     "phrases": {"task": "referring"},
+    "conversations": {"task": "conversation"},
 }
 
 
