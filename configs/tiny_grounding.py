@@ -45,6 +45,16 @@ def get_config() -> ConfigDict:
     config.sft.cut_answers = True  # as LLaVA cuts what is longer than its 2,048 tokens
     config.conversation.max_characters = 5500  # with an image below those 2,048, as a rule
     config.data.max_bad_records = 100
+    # Held-out scenes, by greedy answers; the best checkpoint is that of the most boxes found.
+    config.eval.main = "boxes"
+    config.evals = ConfigDict(
+        {
+            name: {"task": task, "data": ALIGNED, "split": "test"}
+            for name, task in (("boxes", "referring"), ("crops", "choice"), ("exist", "yes_no"))
+        }
+    )
+    config.eval.group_size, config.eval.num_pairs, config.eval.every = 0, 1024, 500
+    config.rollout.max_new_tokens = 64
     config.checkpoint.every = 500
     config.checkpoint.resumable = 2
     config.log.every = 10

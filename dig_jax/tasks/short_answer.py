@@ -19,6 +19,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from dig_jax.data.example import Demonstration, Example, Source, Turn
+from dig_jax.data.records import open_records
+from dig_jax.machines.folder import to_path
+from dig_jax.tasks.aligned import AlignedSource, is_aligned
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.questions import Ask, open_lines
 from dig_jax.tasks.task import Scores, Task
@@ -33,12 +36,14 @@ class ShortAnswer(Task):
     Attributes:
       form: of a line of own questions, for errors.
       bare: the note of an answer that is nothing but what was asked for.
+      aligned: kinds of items of aligned records that are answered so.
     """
 
     terms: tuple[str, ...] = ("hit", "format", "parsed")
     main = "hit"
     form: str
     bare: str
+    aligned: tuple[str, ...]
 
     @classmethod
     def check(cls, config: ConfigDict) -> None:
@@ -70,6 +75,10 @@ class ShortAnswer(Task):
         """Values of a line and its question -> what is asked, the target. Raises ValueError, KeyError."""
 
     @abc.abstractmethod
+    def item(self, turns: Sequence[Turn]) -> Any:
+        """All turns of an aligned item -> the target. Raises ValueError."""
+
+    @abc.abstractmethod
     def right(self, target: Any) -> str:
         """The right letter or word."""
 
@@ -78,7 +87,15 @@ class ShortAnswer(Task):
         """The letter or word that an answer comes to, "" for none, and one of `notes`."""
 
     def open(self, folder: epath.PathLike, split: str) -> Source:
-        """Own questions in JSON-lines files."""
+        """Own questions in JSON-lines files, or the items of aligned records that are answered so."""
+        path = to_path(folder)
+        if path.is_dir() and (path / "dataset_info.json").exists():
+            records = open_records(path, split)
+            if not is_aligned(records):
+                raise ValueError(
+                    f"{path} asks nothing of the task {self.name}: its records are not of data_gen.align"
+                )
+            return AlignedSource(records, self.aligned, self.name, lambda turns, size: self.item(turns))
         return open_lines(folder, split, self.config.data.images, self.parse, self.name, self.form)
 
     def asked(self, pictures: int, text: str, default: Turn) -> Turn:

@@ -4,17 +4,20 @@ Own questions are lines of
 
     {"image": "a.jpg", "question": "...", "options": ["red", "blue"], "answer": "B"}
 
-where options may also be an object of letters, and the answer one of the texts.
+where options may also be an object of letters, and the answer one of the texts. Aligned records
+(`python -m data_gen.align`) are read as well: their items whose options are crops of objects.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dig_jax.data.example import Example, Size, Turn
+from dig_jax.tasks.aligned import text_of
 from dig_jax.tasks.choice.reading import LETTER, REASONS, read_choice
 from dig_jax.tasks.questions import Ask
 from dig_jax.tasks.registry import register
@@ -64,6 +67,7 @@ class Choice(ShortAnswer):
     notes = REASONS
     form = '{"image": ..., "question": ..., "options": [...], "answer": letter or text}'
     bare = LETTER
+    aligned = ("C-I", "T-I")
 
     def parse(self, line: Mapping[str, Any], text: str) -> tuple[Ask, Target]:
         """The question with its options; the right one by letter or by text."""
@@ -78,6 +82,13 @@ class Choice(ShortAnswer):
             return self.asked(len(sizes), question(text, options), turn(len(sizes), text, options))
 
         return ask, Target(options, answer)
+
+    def item(self, turns: Sequence[Turn]) -> Target:
+        """The letters before crops, and the one that an item is answered by."""
+        letters = re.findall(r"\b([A-Z]):", text_of(turns[0]))
+        if (answer := text_of(turns[-1])) not in letters:
+            raise ValueError(f"its answer is {answer!r}, and none of the options {', '.join(letters)}")
+        return Target({letter: f"crop {letter}" for letter in letters}, answer)
 
     def right(self, target: Target) -> str:
         """The right letter."""

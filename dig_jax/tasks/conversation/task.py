@@ -29,10 +29,10 @@ from dig_jax.data.image_files import ImageSizes
 from dig_jax.data.records import open_records
 from dig_jax.machines import checks
 from dig_jax.machines.folder import to_path
+from dig_jax.tasks.aligned import AlignedSource, is_aligned, text_of
 from dig_jax.tasks.answers import final_answer
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.conversation import llava
-from dig_jax.tasks.conversation.aligned import FEATURES, AlignedSource
 from dig_jax.tasks.conversation.answer import Answer
 from dig_jax.tasks.conversation.llava import Talk
 from dig_jax.tasks.published import check_count, release_of
@@ -146,9 +146,11 @@ class Conversation(Task):
         path, settings = to_path(folder), ConversationConfig.from_config(self.config)
         if path.is_dir() and not any(file.suffix in _SUFFIXES for file in _own_files(path)):
             records = open_records(path, split)
-            if not records.has(*FEATURES):
+            if not is_aligned(records):
                 raise ValueError(f"{path} has no conversations: its records are not of data_gen.align")
-            return AlignedSource(records, settings.kinds, self.name)
+            return AlignedSource(
+                records, settings.kinds, self.name, lambda turns, size: Answer(text_of(turns[-1])), every=True
+            )
         file, root = _file(path), self.config.data.images
         if settings.kinds:
             raise ValueError(

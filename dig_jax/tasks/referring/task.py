@@ -26,11 +26,13 @@ from dig_jax.data.example import Demonstration, Example, Shape, Size, Source, Tu
 from dig_jax.data.records import open_records
 from dig_jax.data.tokenizer import THINK_END
 from dig_jax.machines.folder import to_path
+from dig_jax.tasks.aligned import AlignedSource, is_aligned, text_of
 from dig_jax.tasks.boxes.iou import IOU_SLACK, paired_iou
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.boxes.text import REASONS, BoxFormat
 from dig_jax.tasks.referring.files import RefCocoSource, open_file
 from dig_jax.tasks.referring.records import RecordSource
+from dig_jax.tasks.referring.target import Target
 from dig_jax.tasks.registry import register
 from dig_jax.tasks.supervision import SupervisionConfig
 from dig_jax.tasks.task import Answerer, Metric, Scores, Task, Terms
@@ -42,6 +44,8 @@ _OF_TWO = (
 )
 _BARE = "Output the coordinate of {phrase}"  # TinyGroundingGPT's prompt, section 4.2
 _ANSWER = "{boxes} Answer [] if the phrase fits nothing."
+
+_ALIGNED = ("T-C", "I-C")  # kinds of items that are answered by a box
 
 # A phrase with one of these words is not true any more when its image is mirrored.
 _SIDEWAYS = {"left", "right", "leftmost", "rightmost", "clockwise", "counterclockwise", "west", "east"}
@@ -144,7 +148,7 @@ class Referring(Task):
         return "phrases"
 
     def open(self, folder: epath.PathLike, split: str) -> Source:
-        """The phrases of a `dig_pairs` dataset, of REC jsonl, refer JSON or TFDS's `ref_coco`."""
+        """The phrases of `dig_pairs`, aligned records, TFDS's `ref_coco`, or files (`files`)."""
         path = to_path(folder)
         if path.exists():
             found = open_file(path, split, self.config.data.images, self.ask, self.name)
@@ -153,9 +157,19 @@ class Referring(Task):
         records = open_records(path, split)
         if records.has("id", "image_a", "image_b", "descriptions", "bboxes"):
             return RecordSource(records, self.ask, self.name)
+        if is_aligned(records):
+            return AlignedSource(records, _ALIGNED, self.name, self._aligned)
         if records.has("image", "objects"):
             return RefCocoSource(records, self.ask, self.name)
-        raise ValueError(f"{folder} has no phrases: it is neither of dig_pairs nor ref_coco")
+        raise ValueError(f"{folder} has no phrases: it is neither of dig_pairs, data_gen.align nor ref_coco")
+
+    def _aligned(self, turns: Sequence[Turn], size: Size) -> Target:
+        """The box that an item is answered by, which is written in the convention `unit`."""
+        written = BoxFormat("unit", 1, self.answerer.resized)
+        read = written.read(f"[{text_of(turns[-1])}]", size, thinking=False, max_boxes=1)
+        if not read.valid:
+            raise ValueError(f"its answer is {text_of(turns[-1])!r}, and no box")
+        return Target(text_of(turns[0]), read.boxes)
 
     def ask(self, phrase: str, sizes: tuple[Size, ...]) -> Shape:
         """The question about a phrase and one image, or two."""
@@ -187,9 +201,9 @@ class Referring(Task):
 
     def demonstrate(self, example: Example, rng: np.random.Generator) -> Demonstration:
         """The true box, or []."""
-        boxes, last = example.target.boxes, len(example.images) - 1
+        boxes, last = example.target.boxes, _whole(example)[-1]
         text = self.boxes.write(boxes, example.sizes[0])
-        if self._bare(example.images) and len(boxes):
+        if self._bare(_whole(example)) and len(boxes):
             text = text[1:-1]
         return Demonstration(text, regions={last: boxes})
 
@@ -230,7 +244,7 @@ class Referring(Task):
     def _as_list(self, text: str, example: Example) -> str:
         """An answer as the list that is read: a box alone stands in none."""
         thought, end, answer = text.rpartition(THINK_END)
-        if not self._bare(example.images) or answer.strip() in ("", "[]"):
+        if not self._bare(_whole(example)) or answer.strip() in ("", "[]"):
             return text
         return f"{thought}{end}[{answer}]"
 
@@ -251,6 +265,11 @@ class Referring(Task):
         predicted = np.asarray(read["boxes"], np.float32).reshape(-1, 4)
         caption = [example.target.phrase, *caption]
         return draw_boxes(example.images, example.target.boxes, predicted, caption)
+
+
+def _whole(example: Example) -> list[int]:
+    """Numbers of the images that are shown whole, and not as objects."""
+    return [part for turn in example.messages for part in turn.shown if isinstance(part, int)]
 
 
 def _first_or_zeros(boxes: Sequence[np.ndarray]) -> np.ndarray:

@@ -2,7 +2,8 @@
 
     {"image": "a.jpg", "question": "Is there a dog?", "answer": "yes"}
 
-where the answer may also be true or false.
+where the answer may also be true or false. Aligned records (`python -m data_gen.align`) are read as well:
+their items that ask whether something is there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dig_jax.data.example import Size, Turn
+from dig_jax.tasks.aligned import text_of
 from dig_jax.tasks.questions import Ask
 from dig_jax.tasks.registry import register
 from dig_jax.tasks.short_answer import ShortAnswer
@@ -42,6 +44,7 @@ class YesNo(ShortAnswer):
     notes = REASONS
     form = '{"image": ..., "question": ..., "answer": "yes" or "no"}'
     bare = WORD
+    aligned = ("exist",)
 
     def parse(self, line: Mapping[str, Any], text: str) -> tuple[Ask, str]:
         """The question and its answer."""
@@ -53,6 +56,12 @@ class YesNo(ShortAnswer):
             return self.asked(len(sizes), text, turn(len(sizes), text))
 
         return ask, answer
+
+    def item(self, turns: Sequence[Turn]) -> str:
+        """The word that an item is answered by."""
+        if (answer := text_of(turns[-1])) not in (YES, NO):
+            raise ValueError(f"its answer is {answer!r}, and neither {YES} nor {NO}")
+        return answer
 
     def right(self, target: str) -> str:
         """The right word."""

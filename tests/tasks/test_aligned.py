@@ -1,4 +1,4 @@
-"""Aligned records as conversations: rounds, crops in their places, kinds, damage."""
+"""Aligned records: rounds, crops in their places, kinds, damage, and the tasks that score them."""
 
 import json
 import pathlib
@@ -9,16 +9,20 @@ import tensorflow_datasets as tfds
 
 from configs import base
 from dig_jax.data.example import BadRecord, Object, Turn
+from dig_jax.tasks.choice.task import Target as ChoiceTarget
 from dig_jax.tasks.conversation.answer import Answer
 from dig_jax.tasks.conversation.task import Conversation
+from dig_jax.tasks.registry import task_class
 from dig_jax.tasks.task import Answerer
 from tests.helpers.drawn_pairs import png
+
+ANSWERER = Answerer(False, "unit", lambda size: size)
 
 
 def opened(folder: pathlib.Path, *kinds: str):
     config = base.get_config()
     config.conversation.kinds = kinds
-    return Conversation(config, Answerer(False, "unit", lambda size: size)).open(folder, "train")
+    return Conversation(config, ANSWERER).open(folder, "train")
 
 
 def item(kind: str, first: int, crops: int, *rounds: tuple[str, str]) -> dict:
@@ -33,7 +37,7 @@ def square(value: int, side: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> pathlib.Path:
-    """One picture of 8x8 pixels with three crops of 4x4 and two items."""
+    """One picture of 8x8 pixels with three crops of 4x4 and four items."""
     text, folder = tfds.features.Text(), tmp_path_factory.mktemp("aligned") / "data"
     row = {name: text for name in ("id", "kind", "style", "part", "item")} | {
         "first_crop": np.int64,
@@ -49,6 +53,8 @@ def folder(tmp_path_factory) -> pathlib.Path:
     )
     items = [
         item("I-C", 0, 1, ("<image>\nWhere is <object>?", "[0.1,0.2,0.3,0.4]")),
+        item("T-I", 0, 2, ("<image>\nWhich crop shows it? A: <object> B: <object>", "B")),
+        item("exist", 0, 0, ("<image>\nIs there a cone?", "No")),
         item("conversation", 1, 2, ("<image>\nHow many?", "Two."), ("Is <object> left of <object>?", "No.")),
     ]
     version = tfds.core.Version("1.0.0")
@@ -67,7 +73,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
 
 def test_items_are_conversations_with_their_own_crops(folder):
     source = opened(folder)
-    first, second = source[0], source[1]
+    first, second = source[0], source[3]
     assert first.messages == (Turn("user", (0, "\nWhere is ", Object(1), "?")),)
     assert first.target == Answer("[0.1,0.2,0.3,0.4]") and first.sizes == ((8, 8), (4, 4))
     assert second.messages[1:] == (
@@ -75,12 +81,12 @@ def test_items_are_conversations_with_their_own_crops(folder):
         Turn("user", ("Is ", Object(1), " left of ", Object(2), "?")),
     )
     assert [int(image[0, 0, 0]) for image in second.images] == [0, 20, 30]
-    assert source.shapes() == [first.shape, second.shape] and not source.unusable
+    assert source.shapes() == [each.shape for each in source] and not source.unusable
 
 
 def test_kinds_are_chosen_and_unknown_ones_refused(folder):
     assert [source.id for source in opened(folder, "conversation")] == ["s/conversation"]
-    with pytest.raises(ValueError, match="no items of the kinds T-C .*it has I-C, conversation"):
+    with pytest.raises(ValueError, match="no items of the kinds T-C .*it has I-C, T-I, conversation"):
         opened(folder, "I-C", "T-C")
 
 
@@ -89,4 +95,34 @@ def test_a_damaged_crop_is_a_bad_record(folder, monkeypatch):
     monkeypatch.setattr(source, "_files", lambda record: (square(0, 8), [b"no picture"] * 3))
     with pytest.raises(BadRecord, match="s/I-C"):
         source[0]
-    assert source.shapes() == [None, None]
+    assert source.shapes() == [None] * 4
+
+
+def test_each_task_opens_the_kinds_that_it_scores(folder):
+    config = base.get_config()
+    config.referring.bare = True
+    found = {}
+    for name in ("choice", "yes_no"):
+        task = task_class(name)(config, ANSWERER)
+        (found[name],) = task.open(folder, "train")
+        right = task.demonstrate(found[name], np.random.default_rng(0)).text
+        assert task.score([right], [found[name]]).reward.tolist() == [1]
+    task = task_class("referring")(config, ANSWERER)
+    (crop,) = task.open(folder, "train")
+    right = task.demonstrate(crop, np.random.default_rng(0))
+    assert right.text == "[0.100,0.200,0.300,0.400]" and [*right.regions] == [
+        0
+    ]  # of the picture, not the crop
+    assert task.score([right.text], [crop]).reward[0] == pytest.approx(1)
+    assert found["choice"].target == ChoiceTarget({"A": "crop A", "B": "crop B"}, "B")
+    assert found["choice"].messages[0].parts[-1] == Object(2) and found["yes_no"].target == "No"
+
+
+def test_boxes_of_items_are_those_of_the_square_that_the_picture_is_centred_in(folder):
+    config = base.get_config()
+    config.referring.bare = True
+    task = task_class("referring")(config, ANSWERER)
+    turns = (Turn("user", (0, "Where?")), Turn("assistant", ("[0.000,0.250,0.500,0.750]",)))
+    np.testing.assert_allclose(task._aligned(turns, (4, 8)).boxes, [[0, 0, 0.5, 1]])
+    with pytest.raises(ValueError, match="its answer is 'left', and no box"):
+        task._aligned((turns[0], Turn("assistant", ("left",))), (4, 8))

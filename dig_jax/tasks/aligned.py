@@ -1,22 +1,26 @@
 """Aligned records (`python -m data_gen.align`): questions about a rendered picture and crops of its objects.
 
 A record has a picture, all crops of its items, and the items: kind, rounds of question and answer as texts
-with `<image>` and `<object>` in place, and which crops are its own. A run takes all kinds or some of them
-(`config.conversation.kinds`), so that the parts of a mixture can be kinds of one data set.
+with `<image>` and `<object>` in place, and which crops are its own. Each task opens the kinds that it can
+score: `referring` those that are answered by a box, `choice` by a letter, `yes_no` by a word, and
+`conversation` all or some of them (`config.conversation.kinds`), so that the parts of a mixture can be kinds
+of one data set.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from dig_jax.data import images
 from dig_jax.data.example import BadRecord, Example, Shape, Size, Turn, marked_parts
 from dig_jax.data.records import Records
-from dig_jax.tasks.conversation.answer import Answer
 
 FEATURES = ("image", "items", "crops")
+
+MakeTarget = Callable[[tuple[Turn, ...], Size], Any]  # all turns, size of the picture -> what is right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +47,21 @@ class AlignedSource:
       records: with `FEATURES`.
       kinds: of items that are wanted; all where there are none.
       task: name of the task.
+      target: makes what is right.
+      every: whether each of the kinds must be there, and not one of them alone.
 
     Raises:
-      ValueError: no item is of one of the kinds; names those there are.
+      ValueError: a kind, or all of them, are of no item; names those there are.
     """
 
-    def __init__(self, records: Records, kinds: Collection[str], task: str):
+    def __init__(
+        self, records: Records, kinds: Collection[str], task: str, target: MakeTarget, every: bool = False
+    ):
         self.name = records.name
         self.unusable: list[tuple[int, BadRecord]] = []
         self._records = records
         self._task = task
+        self._target = target
         self._asked: list[Asked] = []
         self._sizes: dict[int, tuple[Size, tuple[Size, ...]] | None] = {}
         seen: set[str] = set()
@@ -68,11 +77,10 @@ class AlignedSource:
                         self._asked.append(Asked(id.decode(), record, turns, crops))
             except Exception as error:  # damaged bytes can make any of the readers raise anything
                 self.unusable.append((record, BadRecord(f"{self.name}, record {record}: {error!r}")))
-        if unknown := sorted(set(kinds) - seen):
+        if (unknown := sorted(set(kinds) - seen)) and (every or not self._asked):
             raise ValueError(
-                f"{self.name} has no items of the kinds {', '.join(unknown)} (config.conversation.kinds);"
-                " it has"
-                f" {', '.join(sorted(seen)) or 'none'}"
+                f"{self.name} has no items of the kinds {', '.join(unknown)} that the task {task}"
+                f" takes; it has {', '.join(sorted(seen)) or 'none'}"
             )
 
     def __len__(self) -> int:
@@ -85,11 +93,10 @@ class AlignedSource:
             picture, crops = self._files(asked.record)
             shown = (picture, *(crops[number] for number in asked.crops))
             decoded = tuple(self._records.decode(data, asked.id) for data in shown)
+            target = self._target(asked.turns, (decoded[0].shape[0], decoded[0].shape[1]))
         except Exception as error:
             raise BadRecord(f"{self.name}, {asked.id}: {error}") from error
-        *before, last = asked.turns
-        (text,) = last.parts
-        return Example(asked.id, tuple(before), decoded, Answer(str(text)), self._task)
+        return Example(asked.id, asked.turns[:-1], decoded, target, self._task)
 
     def shapes(self) -> Sequence[Shape | None]:
         """The shape of every item; None where its record cannot be read."""
@@ -114,6 +121,16 @@ class AlignedSource:
     def _files(self, record: int) -> tuple[bytes, Sequence[bytes]]:
         read = self._records.read(record, ("image", "crops"))
         return read["image"], read["crops"]
+
+
+def is_aligned(records: Records) -> bool:
+    """Whether records are aligned ones."""
+    return records.has(*FEATURES)
+
+
+def text_of(turn: Turn) -> str:
+    """What a turn says, without its images."""
+    return "".join(part for part in turn.parts if isinstance(part, str)).strip()
 
 
 def turns_of(item: dict) -> tuple[Turn, ...]:
