@@ -9,15 +9,20 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dig_jax.tasks.boxes.iou import IOU_SLACK, paired_iou
-from dig_jax.tasks.describe.meaning import name_words
+from dig_jax.tasks.describe.meaning import EXTREMES, name_words
 from dig_jax.tasks.referring.phrases import Thing
 
 HIT_IOU = 0.5
 _MOST = 32  # mentions of one answer that are read
 _NUMBER = r"\s*+-?\d++(?:\.\d++)?+\s*+"
 _BOX = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]", re.ASCII)
-# A name begins behind the last of these: articles, and what ends a clause.
-_BEFORE = re.compile(r"\b(?:an?|the|and|one|its?|this)\b|[.,;:!?\])]", re.IGNORECASE)
+_CLAUSE = re.compile(r"[.,;:!?\])]")
+# A name begins behind the last of these, and ends where a place begins.
+_BEFORE = re.compile(r"\b(?:an?|the|and|one|its?|this)\b", re.IGNORECASE)
+_PLACE = re.compile(
+    r"\s(?:that is|which is|closest to|farthest from|nearest to|left of|right of|behind|in front of)\b.*",
+    re.DOTALL,
+)
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 
 
@@ -49,15 +54,21 @@ def read(text: str, boxes: Callable[[str], np.ndarray]) -> list[Mention]:
             break
         between = text[max(end, match.start() - 200) : match.start()]
         if _WORD.search(between):
-            name = between[max((mark.end() for mark in _BEFORE.finditer(between)), default=0) :]
-            words = frozenset(word.lower() for word in _WORD.findall(name))
+            name = _name(between)
+            words = frozenset(word.lower() for word in _WORD.findall(name)) - set(EXTREMES)
         end = match.end()
         mentions += [Mention(words, box) for box in boxes(match[0])]
     return mentions
 
 
-def found(mentions: Sequence[Mention], things: Sequence[Thing], by_name: bool) -> int:
-    """How many things are mentioned rightly, each by one mention: the largest overlaps first.
+def _name(text: str) -> str:
+    """The words of a name at the end of a text, without what says where it is."""
+    clause = _PLACE.sub("", text[max((mark.end() for mark in _CLAUSE.finditer(text)), default=0) :].strip())
+    return clause[max((mark.end() for mark in _BEFORE.finditer(clause)), default=0) :]
+
+
+def found(mentions: Sequence[Mention], things: Sequence[Thing], by_name: bool) -> set[int]:
+    """Numbers of the things that are mentioned rightly, each by one mention: the largest overlaps first.
 
     Args:
       mentions: of an answer.
@@ -72,9 +83,10 @@ def found(mentions: Sequence[Mention], things: Sequence[Thing], by_name: bool) -
             iou = float(paired_iou(mention.box[None], np.asarray([thing.box], np.float32))[0])
             if iou >= HIT_IOU - IOU_SLACK:
                 pairs.append((-iou, row, column))
-    rows, columns = set(), set()
+    rows: set[int] = set()
+    columns: set[int] = set()
     for _, row, column in sorted(pairs):
         if row not in rows and column not in columns:
             rows.add(row)
             columns.add(column)
-    return len(rows)
+    return columns

@@ -8,8 +8,8 @@ they are true of it and false of all others. Where no scene is known, hit = prec
 words.
 
 Of a whole image, precision is the share of mentions that name a thing rightly and have IoU >= 0.5 with its
-box, each thing once; recall is the share of things that are mentioned so. Where only boxes are known, they
-decide alone.
+box, each thing once; recall is the share of the things asked for that are mentioned so. Where only boxes are
+known, they decide alone.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ class Describe(Task):
         boxes = [mention.box.tolist() for mention in said]
         if not target.is_phrase:
             found = mentions.found(said, target.things, target.by_name)
-            return (found / max(1, len(said)), found / len(target.things), float(bool(said))), boxes
+            recall = len(found & set(target.asked)) / len(target.asked)
+            return (len(found) / max(1, len(said)), recall, float(bool(said))), boxes
         form = float(bool(answer) and not boxes and len(answer.split()) <= _MOST_WORDS)
         if target.wanted is None:
             same = float(_plain(answer) == _plain(target.said[0][0]))
