@@ -25,10 +25,36 @@ def opened(folder: pathlib.Path, *kinds: str):
     return Conversation(config, ANSWERER).open(folder, "train")
 
 
-def item(kind: str, first: int, crops: int, *rounds: tuple[str, str]) -> dict:
+def thing(id: int, shape: str, box: list[int], depth: float) -> dict:
+    words = {"shape": shape, "color": "red", "size": "small", "material": "rubber", "texture": "plain"}
+    return {
+        "id": id,
+        **words,
+        "box": box,
+        "pixels": 9,
+        "depth": depth,
+        "radius": 1,
+        "extent": 1,
+        "place": [0, 0, 0],
+    }
+
+
+THINGS = [
+    thing(1, "cube", [0, 2, 4, 6], 5.0),
+    thing(2, "cube", [5, 2, 8, 4], 9.0),
+    thing(3, "cone", [0, 0, 8, 1], 7.0),
+]
+
+
+def item(kind: str, first: int, crops: int, *rounds: tuple[str, str], targets: tuple[int, ...] = ()) -> dict:
     said = [{"user": user, "assistant": assistant, "ask": []} for user, assistant in rounds]
     names = {"id": f"s/{kind}", "kind": kind, "style": "", "part": "train"}
-    return {**names, "item": json.dumps({"rounds": said}), "first_crop": first, "crops": crops}
+    return {
+        **names,
+        "item": json.dumps({"rounds": said, "targets": targets}),
+        "first_crop": first,
+        "crops": crops,
+    }
 
 
 def square(value: int, side: int) -> bytes:
@@ -37,7 +63,7 @@ def square(value: int, side: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> pathlib.Path:
-    """One picture of 8x8 pixels with three crops of 4x4 and four items."""
+    """One picture of 8x8 pixels with three crops of 4x4 and six items."""
     text, folder = tfds.features.Text(), tmp_path_factory.mktemp("aligned") / "data"
     row = {name: text for name in ("id", "kind", "style", "part", "item")} | {
         "first_crop": np.int64,
@@ -47,6 +73,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
         {
             "id": text,
             "image": tfds.features.Image(shape=(8, 8, 3), encoding_format="png"),
+            "things": text,
             "items": tfds.features.Sequence(row),
             "crops": tfds.features.Sequence(tfds.features.Image(shape=(4, 4, 3), encoding_format="png")),
         }
@@ -55,6 +82,8 @@ def folder(tmp_path_factory) -> pathlib.Path:
         item("I-C", 0, 1, ("<image>\nWhere is <object>?", "[0.1,0.2,0.3,0.4]")),
         item("T-I", 0, 2, ("<image>\nWhich crop shows it? A: <object> B: <object>", "B")),
         item("exist", 0, 0, ("<image>\nIs there a cone?", "No")),
+        item("C-T", 0, 0, ("<image>\nDescribe the object at B.", "the cube behind the cone"), targets=(2,)),
+        item("description", 0, 0, ("<image>\nDescribe.", "A cone [0.000,0.000,1.000,0.125]."), targets=(3,)),
         item("conversation", 1, 2, ("<image>\nHow many?", "Two."), ("Is <object> left of <object>?", "No.")),
     ]
     version = tfds.core.Version("1.0.0")
@@ -65,15 +94,22 @@ def folder(tmp_path_factory) -> pathlib.Path:
     folder.mkdir()
     writer = tfds.core.SequentialWriter(info, 100, file_format="array_record")
     writer.initialize_splits(["train"])
+    view = {"width": 8, "height": 8, "things": THINGS}
     crops = [square(value, 4) for value in (10, 20, 30)]
-    writer.add_examples({"train": [{"id": "s", "image": square(0, 8), "items": items, "crops": crops}]})
+    writer.add_examples(
+        {
+            "train": [
+                {"id": "s", "image": square(0, 8), "things": json.dumps(view), "items": items, "crops": crops}
+            ]
+        }
+    )
     writer.close_all()
     return folder
 
 
 def test_items_are_conversations_with_their_own_crops(folder):
     source = opened(folder)
-    first, second = source[0], source[3]
+    first, second = source[0], source[len(source) - 1]
     assert first.messages == (Turn("user", (0, "\nWhere is ", Object(1), "?")),)
     assert first.target == Answer("[0.1,0.2,0.3,0.4]") and first.sizes == ((8, 8), (4, 4))
     assert second.messages[1:] == (
@@ -86,7 +122,7 @@ def test_items_are_conversations_with_their_own_crops(folder):
 
 def test_kinds_are_chosen_and_unknown_ones_refused(folder):
     assert [source.id for source in opened(folder, "conversation")] == ["s/conversation"]
-    with pytest.raises(ValueError, match="no items of the kinds T-C .*it has I-C, T-I, conversation"):
+    with pytest.raises(ValueError, match="no items of the kinds T-C .*it has C-T, I-C, T-I, conversation"):
         opened(folder, "I-C", "T-C")
 
 
@@ -95,7 +131,7 @@ def test_a_damaged_crop_is_a_bad_record(folder, monkeypatch):
     monkeypatch.setattr(source, "_files", lambda record: (square(0, 8), [b"no picture"] * 3))
     with pytest.raises(BadRecord, match="s/I-C"):
         source[0]
-    assert source.shapes() == [None] * 4
+    assert source.shapes() == [None] * len(source)
 
 
 def test_each_task_opens_the_kinds_that_it_scores(folder):
@@ -126,3 +162,18 @@ def test_boxes_of_items_are_those_of_the_square_that_the_picture_is_centred_in(f
     np.testing.assert_allclose(task._aligned(turns, (4, 8)).boxes, [[0, 0, 0.5, 1]])
     with pytest.raises(ValueError, match="its answer is 'left', and no box"):
         task._aligned((turns[0], Turn("assistant", ("left",))), (4, 8))
+
+
+def test_descriptions_are_executed_on_the_scene_of_their_record(folder):
+    task = task_class("describe")(base.get_config(), ANSWERER)
+    phrase, whole = task.open(folder, "train")
+    assert phrase.messages[0].parts == (0, "\nDescribe the object at B.") and phrase.sizes == ((8, 8),)
+    texts = [
+        task.demonstrate(phrase, np.random.default_rng(0)).text,
+        "the rightmost cube",
+        "the cube",
+        "the cone",
+    ]
+    scores = task.score(texts, [phrase] * 4)
+    assert scores.terms["hit"].tolist() == [1, 1, 0, 0]
+    assert task.score([task.truth(whole)["answer"]], [whole]).terms["hit"].tolist() == [1]

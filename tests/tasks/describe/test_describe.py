@@ -7,7 +7,7 @@ import pytest
 
 from configs import base
 from dig_jax.data.example import Example, Turn
-from dig_jax.tasks.describe.meaning import MAYBE, NO, YES, denotes
+from dig_jax.tasks.describe.meaning import MAYBE, NO, YES, Placed, denotes
 from dig_jax.tasks.describe.sources import Target
 from dig_jax.tasks.describe.task import Describe
 from dig_jax.tasks.referring.phrases import Thing
@@ -60,6 +60,41 @@ def test_a_phrase_is_true_of_what_its_words_and_places_fit(phrase, values):
     assert denotes(phrase, SCENE) == values
 
 
+def placed(id: int, name: str, across: float, depth: float, size: float = 1.0) -> Placed:
+    *adjectives, noun = name.split()
+    box = (across - 0.05, 0.5, across + 0.05, 0.6)
+    place = (10 * across, depth, 0.0)
+    return Placed(id, tuple(adjectives), noun, box, (across, 0.55), depth, 1.0, size, 100 * size, place)
+
+
+# From left to right, with depths of 5, 5.6, 5.3 and 9; the cone is the largest by far.
+DEEP = (
+    placed(0, "red cube", 0.1, 5.0),
+    placed(1, "blue cube", 0.3, 5.6),
+    placed(2, "green cube", 0.5, 5.3),
+    placed(3, "red cone", 0.9, 9.0, size=3.0),
+)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "values"),
+    [
+        ("the cube behind the red cube", [NO, YES, MAYBE, NO]),  # by 0.6 and 0.3 of a radius
+        ("the object that is in front of the blue cube", [YES, NO, MAYBE, NO]),
+        ("the cube closest to the camera", [MAYBE, NO, MAYBE, NO]),
+        ("the object farthest from the camera", [NO, NO, NO, YES]),
+        ("the largest object", [NO, NO, NO, YES]),
+        ("the smallest cube", [MAYBE, MAYBE, MAYBE, NO]),
+        ("the cube nearest to the red cone", [NO, NO, YES, NO]),
+        ("the cube that is left of the cube that is left of the red cone", [MAYBE, MAYBE, MAYBE, NO]),
+    ],
+)
+def test_depth_and_size_are_told_where_a_scene_says_them(phrase, values):
+    assert denotes(phrase, DEEP) == values
+    if "left" not in phrase:  # of a photograph nothing is known of these
+        assert YES not in denotes(phrase, [Thing(one.id, one.adjectives, one.noun, one.box) for one in DEEP])
+
+
 def test_what_is_no_phrase_denotes_nothing_and_never_raises():
     assert denotes("", SCENE) is None and denotes("the", SCENE) is None
     assert denotes("left of the cube", SCENE) is None
@@ -103,6 +138,9 @@ def test_a_description_names_things_with_their_boxes(task):
     np.testing.assert_allclose(scores.terms["precision"], [1, 0, 1 / 3, 0])  # "cubes" is no word of a name
     np.testing.assert_allclose(scores.terms["recall"], [2 / 4, 0, 1 / 4, 0])
     assert scores.terms["format"].tolist() == [1, 1, 1, 0]
+    placed = f"Left of it is a small cube {boxes[0]}. The leftmost cube that is left of the ball {boxes[0]}."
+    assert task.score([placed], [example(None)]).terms["precision"][0] == 0.5  # each thing once
+    assert task.score([placed], [example(None, named=(0,))]).terms["recall"][0] == 1
     by_box = task.score(texts, [example(None, by_name=False)] * 4)
     np.testing.assert_allclose(by_box.terms["precision"], [1, 1 / 2, 2 / 3, 0])
     assert task.draw(example(None), scores.read[0], ["step 1"]).size[0] > 0
