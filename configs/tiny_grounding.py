@@ -63,7 +63,8 @@ def get_config() -> ConfigDict:
         {
             "align": _stage(1e-3, 256, 64, model={"freeze_text": True}, data=_captions(), num_epochs=1.0),
             "caption": _stage(2e-5, 256, 64, data=_captions(), num_epochs=1.0),
-            "local": _stage(2e-5, 256, 64, num_steps=17_016, mixture=_local()),
+            # Questions with four crops are five times an image: each batch is of one part.
+            "local": _stage(2e-5, 256, 64, num_steps=17_016, mixture=_local(), data={"group_sizes": True}),
             "global": _stage(
                 2e-5,
                 128,

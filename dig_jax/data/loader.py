@@ -164,8 +164,8 @@ class ExampleLoader:
       global_batch_size: rows per batch over all processes.
       seed: of order and augmentation.
       shuffle: False keeps the order of the dataset, for evaluation.
-      group_sizes: whether batches of a shuffled epoch are made of examples of one bucket, where possible; not
-        with `parts`.
+      group_sizes: whether batches of a shuffled epoch are made of examples of one bucket, where possible;
+        with `parts`, of one part and one bucket: parts then have their shares of the batches.
       augment: changes an example and keeps its target true; None: examples are shown as they are stored.
       demonstrate: gives the answer to learn; None: there is none.
       parts: of a mixture, whose examples lie one after another in the dataset, in this order: each has its
@@ -208,11 +208,18 @@ class ExampleLoader:
         self._rows = np.arange(global_batch_size) if rows is None else np.asarray(rows)
         self._padding = plan_padding(dataset, encoder, bucket_pixels, prompt_lengths)
         self._order: Order
+        by_size = group_sizes and self._padding.several  # one bucket would leave the order as it is
         if parts:
-            self._order = Dealt([part.size for part in parts], [part.share for part in parts], seed)
+            ends = np.cumsum([part.size for part in parts])
+            kinds = np.split(self._padding.smallest, ends[:-1]) if by_size else []
+            self._order = Dealt(
+                [part.size for part in parts],
+                [part.share for part in parts],
+                seed,
+                together=global_batch_size if by_size else 1,
+                groupings=[grouped(kind, global_batch_size) for kind in kinds],
+            )
         else:
-            # With one bucket, grouping would leave the order as it is.
-            by_size = group_sizes and self._padding.several
             grouping = grouped(self._padding.smallest, global_batch_size) if by_size else None
             self._order = Epochs(len(dataset), (seed, ORDER_STREAM), shuffle=shuffle, grouping=grouping)
         sizes = [part.size for part in parts] or [len(dataset)]

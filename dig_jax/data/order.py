@@ -80,13 +80,26 @@ class Dealt:
       sizes: number of examples of each part; they lie one after another in the data set.
       shares: positions of a block that each part has, 1 or more.
       seed: of the blocks and of the shuffles.
+      together: what is dealt, in positions: with as many as a batch has, each batch is of one part.
+      groupings: of the epochs of each part; () leaves all as they are.
     """
 
-    def __init__(self, sizes: Sequence[int], shares: Sequence[int], seed: int):
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        shares: Sequence[int],
+        seed: int,
+        together: int = 1,
+        groupings: Sequence[Grouping | None] = (),
+    ):
         self._seed = seed
         self._shares = np.array(shares)
+        self._together = together
         self._firsts = [0, *itertools.accumulate(sizes)]
-        self._parts = [Epochs(size, (seed, PART_STREAM, part)) for part, size in enumerate(sizes)]
+        self._parts = [
+            Epochs(size, (seed, PART_STREAM, part), grouping=groupings[part] if groupings else None)
+            for part, size in enumerate(sizes)
+        ]
         self._of_block = functools.lru_cache(maxsize=64)(self._deal)
 
     def example(self, position: int) -> int:
@@ -100,10 +113,11 @@ class Dealt:
 
     def _placed(self, position: int) -> tuple[int, int]:
         """The part that has a position, and which of the part's own positions that is."""
-        block, place = divmod(position, int(self._shares.sum()))
+        turn, row = divmod(position, self._together)
+        block, place = divmod(turn, int(self._shares.sum()))
         parts, ranks = self._of_block(block)
         part = int(parts[place])
-        return part, block * int(self._shares[part]) + int(ranks[place])
+        return part, (block * int(self._shares[part]) + int(ranks[place])) * self._together + row
 
     def _deal(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         """For each position of a block its part, and how many of that part's come before it there."""

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from dig_jax.data.order import PART_STREAM, Dealt, Epochs, whole_shares
+from dig_jax.data.order import PART_STREAM, Dealt, Epochs, grouped, whole_shares
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,27 @@ def test_any_position_can_be_asked_first():
     forward = [(order.part(position), order.example(position)) for position in range(300)]
     backward = [(other.part(position), other.example(position)) for position in reversed(range(300))]
     assert forward == backward[::-1]
+
+
+def test_whole_batches_are_dealt_each_of_one_part_and_of_one_kind_of_it():
+    """Four in a batch; the first part has 8 short examples and 8 long ones, the second 6 of one kind."""
+    kinds = [np.repeat([0, 1], 8), np.zeros(6, int)]
+    order = Dealt([16, 6], [2, 1], seed=5, together=4, groupings=[grouped(kind, 4) for kind in kinds])
+    batches = [[order.example(4 * batch + row) for row in range(4)] for batch in range(6)]
+    parts = [[order.part(4 * batch + row) for row in range(4)] for batch in range(6)]
+    assert all(len(set(part)) == 1 for part in parts)
+    for block in (parts[:3], parts[3:]):
+        assert sorted(part[0] for part in block) == [0, 0, 1]  # exact shares of every three batches
+    first = [batch for batch, part in zip(batches, parts, strict=True) if part[0] == 0]
+    assert sorted(sum(first, [])) == list(range(16))  # an epoch: each once
+    assert all(len({number // 8 for number in batch}) == 1 for batch in first)
+    second = sum((batch for batch, part in zip(batches, parts, strict=True) if part[0]), [])
+    assert sorted(second[:6]) == list(range(16, 22))  # its epoch goes on inside of a batch
+
+
+def test_without_groups_batches_are_dealt_as_positions_are():
+    one, same = (
+        Dealt([7, 3], [3, 2], seed=1),
+        Dealt([7, 3], [3, 2], seed=1, together=1, groupings=[None, None]),
+    )
+    assert [one.example(n) for n in range(50)] == [same.example(n) for n in range(50)]

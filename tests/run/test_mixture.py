@@ -109,7 +109,7 @@ def test_data_that_no_part_reads_need_not_be_there(monkeypatch):
         (
             {"a": {"weight": 1}},
             {"data.group_sizes": True},
-            "config.data.group_sizes=True makes batches of one size",
+            "config.data.group_sizes=True makes batches of one part",
         ),
     ],
 )
