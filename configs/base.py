@@ -100,8 +100,8 @@ def get_config() -> ConfigDict:
     # Tokens of further sizes, such as (768, 1024), where prompts of as many pixels are of very different
     # lengths (conversations): a batch takes the smallest that holds its longest; each compiles once.
     config.data.prompt_lengths = ()
-    # Batches of pairs of one bucket: less padding, but sizes are not mixed. With a mixture, for sft alone, each
-    # batch is then of one part.
+    # Batches of pairs of one bucket: less padding, but sizes are not mixed. With a mixture, for sft alone,
+    # each batch is then of one part.
     config.data.group_sizes = False
     config.data.max_bad_records = 0  # unreadable pairs to leave out, with a warning each; one more: stop
     config.data.prefetch = 2  # batches prepared ahead by a background thread

@@ -106,8 +106,8 @@ def _check_parts(config: ConfigDict, data: DataConfig) -> None:
             raise ValueError(f"config.mixture.{part.name}: {error}") from error
     if config.mixture and data.group_sizes and config.algorithm == "grpo":
         raise ValueError(
-            "config.data.group_sizes=True makes batches of one part of config.mixture, and GRPO may put prompts"
-            " of the same part in the place of others: set one of them back"
+            "config.data.group_sizes=True makes batches of one part of config.mixture, and GRPO may put"
+            " prompts of the same part in the place of others: set one of them back"
         )
 
 

@@ -31,7 +31,10 @@ _RELATIONS = {
     ("behind",): "behind",
     ("nearest", "to"): "nearest",
 }
-_LATE = {("closest", "to", "camera"): "front", ("farthest", "from", "camera"): "behind"}
+_LATE: dict[tuple[str, ...], str] = {
+    ("closest", "to", "camera"): "front",
+    ("farthest", "from", "camera"): "behind",
+}
 EXTREMES = {"leftmost": "left", "rightmost": "right", "largest": "largest", "smallest": "smallest"}
 _DEEPEST = 3
 
