@@ -34,8 +34,9 @@ from dig_jax.tasks.registry import register
 from dig_jax.tasks.supervision import SupervisionConfig
 from dig_jax.tasks.task import Answerer, Metric, Scores, Task, Terms
 
-_OF_ONE = "Describe the object at {box}."
-_OF_ALL = "Describe the image and give the coordinate of each object."
+# With a line end behind the image, as conversations and aligned records have it.
+_OF_ONE = "\nDescribe the object at {box}."
+_OF_ALL = "\nDescribe the image and give the coordinate of each object."
 _FORMAT_WEIGHT = 0.1
 _MOST_WORDS = 40  # of a phrase
 

@@ -42,7 +42,7 @@ _OF_TWO = (
     'The two images show almost the same scene, and this happened from the first to the second: "{phrase}".'
     " Find the object. The box must enclose it in both images. "
 )
-_BARE = "Output the coordinate of {phrase}"  # TinyGroundingGPT's prompt, section 4.2
+_BARE = "\nOutput the coordinate of {phrase}"  # TinyGroundingGPT's prompt, section 4.2
 _ANSWER = "{boxes} Answer [] if the phrase fits nothing."
 
 _ALIGNED = ("T-C", "I-C")  # kinds of items that are answered by a box

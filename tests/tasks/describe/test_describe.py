@@ -152,7 +152,7 @@ def test_scenes_of_records_ask_for_each_object_and_for_all_and_learn_right_answe
     examples = [source[number] for number in range(len(source))]
     assert source.shapes() == [one.shape for one in examples]
     assert sum(one.target.wanted is None for one in examples) == 2  # of both images
-    assert examples[0].messages[0].parts[1].startswith("Describe the object at [0.")
+    assert examples[0].messages[0].parts[1].startswith("\nDescribe the object at [0.")
     answers = [task.demonstrate(one, np.random.default_rng(0)).text for one in examples]
     scores = task.score(answers, examples)
     assert scores.terms["hit"].tolist() == [1] * len(examples), list(
@@ -169,7 +169,7 @@ def test_regions_of_files_are_described_by_their_phrases(task, tmp_path):
     (tmp_path / "my_train.jsonl").write_text("\n".join(map(json.dumps, lines)))
     source = task.open(tmp_path, "train")
     assert len(source) == 1
-    assert source[0].messages[0].parts[1] == "Describe the object at [0.000,0.250,0.500,0.750]."
+    assert source[0].messages[0].parts[1] == "\nDescribe the object at [0.000,0.250,0.500,0.750]."
     assert task.demonstrate(source[0], np.random.default_rng(0)).text == "left dog"
 
 
@@ -183,7 +183,7 @@ def test_captions_are_learnt_with_the_boxes_of_their_phrases(task, tmp_path):
     (tmp_path / "flickr30k-images/36.jpg").write_bytes(png(np.zeros((8, 10, 3), np.uint8)))
     source = task.open(tmp_path, "mine")
     first = source[0]
-    assert first.messages[0].parts[1] == "Describe the image and give the coordinate of each object."
+    assert first.messages[0].parts[1] == "\nDescribe the image and give the coordinate of each object."
     answer = task.demonstrate(first, np.random.default_rng(0)).text
     assert answer == (
         "A man [0.100,0.300,0.600,0.500] holds each other near two hands"

@@ -119,7 +119,7 @@ def test_a_sample_shows_the_phrase_and_the_boxes():
 def test_a_bare_answer_is_the_box_alone():
     task = make_task("unit", **{"referring.bare": True})
     asked = example(task, BOX, size=(100, 100))
-    assert asked.messages[0].parts == (0, "Output the coordinate of red cube")
+    assert asked.messages[0].parts == (0, "\nOutput the coordinate of red cube")
     shown = task.demonstrate(asked, np.random.default_rng(0)).text
     assert shown == "[0.100,0.100,0.300,0.300]"
     assert task.demonstrate(example(task, None), np.random.default_rng(0)).text == "[]"
