@@ -24,9 +24,9 @@ SIZES = {
 
 
 def release_of(file: epath.Path) -> str:
-    """The key of `SIZES` for a file, by its own name and that of its folder; "" for a file of one's own."""
+    """The key of `SIZES` for a file of conversations, by its name and that of its folder; "" for one's own."""
     name = f"{file.parent.name}/{file.stem}".lower()
-    return next((key for key in SIZES if "/" not in key and key in name), "")
+    return next((key for key, (_, what) in SIZES.items() if what == "conversations" and key in name), "")
 
 
 def check_count(release: str, count: int, where: object) -> str:

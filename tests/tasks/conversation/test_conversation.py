@@ -138,6 +138,10 @@ def test_a_copy_of_a_release_that_is_cut_off_is_called_partial_and_a_longer_one_
     with caplog.at_level(logging.WARNING, "dig_jax"):
         assert "(partial, 3 of 4 conversations)" in task().open(release, "train[:1]").name
     assert "partial, 3 of 4" in caplog.text
+    own = folder / "visual_genome"  # a name that says nothing of conversations
+    own.mkdir()
+    (own / "talks.json").write_text(json.dumps(TALKS))
+    assert "partial" not in task().open(own, "train").name
     release.write_text(json.dumps(TALKS + TALKS[:1]))
     assert "partial" not in task().open(release, "train").name
     release.write_text(json.dumps(TALKS + TALKS))
