@@ -24,7 +24,7 @@ SIZES = {
 
 
 def release_of(file: epath.Path) -> str:
-    """The key of `SIZES` for a file of conversations, by its name and that of its folder; "" for one's own."""
+    """The key of `SIZES` for a file of conversations, by names of file and folder; "" for one's own."""
     name = f"{file.parent.name}/{file.stem}".lower()
     return next((key for key, (_, what) in SIZES.items() if what == "conversations" and key in name), "")
 
