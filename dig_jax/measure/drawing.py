@@ -137,7 +137,9 @@ class Desk:
             rows = np.flatnonzero(padding.smallest == number)
             if rows.size:
                 most = max(1, min(self._how.rows, self._how.patches // max(bucket.num_patches, 1)))
-                parts.append(Part(bucket, rows, shards * 2 ** math.floor(math.log2(most))))
+                needed = -(-rows.size // shards)  # a few rows do not wait for a batch of empty ones
+                exponent = min(math.floor(math.log2(most)), math.ceil(math.log2(needed)))
+                parts.append(Part(bucket, rows, shards * 2**exponent))
         return parts
 
     def answers(

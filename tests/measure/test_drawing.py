@@ -78,6 +78,8 @@ def test_buckets_of_large_pictures_take_fewer_rows_at_a_time(folder: epath.Path)
     for part, count in zip(parts, patches, strict=True):
         assert part.size == max(1, 2 ** int(np.log2(max(1, min(9, 100 // count)))))
     assert parts[0].size > parts[1].size == 1
+    few = made_benchmark.rows_of(2, sizes=[(64, 64)])  # do not wait for a batch of empty rows
+    assert [part.size for part in one.desk.parts(one.source(made_benchmark.BENCHMARK, few))] == [2]
 
 
 def test_a_picture_that_cannot_be_read_is_refused() -> None:
