@@ -5,22 +5,29 @@ with `<image>` and `<object>` in place, and which crops are its own. Each task o
 score: `referring` those that are answered by a box, `choice` by a letter, `yes_no` by a word, and
 `conversation` all or some of them (`config.conversation.kinds`), so that the parts of a mixture can be kinds
 of one data set.
+
+Boxes in those texts are shares of the square that the picture is centred in; they are shown and learnt as the
+model writes boxes, so that all tasks of a run, and the questions among them, speak alike.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from dig_jax.data import images
-from dig_jax.data.example import BadRecord, Example, Shape, Size, Turn, marked_parts
+from dig_jax.data.example import BadRecord, Example, Object, Shape, Size, Turn, marked_parts
 from dig_jax.data.records import Records
+from dig_jax.tasks.boxes.text import BoxFormat
 
 FEATURES = ("image", "items", "crops")
+WRITTEN = BoxFormat("unit", 1, lambda size: size)  # how records write boxes
+_BOX = re.compile(r"\[\d\.\d{3}(?:,\d\.\d{3}){3}\]")
 
-MakeTarget = Callable[[tuple[Turn, ...], Size], Any]  # all turns, size of the picture -> what is right
+MakeTarget = Callable[[tuple[Turn, ...], Size], Any]  # turns as recorded, size of the picture -> target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +55,7 @@ class AlignedSource:
       kinds: of items that are wanted; all where there are none.
       task: name of the task.
       target: makes what is right.
+      boxes: how the model writes them.
       every: whether each of the kinds must be there, and not one of them alone.
 
     Raises:
@@ -55,13 +63,20 @@ class AlignedSource:
     """
 
     def __init__(
-        self, records: Records, kinds: Collection[str], task: str, target: MakeTarget, every: bool = False
+        self,
+        records: Records,
+        kinds: Collection[str],
+        task: str,
+        target: MakeTarget,
+        boxes: BoxFormat,
+        every: bool = False,
     ):
         self.name = records.name
         self.unusable: list[tuple[int, BadRecord]] = []
         self._records = records
         self._task = task
         self._target = target
+        self._boxes = boxes
         self._asked: list[Asked] = []
         self._sizes: dict[int, tuple[Size, tuple[Size, ...]] | None] = {}
         seen: set[str] = set()
@@ -93,10 +108,12 @@ class AlignedSource:
             picture, crops = self._files(asked.record)
             shown = (picture, *(crops[number] for number in asked.crops))
             decoded = tuple(self._records.decode(data, asked.id) for data in shown)
-            target = self._target(asked.turns, (decoded[0].shape[0], decoded[0].shape[1]))
+            size = decoded[0].shape[0], decoded[0].shape[1]
+            messages = with_boxes(asked.turns[:-1], size, self._boxes)
+            target = self._target(asked.turns, size)
         except Exception as error:
             raise BadRecord(f"{self.name}, {asked.id}: {error}") from error
-        return Example(asked.id, asked.turns[:-1], decoded, target, self._task)
+        return Example(asked.id, messages, decoded, target, self._task)
 
     def shapes(self) -> Sequence[Shape | None]:
         """The shape of every item; None where its record cannot be read."""
@@ -108,7 +125,8 @@ class AlignedSource:
         if (sizes := self._sizes[asked.record]) is None:
             return None
         picture, crops = sizes
-        return Shape(asked.turns[:-1], (picture, *(crops[number] for number in asked.crops)))
+        messages = with_boxes(asked.turns[:-1], picture, self._boxes)
+        return Shape(messages, (picture, *(crops[number] for number in asked.crops)))
 
     def _sizes_of(self, record: int) -> tuple[Size, tuple[Size, ...]] | None:
         try:
@@ -131,6 +149,21 @@ def is_aligned(records: Records) -> bool:
 def text_of(turn: Turn) -> str:
     """What a turn says, without its images."""
     return "".join(part for part in turn.parts if isinstance(part, str)).strip()
+
+
+def with_boxes(turns: Sequence[Turn], size: Size, boxes: BoxFormat) -> tuple[Turn, ...]:
+    """Turns of a record, with their boxes as `boxes` writes them in a picture of that size."""
+    if (boxes.convention, boxes.step) == (WRITTEN.convention, WRITTEN.step):
+        return tuple(turns)
+
+    def other(match: re.Match[str]) -> str:
+        read = WRITTEN.read(f"[{match[0]}]", size, thinking=False, max_boxes=1)
+        return boxes.write(read.boxes, size)[1:-1] if read.valid else match[0]
+
+    def rewritten(part: str | int | Object) -> str | int | Object:
+        return _BOX.sub(other, part) if isinstance(part, str) else part
+
+    return tuple(Turn(turn.role, tuple(map(rewritten, turn.parts))) for turn in turns)
 
 
 def turns_of(item: dict) -> tuple[Turn, ...]:

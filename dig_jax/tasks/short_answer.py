@@ -18,12 +18,13 @@ from etils import epath
 from ml_collections import ConfigDict
 from PIL import Image
 
-from dig_jax.data.example import Demonstration, Example, Source, Turn
+from dig_jax.data.example import Demonstration, Example, Size, Source, Turn
 from dig_jax.data.records import open_records
 from dig_jax.machines.folder import to_path
 from dig_jax.tasks.aligned import AlignedSource, is_aligned
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.questions import Ask, open_lines
+from dig_jax.tasks.supervision import box_format
 from dig_jax.tasks.task import Scores, Task
 
 _FORMAT_WEIGHT = 0.1
@@ -75,8 +76,8 @@ class ShortAnswer(Task):
         """Values of a line and its question -> what is asked, the target. Raises ValueError, KeyError."""
 
     @abc.abstractmethod
-    def item(self, turns: Sequence[Turn]) -> Any:
-        """All turns of an aligned item -> the target. Raises ValueError."""
+    def item(self, turns: Sequence[Turn], size: Size) -> Any:
+        """All turns of an aligned item, size of its picture -> the target. Raises ValueError."""
 
     @abc.abstractmethod
     def right(self, target: Any) -> str:
@@ -95,7 +96,8 @@ class ShortAnswer(Task):
                 raise ValueError(
                     f"{path} asks nothing of the task {self.name}: its records are not of data_gen.align"
                 )
-            return AlignedSource(records, self.aligned, self.name, lambda turns, size: self.item(turns))
+            boxes = box_format(self.config, self.answerer)
+            return AlignedSource(records, self.aligned, self.name, self.item, boxes)
         return open_lines(folder, split, self.config.data.images, self.parse, self.name, self.form)
 
     def asked(self, pictures: int, text: str, default: Turn) -> Turn:

@@ -5,6 +5,8 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from dig_jax.machines import checks
+from dig_jax.tasks.boxes.text import BoxFormat
+from dig_jax.tasks.task import Answerer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,3 +37,9 @@ class SupervisionConfig:
         checks.at_least("sft.max_answer_tokens", self.max_answer_tokens, 1)
         checks.at_least("sft.max_earlier_tokens", self.max_earlier_tokens, 0, "last answers alone")
         checks.at_least("sft.aux_weight", self.aux_weight, 0, "off")
+
+
+def box_format(config: ConfigDict, answerer: Answerer) -> BoxFormat:
+    """How the answers and questions of a task write boxes for that model."""
+    step = SupervisionConfig.from_config(config).answer_step
+    return BoxFormat(answerer.box_convention, step, answerer.resized)

@@ -9,6 +9,8 @@ import tensorflow_datasets as tfds
 
 from configs import base
 from dig_jax.data.example import BadRecord, Object, Turn
+from dig_jax.tasks.aligned import with_boxes
+from dig_jax.tasks.boxes.text import CONVENTIONS, BoxFormat
 from dig_jax.tasks.choice.task import Target as ChoiceTarget
 from dig_jax.tasks.conversation.answer import Answer
 from dig_jax.tasks.conversation.task import Conversation
@@ -177,3 +179,32 @@ def test_descriptions_are_executed_on_the_scene_of_their_record(folder):
     scores = task.score(texts, [phrase] * 4)
     assert scores.terms["hit"].tolist() == [1, 1, 0, 0]
     assert task.score([task.truth(whole)["answer"]], [whole]).terms["hit"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("convention", "step", "written"),
+    [
+        ("unit", 1, "[0.100,0.300,0.500,0.700]"),
+        ("thousandths", 20, "[100,100,500,900]"),
+        ("pixels", 1, "[1,0,4,4]"),
+    ],
+)
+def test_boxes_in_words_are_written_as_the_model_writes_them(folder, convention, step, written):
+    """Of a picture 8 wide and 4 high, half of the square that it is centred in is beside it."""
+    turns = (
+        Turn("user", (0, "\nWhat is at [0.100,0.300,0.500,0.700]? ", Object(1))),
+        Turn("assistant", ("1.5",)),
+    )
+    boxes = BoxFormat(convention, step, lambda size: size)
+    asked, answer = with_boxes(turns, (4, 8), boxes)
+    assert asked.parts == (0, f"\nWhat is at {written}? ", Object(1)) and answer == turns[1]
+
+
+@pytest.mark.parametrize("name", ["referring", "describe", "conversation"])
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_what_is_learnt_of_records_is_right_in_every_way_to_write_boxes(folder, name, convention):
+    config = base.get_config()
+    task = task_class(name)(config, Answerer(False, convention, lambda size: (size[0] * 32, size[1] * 32)))
+    for example in task.open(folder, "train"):
+        learnt = task.demonstrate(example, np.random.default_rng(0)).text
+        assert task.score([learnt], [example]).reward[0] == pytest.approx(1, abs=0.02), learnt

@@ -83,7 +83,7 @@ class Choice(ShortAnswer):
 
         return ask, Target(options, answer)
 
-    def item(self, turns: Sequence[Turn]) -> Target:
+    def item(self, turns: Sequence[Turn], size: Size) -> Target:
         """The letters before crops, and the one that an item is answered by."""
         letters = re.findall(r"\b([A-Z]):", text_of(turns[0]))
         if (answer := text_of(turns[-1])) not in letters:

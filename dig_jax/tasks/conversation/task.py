@@ -24,12 +24,12 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from dig_jax.data import images
-from dig_jax.data.example import BadRecord, Demonstration, Example, Shape, Source, Turn
+from dig_jax.data.example import BadRecord, Demonstration, Example, Shape, Size, Source, Turn
 from dig_jax.data.image_files import ImageSizes
 from dig_jax.data.records import open_records
 from dig_jax.machines import checks
 from dig_jax.machines.folder import to_path
-from dig_jax.tasks.aligned import AlignedSource, is_aligned, text_of
+from dig_jax.tasks.aligned import AlignedSource, is_aligned, text_of, with_boxes
 from dig_jax.tasks.answers import final_answer
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.conversation import llava
@@ -38,6 +38,7 @@ from dig_jax.tasks.conversation.llava import Talk
 from dig_jax.tasks.published import check_count, release_of
 from dig_jax.tasks.registry import register
 from dig_jax.tasks.splits import named_and_part
+from dig_jax.tasks.supervision import box_format
 from dig_jax.tasks.task import Metric, Scores, Task
 
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W_]+", re.UNICODE)
@@ -148,9 +149,12 @@ class Conversation(Task):
             records = open_records(path, split)
             if not is_aligned(records):
                 raise ValueError(f"{path} has no conversations: its records are not of data_gen.align")
-            return AlignedSource(
-                records, settings.kinds, self.name, lambda turns, size: Answer(text_of(turns[-1])), every=True
-            )
+            boxes = box_format(self.config, self.answerer)
+
+            def target(turns: tuple[Turn, ...], size: Size) -> Answer:
+                return Answer(text_of(with_boxes(turns, size, boxes)[-1]))
+
+            return AlignedSource(records, settings.kinds, self.name, target, boxes, every=True)
         file, root = _file(path), self.config.data.images
         if settings.kinds:
             raise ValueError(

@@ -20,7 +20,8 @@ from etils import epath
 
 from dig_jax.data.example import Size, Turn
 from dig_jax.data.records import Records, open_records
-from dig_jax.tasks.aligned import is_aligned, text_of, turns_of
+from dig_jax.tasks.aligned import is_aligned, text_of, turns_of, with_boxes
+from dig_jax.tasks.boxes.text import BoxFormat
 from dig_jax.tasks.describe.meaning import Placed
 from dig_jax.tasks.questions import Picture, PictureFile, Question, QuestionSource
 from dig_jax.tasks.referring import flickr30k
@@ -88,7 +89,9 @@ class RecordPicture:
         return data
 
 
-def open_descriptions(path: epath.Path, split: str, root: str, ask: AskBox, task: str) -> QuestionSource:
+def open_descriptions(
+    path: epath.Path, split: str, root: str, ask: AskBox, boxes: BoxFormat, task: str
+) -> QuestionSource:
     """Opens descriptions.
 
     Args:
@@ -97,6 +100,7 @@ def open_descriptions(path: epath.Path, split: str, root: str, ask: AskBox, task
       root: folder of the images; "" for that of the files.
       ask: what is asked about the object in a box (float [1, 4] in 0..1), or None for the whole image, of an
         image of that size.
+      boxes: how the texts of aligned records shall write them.
       task: name of the task.
 
     Raises:
@@ -112,7 +116,7 @@ def open_descriptions(path: epath.Path, split: str, root: str, ask: AskBox, task
         return QuestionSource(f"{path}, split {split!r}", regions, task)
     records = open_records(path, split)
     if is_aligned(records) and records.has("things"):
-        items = [each for record in range(len(records)) for each in _of_aligned(records, record)]
+        items = [each for record in range(len(records)) for each in _of_aligned(records, record, boxes)]
         return QuestionSource(records.name, items, task)
     if not records.has("id", "image_a", "image_b", "objects_a", "objects_b"):
         raise ValueError(f"{path} has no objects to describe: its records list none")
@@ -163,7 +167,7 @@ def _of_record(records: Records, record: int, ask: AskBox) -> Iterator[Question]
             yield Question(f"{id}-all", picture, lambda sizes: ask(None, sizes[0]), target)
 
 
-def _of_aligned(records: Records, record: int) -> Iterator[Question]:
+def _of_aligned(records: Records, record: int, boxes: BoxFormat) -> Iterator[Question]:
     read = records.read(record, ("things", "items"))
     view = json.loads(read["things"])
     things = tuple(_placed(thing, view["width"], view["height"]) for thing in view["things"])
@@ -173,7 +177,7 @@ def _of_aligned(records: Records, record: int) -> Iterator[Question]:
         if kind.decode() not in _ALIGNED:
             continue
         item = json.loads(text)
-        question, answer = turns_of(item)
+        question, answer = with_boxes(turns_of(item), (view["height"], view["width"]), boxes)
         wanted = numbers[item["targets"][0]] if kind == b"C-T" else None
         # Others are hardly visible, or no words tell them apart.
         named = tuple(numbers[id] for id in item["targets"])

@@ -26,12 +26,11 @@ from dig_jax.data.example import Demonstration, Example, Size, Source, Turn
 from dig_jax.machines.folder import to_path
 from dig_jax.tasks.answers import final_answer
 from dig_jax.tasks.boxes.pictures import draw_boxes
-from dig_jax.tasks.boxes.text import BoxFormat
 from dig_jax.tasks.describe import mentions
 from dig_jax.tasks.describe.meaning import NO, YES, denotes
 from dig_jax.tasks.describe.sources import Target, open_descriptions
 from dig_jax.tasks.registry import register
-from dig_jax.tasks.supervision import SupervisionConfig
+from dig_jax.tasks.supervision import box_format
 from dig_jax.tasks.task import Answerer, Metric, Scores, Task, Terms
 
 # With a line end behind the image, as conversations and aligned records have it.
@@ -57,8 +56,7 @@ class Describe(Task):
 
     def __init__(self, config: ConfigDict, answerer: Answerer):
         super().__init__(config, answerer)
-        step = SupervisionConfig.from_config(config).answer_step
-        self.boxes = BoxFormat(answerer.box_convention, step, answerer.resized)
+        self.boxes = box_format(config, answerer)
 
     @classmethod
     def check(cls, config: ConfigDict) -> None:
@@ -87,7 +85,8 @@ class Describe(Task):
 
     def open(self, folder: epath.PathLike, split: str) -> Source:
         """Scenes, regions or captions: see `sources`."""
-        return open_descriptions(to_path(folder), split, self.config.data.images, self.ask, self.name)
+        root = self.config.data.images
+        return open_descriptions(to_path(folder), split, root, self.ask, self.boxes, self.name)
 
     def ask(self, box: np.ndarray | None, size: Size) -> Turn:
         """The question about the object in a box (float [1, 4] in 0..1), or about the whole image."""

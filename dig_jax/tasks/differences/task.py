@@ -20,7 +20,7 @@ from dig_jax.tasks.differences.augment import Augment
 from dig_jax.tasks.differences.noise import CountNoise
 from dig_jax.tasks.differences.reward import METRICS, RewardConfig, score_texts
 from dig_jax.tasks.registry import register
-from dig_jax.tasks.supervision import SupervisionConfig
+from dig_jax.tasks.supervision import box_format
 from dig_jax.tasks.task import Answerer, Metric, Scores, Task, Terms
 
 # It never tells how many differences there are: finding that out is the task.
@@ -66,8 +66,7 @@ class Differences(Task):
 
     def __init__(self, config: ConfigDict, answerer: Answerer):
         super().__init__(config, answerer)
-        step = SupervisionConfig.from_config(config).answer_step
-        self.boxes = BoxFormat(answerer.box_convention, step, answerer.resized)
+        self.boxes = box_format(config, answerer)
         self._counts = DataConfig.from_config(config).num_differences
         self._reward = RewardConfig.from_config(config)
         self._augment = Augment(**config.data.augment.to_dict())

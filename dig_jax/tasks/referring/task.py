@@ -26,15 +26,15 @@ from dig_jax.data.example import Demonstration, Example, Shape, Size, Source, Tu
 from dig_jax.data.records import open_records
 from dig_jax.data.tokenizer import THINK_END
 from dig_jax.machines.folder import to_path
-from dig_jax.tasks.aligned import AlignedSource, is_aligned, text_of
+from dig_jax.tasks.aligned import WRITTEN, AlignedSource, is_aligned, text_of
 from dig_jax.tasks.boxes.iou import IOU_SLACK, paired_iou
 from dig_jax.tasks.boxes.pictures import draw_boxes
-from dig_jax.tasks.boxes.text import REASONS, BoxFormat
+from dig_jax.tasks.boxes.text import REASONS
 from dig_jax.tasks.referring.files import RefCocoSource, open_file
 from dig_jax.tasks.referring.records import RecordSource
 from dig_jax.tasks.referring.target import Target
 from dig_jax.tasks.registry import register
-from dig_jax.tasks.supervision import SupervisionConfig
+from dig_jax.tasks.supervision import box_format
 from dig_jax.tasks.task import Answerer, Metric, Scores, Task, Terms
 
 _OF_ONE = 'Find the one object that this phrase describes: "{phrase}". '
@@ -117,8 +117,7 @@ class Referring(Task):
 
     def __init__(self, config: ConfigDict, answerer: Answerer):
         super().__init__(config, answerer)
-        step = SupervisionConfig.from_config(config).answer_step
-        self.boxes = BoxFormat(answerer.box_convention, step, answerer.resized)
+        self.boxes = box_format(config, answerer)
         self._reward = ReferringConfig(**config.referring.to_dict())
 
     @classmethod
@@ -158,15 +157,14 @@ class Referring(Task):
         if records.has("id", "image_a", "image_b", "descriptions", "bboxes"):
             return RecordSource(records, self.ask, self.name)
         if is_aligned(records):
-            return AlignedSource(records, _ALIGNED, self.name, self._aligned)
+            return AlignedSource(records, _ALIGNED, self.name, self._aligned, self.boxes)
         if records.has("image", "objects"):
             return RefCocoSource(records, self.ask, self.name)
         raise ValueError(f"{folder} has no phrases: it is neither of dig_pairs, data_gen.align nor ref_coco")
 
     def _aligned(self, turns: Sequence[Turn], size: Size) -> Target:
-        """The box that an item is answered by, which is written in the convention `unit`."""
-        written = BoxFormat("unit", 1, self.answerer.resized)
-        read = written.read(f"[{text_of(turns[-1])}]", size, thinking=False, max_boxes=1)
+        """The box that an item is answered by, as exact as it is written there."""
+        read = WRITTEN.read(f"[{text_of(turns[-1])}]", size, thinking=False, max_boxes=1)
         if not read.valid:
             raise ValueError(f"its answer is {text_of(turns[-1])!r}, and no box")
         return Target(text_of(turns[0]), read.boxes)

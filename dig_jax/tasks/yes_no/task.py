@@ -57,7 +57,7 @@ class YesNo(ShortAnswer):
 
         return ask, answer
 
-    def item(self, turns: Sequence[Turn]) -> str:
+    def item(self, turns: Sequence[Turn], size: Size) -> str:
         """The word that an item is answered by."""
         if (answer := text_of(turns[-1])) not in (YES, NO):
             raise ValueError(f"its answer is {answer!r}, and neither {YES} nor {NO}")
