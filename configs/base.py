@@ -184,6 +184,11 @@ def get_config() -> ConfigDict:
     config.grpo.overlong.buffer = 0  # tokens; 0 = off
     config.grpo.overlong.penalty = 0.5  # half the range of the reward, as in DAPO
 
+    config.moe = ConfigDict()  # models with experts alone: docs/experts.md
+    # Weight of the routers' load-balancing loss in grpo and sft. transformers' own default for Qwen3-VL is
+    # 0.001, and only where one asks for it; those who train by reward leave it off and watch the load.
+    config.moe.router_loss_weight = 0.0
+
     config.sft = ConfigDict()
     config.sft.answer_step = 1  # answers are rounded to multiples of this, in 0..1000
     config.sft.max_answer_tokens = 256

@@ -25,6 +25,7 @@ from dig_jax.tasks.boxes.text import CONVENTIONS
 from dig_jax.tasks.registry import task_class
 from dig_jax.tasks.rewards import RewardMix
 from dig_jax.tasks.supervision import SupervisionConfig
+from dig_jax.update.experts import MoEConfig
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.optimizer import OptimizerConfig
 
@@ -69,7 +70,15 @@ def _check_stage(config: ConfigDict) -> None:
     checks.mesh_sizes("mesh", config.mesh)
     checks.mesh_sizes("rollout.mesh", config.rollout.mesh)
     batch, rollout = BatchConfig.from_config(config), RolloutConfig.from_config(config)
-    for part in (ModelConfig, SupervisionConfig, OptimizerConfig, GRPOConfig, CheckpointConfig, LogConfig):
+    for part in (
+        ModelConfig,
+        SupervisionConfig,
+        OptimizerConfig,
+        GRPOConfig,
+        MoEConfig,
+        CheckpointConfig,
+        LogConfig,
+    ):
         part.from_config(config)
     data = DataConfig.from_config(config)
     _check_parts(config, data)

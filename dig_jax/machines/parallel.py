@@ -37,6 +37,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "kv_heads": ("tensor",),
     "head_dim": (),
     "mlp": ("tensor",),
+    "experts": ("tensor",),
+    "expert_mlp": (),
     "vision_embed": ("fsdp",),
     "vision_heads": ("tensor",),
     "vision_mlp": ("tensor",),

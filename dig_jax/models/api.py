@@ -15,8 +15,18 @@ from dig_jax.models.hf.layout import Weight
 from dig_jax.models.hf.safetensors_io import Tensor
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.decoder import PromptCache, ResponseCache
+from dig_jax.models.nn.routing import Extras, Routing
 
-__all__ = ["Architecture", "Family", "Model", "PromptCache", "Prompts", "ResponseCache"]
+__all__ = [
+    "Architecture",
+    "Extras",
+    "Family",
+    "Model",
+    "PromptCache",
+    "Prompts",
+    "ResponseCache",
+    "Routing",
+]
 
 
 class Model(Protocol):
@@ -30,9 +40,16 @@ class Model(Protocol):
         ...
 
     def __call__(
-        self, prompts: Prompts, responses: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """Final hidden states of prompts, [B,P,D], and of responses int32 [B,G,R], [B,G,R,D]."""
+        self,
+        prompts: Prompts,
+        responses: jax.Array | None = None,
+        routing: Routing | None = None,
+        response_mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array | None, Extras]:
+        """Final hidden states of prompts, [B,P,D], and of responses int32 [B,G,R], [B,G,R,D]; extras by name.
+
+        With `routing`, tokens go through those experts, and the routers choose none.
+        """
         ...
 
     def prefill(self, prompts: Prompts) -> tuple[jax.Array, PromptCache]:

@@ -99,6 +99,46 @@ class TextConfig:
             f"three numbers that sum to head_dim / 2 ({self.head_dim / 2:g})",
         )
 
+    @property
+    def mlp_products(self) -> int:
+        """Multiply-adds of a token with the weights of the MLP of one layer."""
+        return 3 * self.hidden_size * self.intermediate_size
+
+
+@dataclasses.dataclass(frozen=True)
+class MoETextConfig(TextConfig):
+    """A decoder whose MLPs are mixtures of experts; `intermediate_size` is that of no layer.
+
+    Attributes:
+      num_experts: of a layer.
+      num_experts_per_tok: that each token goes through.
+      moe_intermediate_size: inner width of an expert.
+    """
+
+    num_experts: int
+    num_experts_per_tok: int
+    moe_intermediate_size: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.num_experts_per_tok <= self.num_experts,
+            "text_config.num_experts_per_tok",
+            self.num_experts_per_tok,
+            f"at most num_experts ({self.num_experts})",
+        )
+
+    @property
+    def mlp_products(self) -> int:
+        """See `TextConfig`: the router, and the experts of the token alone."""
+        expert = 3 * self.hidden_size * self.moe_intermediate_size
+        return self.hidden_size * self.num_experts + self.num_experts_per_tok * expert
+
+    @property
+    def square_experts(self) -> bool:
+        """Whether a matrix of the experts is square: its shape does not tell in which order a file has it."""
+        return self.hidden_size in (self.moe_intermediate_size, 2 * self.moe_intermediate_size)
+
 
 @dataclasses.dataclass(frozen=True)
 class Architecture(abc.ABC):

@@ -11,8 +11,9 @@ from dig_jax.models.clip_dino_qwen.family import FAMILY as CLIP_DINO_QWEN
 from dig_jax.models.hf import layout
 from dig_jax.models.qwen2_5_vl.family import FAMILY as QWEN2_5_VL
 from dig_jax.models.qwen3_vl.family import FAMILY as QWEN3_VL
+from dig_jax.models.qwen3_vl_moe.family import FAMILY as QWEN3_VL_MOE
 
-FAMILIES: tuple[Family, ...] = (QWEN3_VL, QWEN2_5_VL, CLIP_DINO_QWEN)
+FAMILIES: tuple[Family, ...] = (QWEN3_VL, QWEN3_VL_MOE, QWEN2_5_VL, CLIP_DINO_QWEN)
 
 
 def of_type(model_type: Any) -> Family:

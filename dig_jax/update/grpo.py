@@ -11,6 +11,7 @@ et al. 2025, arXiv 2507.18071), clip-higher, token mean and overlong shaping (DA
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -314,7 +315,11 @@ def rollout_metrics(rewards: Array, mask: Array, finished: Array) -> Metrics:
 
 def combine_metrics(stacked: Metrics) -> Metrics:
     """A step's metrics from those of its micro-batches `[number, ...]`: maximum of `*_max`, sum of others."""
-    return {name: x.max(0) if name.endswith("_max") else x.sum(0) for name, x in stacked.items()}
+
+    def combine(name: str, x: jax.Array) -> jax.Array:
+        return x.max(0) if name.endswith("_max") else x.sum(0)
+
+    return {name: jax.tree.map(partial(combine, name), value) for name, value in stacked.items()}
 
 
 def _clipped_surrogate(

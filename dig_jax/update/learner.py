@@ -24,8 +24,9 @@ from dig_jax.machines import parallel
 from dig_jax.machines.parallel import MeshJit
 from dig_jax.models.nn import freeze
 from dig_jax.models.nn.freeze import Freezing
-from dig_jax.update import grpo, microbatches
+from dig_jax.update import experts, grpo, microbatches
 from dig_jax.update import sft as supervised
+from dig_jax.update.experts import MoEConfig
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.microbatches import Cut, Pieces
 from dig_jax.update.optimizer import Optimizer, OptimizerConfig
@@ -68,6 +69,7 @@ class Learner:
         optimizer: of the parameters that a stage of the run trains.
         grpo: GRPO loss settings.
         sft: supervised loss settings.
+        moe: settings of mixtures of experts.
         temperature: of the rollout; log-probs are those of the tempered policy, as sampled.
         allowed: bool [V], tokens the sampler can draw; the others have probability 0 in the trainer as well.
         chunk: tokens per slice of the output head.
@@ -81,6 +83,7 @@ class Learner:
     optimizer: Optimizer | OptimizerOfParts
     grpo: grpo.GRPOConfig
     sft: supervised.SFTConfig
+    moe: MoEConfig
     temperature: float
     allowed: jax.Array | np.ndarray
     chunk: int
@@ -110,6 +113,7 @@ class Learner:
             optimizer=OptimizerOfParts(optimizer) if freezing.varies else optimizer,
             grpo=GRPOConfig.from_config(config),
             sft=sft,
+            moe=MoEConfig.from_config(config),
             temperature=config.rollout.temperature,
             allowed=allowed,
             chunk=config.model.head_chunk,
@@ -137,7 +141,7 @@ class Learner:
 
         def score(length: int, micro: Experience) -> jax.Array:
             micro = microbatches.trim(micro, length)
-            logprobs, _ = response_logprobs(
+            logprobs, _, _ = response_logprobs(
                 model, micro.prompts, micro.tokens, micro.mask, **self._head_settings()
             )
             return jnp.pad(logprobs, [(0, 0), (0, 0), (0, longest - length)])
@@ -157,7 +161,10 @@ class Learner:
         def loss_of(length: int, params: nnx.State, micro: Experience) -> tuple[jax.Array, Metrics]:
             model = nnx.merge(self.graphdef, params)
             micro = microbatches.trim(micro, length)
-            return grpo_loss(model, micro, totals, config=self.grpo, **self._head_settings())
+            weight = self.moe.router_loss_weight
+            return grpo_loss(
+                model, micro, totals, config=self.grpo, router_weight=weight, **self._head_settings()
+            )
 
         def gradient(trained: nnx.State, frozen: nnx.State, piece: Pieces) -> tuple[nnx.State, Metrics]:
             branches = [_gradient(functools.partial(loss_of, length)) for length in lengths]
@@ -174,7 +181,10 @@ class Learner:
 
         def loss_fn(params: nnx.State, micro: supervised.Supervised) -> tuple[jax.Array, Metrics]:
             model = nnx.merge(self.graphdef, params)
-            return supervised.sft_loss(model, micro, totals, config=self.sft, chunk=self.chunk)
+            weight = self.moe.router_loss_weight
+            return supervised.sft_loss(
+                model, micro, totals, config=self.sft, chunk=self.chunk, router_weight=weight
+            )
 
         return self._update(state, _gradient(loss_fn), _split(batch, self.cut.prompts))
 
@@ -193,7 +203,7 @@ class Learner:
         step = self.optimizer.step_from_host if self.offload else self.optimizer.step
         trained, opt_state = step(grads, state.opt_state, trained, finite)
         skipped = jnp.where(finite, 0, state.skipped + 1)
-        metrics = {**metrics, "grad_norm": norm, "skipped_updates": 1.0 - finite}
+        metrics = {**experts.finished(metrics), "grad_norm": norm, "skipped_updates": 1.0 - finite}
         params = nnx.merge_state(trained, frozen)
         return TrainState(params, opt_state, skipped), metrics
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dig_jax.models.api import Model
+from dig_jax.models.api import Extras, Model, Routing
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.head import token_logprobs
-from dig_jax.update import grpo
+from dig_jax.update import experts, grpo
 
 
 @flax.struct.dataclass
@@ -38,18 +38,29 @@ class Experience:
     old_logprobs: grpo.Array | None = None
 
 
-def forward(model: Model, prompts: Prompts, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+def forward(
+    model: Model,
+    prompts: Prompts,
+    tokens: jax.Array,
+    mask: jax.Array | None = None,
+    routing: Routing | None = None,
+) -> tuple[jax.Array, jax.Array, Extras]:
     """Runs prompts and their responses, each prompt once for all of its responses.
 
+    Args:
+      model, prompts, tokens, mask: see `response_logprobs`.
+      routing: the experts to take; None: as the model chooses, or it has none.
+
     Returns:
-      The prompts' hidden states `[B, P, D]`, and for each response token the hidden state that predicts it
-      `[B, G, R, D]`: the prompt's last one for token 0, that of response token i - 1 for token i.
+      The prompts' hidden states `[B, P, D]`, for each response token the hidden state that predicts it
+      `[B, G, R, D]` (the prompt's last one for token 0, that of response token i - 1 for token i), and what
+      the model says besides.
     """
-    prompt_hidden, response_hidden = model(prompts, tokens)
+    prompt_hidden, response_hidden, extras = model(prompts, tokens, routing, mask)
     assert response_hidden is not None  # responses were given
     last = jnp.take_along_axis(prompt_hidden, prompts.length[:, None, None] - 1, axis=1)  # [B, 1, D]
     first = jnp.broadcast_to(last[:, :, None], (*tokens.shape[:2], 1, last.shape[-1]))
-    return prompt_hidden, jnp.concatenate([first, response_hidden[:, :, :-1]], axis=2)
+    return prompt_hidden, jnp.concatenate([first, response_hidden[:, :, :-1]], axis=2), extras
 
 
 def response_logprobs(
@@ -61,7 +72,8 @@ def response_logprobs(
     temperature: float,
     allowed: jax.Array | np.ndarray | None,
     chunk: int,
-) -> tuple[jax.Array, jax.Array]:
+    routing: Routing | None = None,
+) -> tuple[jax.Array, jax.Array, Extras]:
     """Log-probs of the response tokens and the policy's entropy at each, float32 `[B, G, R]`, 0 on padding.
 
     Args:
@@ -72,13 +84,17 @@ def response_logprobs(
       temperature: the sampler's, so that these are log-probs of the distribution it drew from.
       allowed: bool `[V]`, the tokens the sampler could draw (`Sampling.allowed`); None for all.
       chunk: response positions per slice of the output head: B * G * chunk * V logits are alive at a time.
+      routing: see `forward`.
+
+    Returns:
+      Both, and what the model says besides.
     """
-    _, hidden = forward(model, prompts, tokens)
+    _, hidden, extras = forward(model, prompts, tokens, mask, routing)
     logprobs, entropy = token_logprobs(
         model.head_table, hidden, tokens, temperature=temperature, allowed=allowed, chunk=chunk
     )
     response = mask > 0
-    return jnp.where(response, logprobs, 0.0), jnp.where(response, entropy, 0.0)
+    return jnp.where(response, logprobs, 0.0), jnp.where(response, entropy, 0.0), extras
 
 
 def grpo_loss(
@@ -90,9 +106,13 @@ def grpo_loss(
     temperature: float,
     allowed: jax.Array | np.ndarray | None,
     chunk: int,
+    router_weight: float = 0.0,
 ) -> tuple[jax.Array, grpo.Metrics]:
-    """The GRPO loss of one micro-batch and its metrics, for `jax.value_and_grad(..., has_aux=True)`."""
-    logprobs, entropy = response_logprobs(
+    """The GRPO loss of one micro-batch and its metrics, for `jax.value_and_grad(..., has_aux=True)`.
+
+    `router_weight` is that of the router loss where the model has experts.
+    """
+    logprobs, entropy, extras = response_logprobs(
         model,
         experience.prompts,
         experience.tokens,
@@ -101,7 +121,7 @@ def grpo_loss(
         allowed=allowed,
         chunk=chunk,
     )
-    return grpo.policy_loss(
+    loss, metrics = grpo.policy_loss(
         logprobs,
         experience.behaviour_logprobs,
         experience.ref_logprobs,
@@ -112,3 +132,4 @@ def grpo_loss(
         entropy=entropy,
         old_logprobs=experience.old_logprobs,
     )
+    return experts.with_router(loss, metrics, extras, experience.mask, totals.tokens, router_weight)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from dig_jax.models.api import Model
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.head import token_logprobs
-from dig_jax.update import policy
+from dig_jax.update import experts, policy
 
 Array = Any  # a JAX array, or a NumPy array that is not on the devices yet
 Metrics = dict[str, jax.Array]
@@ -102,7 +102,13 @@ def step_totals(mask: jax.Array, cell_mask: jax.Array) -> Totals:
 
 
 def sft_loss(
-    model: Model, batch: Supervised, totals: Totals, *, config: SFTConfig, chunk: int
+    model: Model,
+    batch: Supervised,
+    totals: Totals,
+    *,
+    config: SFTConfig,
+    chunk: int,
+    router_weight: float = 0.0,
 ) -> tuple[jax.Array, Metrics]:
     """Mean cross-entropy of the answer tokens plus the weighted auxiliary loss, for one micro-batch.
 
@@ -112,12 +118,13 @@ def sft_loss(
       totals: of the whole step.
       config: the auxiliary loss.
       chunk: answer positions per slice of the output head: B * chunk * V logits are alive at a time.
+      router_weight: of the router loss, where the model has experts.
 
     Returns:
       The loss, and metrics that add up over micro-batches. Those of a part, `PART/NAME`, are sums over its
       `PART/tokens`.
     """
-    prompt_hidden, hidden = policy.forward(model, batch.prompts, batch.tokens[:, None])
+    prompt_hidden, hidden, extras = policy.forward(model, batch.prompts, batch.tokens[:, None], batch.mask)
     hidden, tokens, mask = with_earlier(batch, prompt_hidden, hidden[:, 0])
     logprobs, _ = token_logprobs(model.head_table, hidden, tokens, chunk=chunk)
     correct = most_probable(model, hidden, chunk=chunk) == tokens
@@ -139,6 +146,7 @@ def sft_loss(
         metrics["aux_accuracy"] = _masked_sum(hits, batch.cell_mask) / totals.cells
         loss = loss + config.aux_weight * aux_loss
     metrics["loss"] = loss
+    loss, metrics = experts.with_router(loss, metrics, extras, mask, totals.tokens, router_weight)
     return loss, jax.lax.stop_gradient(metrics)
 
 

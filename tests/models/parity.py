@@ -79,7 +79,7 @@ def checkpoint(params: nnx.State, config: Architecture) -> dict[str, np.ndarray]
     tensors: dict[str, np.ndarray] = {}
     plan, name_of = families.layouts(params, config), families.of(config).module_name
     for path, variable in nnx.to_flat_state(params):
-        layout, array = plan[path], np.asarray(variable.get_value())
+        layout, array = plan[path].with_experts(flipped=True), np.asarray(variable.get_value())
         layers = array if layout.stacked else array[None]
         tensors |= {
             name_of(name): layout.to_file(layer) for name, layer in zip(layout.names, layers, strict=True)

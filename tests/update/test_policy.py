@@ -138,7 +138,7 @@ def test_its_gradient_is_the_policy_gradient(model, gradient, experience):
     @jax.jit
     @jax.grad
     def expected(params):
-        logprobs, _ = policy.response_logprobs(
+        logprobs, *_ = policy.response_logprobs(
             nnx.merge(graphdef, params),
             experience.prompts,
             experience.tokens,

@@ -55,7 +55,7 @@ def totals_of(batch):
 def test_answer_loss_is_the_mean_cross_entropy_of_the_answer_tokens(model, batch, gradient):
     (_, metrics), _ = gradient(batch, totals_of(batch))
     scored = jax.jit(functools.partial(response_logprobs, temperature=1.0, allowed=None, chunk=LENGTH))
-    logprobs, _ = scored(model, batch.prompts, batch.tokens[:, None], batch.mask[:, None])
+    logprobs, *_ = scored(model, batch.prompts, batch.tokens[:, None], batch.mask[:, None])
     np.testing.assert_allclose(metrics["answer_loss"], -logprobs.sum() / 7, rtol=1e-5)  # 5 + 2 tokens
 
 

@@ -29,6 +29,7 @@ from dig_jax.machines.folder import whole_folder
 from dig_jax.models import families
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.families import abstract_model, layouts, load_config
+from dig_jax.models.hf import experts
 from dig_jax.models.hf.layout import Layout
 from dig_jax.models.hf.safetensors_io import DTYPES, Entry, Spec, find_tensors, write_checkpoint
 from dig_jax.models.nn.multimodal import VisionLanguageModel
@@ -83,8 +84,8 @@ def load_params(
       as `load_model`.
     """
     shapes = nnx.state(abstract_model(config), nnx.Param)
-    plan = layouts(shapes, config)
     entries = find_entries(folder, config)
+    plan = experts.as_found(layouts(shapes, config), entries, folder)
     _check(folder, entries, plan, param_dtype, tied=config.tie_word_embeddings)
     placed = {} if shardings is None else dict(nnx.to_flat_state(shardings))
     loaded = []

@@ -18,12 +18,15 @@ class Weight(NamedTuple):
     path: in the model. name: in the checkpoint; "{}" stands for the number of the layer.
     inputs: leading dimensions of a kernel that are inputs; 0 if it is no kernel and is not transposed.
     sides: of the checkpoint's kernel where that is a convolution: channels, frames, height, width.
+    matrices: a matrix for each expert, as in the model or, `flipped`, with inputs and outputs exchanged.
     """
 
     path: str
     name: str
     inputs: int = 0
     sides: tuple[int, ...] = ()
+    matrices: bool = False
+    flipped: bool = False
 
 
 def linear(path: str, name: str, inputs: int = 1, *, sides: tuple[int, ...] = ()) -> tuple[Weight, ...]:
@@ -36,8 +39,19 @@ def norm(path: str, name: str) -> tuple[Weight, ...]:
     return Weight(f"{path}.scale", f"{name}.weight"), Weight(f"{path}.bias", f"{name}.bias")
 
 
-def decoder(name: str) -> tuple[Weight, ...]:
-    """What all decoders have (`nn.decoder.TextDecoder`), under `name` in the checkpoint; without biases."""
+def swiglu(path: str, name: str) -> tuple[Weight, ...]:
+    """The MLP of a decoder's layers (`nn.decoder.TextMLP`)."""
+    return tuple(
+        Weight(f"{path}.{part}_proj.kernel", f"{name}.{part}_proj.weight", 1)
+        for part in ("gate", "up", "down")
+    )
+
+
+def decoder(name: str, *, mlp: bool = True) -> tuple[Weight, ...]:
+    """What all decoders have (`nn.decoder.TextDecoder`), under `name` in the checkpoint; without biases.
+
+    Those with experts have no `mlp`.
+    """
     layer = f"{name}.layers.{{}}"
     return (
         Weight("text.embedding", f"{name}.embed_tokens.weight"),
@@ -48,9 +62,7 @@ def decoder(name: str) -> tuple[Weight, ...]:
         Weight("text.layers.attn.k_proj.kernel", f"{layer}.self_attn.k_proj.weight", 1),
         Weight("text.layers.attn.v_proj.kernel", f"{layer}.self_attn.v_proj.weight", 1),
         Weight("text.layers.attn.o_proj.kernel", f"{layer}.self_attn.o_proj.weight", 2),
-        Weight("text.layers.mlp.gate_proj.kernel", f"{layer}.mlp.gate_proj.weight", 1),
-        Weight("text.layers.mlp.up_proj.kernel", f"{layer}.mlp.up_proj.weight", 1),
-        Weight("text.layers.mlp.down_proj.kernel", f"{layer}.mlp.down_proj.weight", 1),
+        *(swiglu("text.layers.mlp", f"{layer}.mlp") if mlp else ()),
     )
 
 
@@ -62,7 +74,7 @@ class Layout(NamedTuple):
       stacked: it has a leading dimension for the layers.
       shape: in the model, of one layer.
       file_shape: of each tensor of the checkpoint.
-      inputs: see `Weight`.
+      inputs, matrices, flipped: see `Weight`.
     """
 
     names: tuple[str, ...]
@@ -70,6 +82,8 @@ class Layout(NamedTuple):
     shape: tuple[int, ...]
     file_shape: tuple[int, ...]
     inputs: int
+    matrices: bool = False
+    flipped: bool = False
 
     @property
     def file_order(self) -> tuple[int, ...]:
@@ -78,6 +92,8 @@ class Layout(NamedTuple):
 
     def from_file(self, rows: np.ndarray) -> np.ndarray:
         """Whole rows of a tensor in the model's order: [*inputs, rows, *the other outputs]."""
+        if self.flipped:  # a row is the matrix of an expert
+            return np.stack([transposed(row) for row in rows.reshape(-1, *self.file_shape[1:])])
         inputs, outputs = self.shape[: self.inputs], self.shape[self.inputs :]
         if inputs:
             rows = transposed(rows.reshape(-1, math.prod(inputs)))
@@ -85,9 +101,19 @@ class Layout(NamedTuple):
 
     def to_file(self, array: np.ndarray) -> np.ndarray:
         """The tensor of the checkpoint from one layer of the parameter, [*shape]."""
+        if self.flipped:
+            return np.stack([transposed(matrix) for matrix in array])
         if self.inputs:
             array = transposed(array.reshape(math.prod(self.shape[: self.inputs]), -1))
         return array.reshape(self.file_shape)
+
+    def with_experts(self, *, flipped: bool) -> "Layout":
+        """The same where a file has the matrices of experts that way; other parameters as they are."""
+        if not self.matrices:
+            return self
+        experts, inputs, outputs = self.shape
+        file_shape = (experts, outputs, inputs) if flipped else self.shape
+        return self._replace(file_shape=file_shape, flipped=flipped)
 
 
 def transposed(matrix: np.ndarray) -> np.ndarray:
@@ -128,4 +154,5 @@ def _layout(weight: Weight, shape: tuple[int, ...]) -> Layout:
         file_shape = (outputs, math.prod(shape[: weight.inputs]))
     elif weight.path.endswith(".bias"):
         file_shape = (outputs,)
-    return Layout(names, stacked, shape, file_shape, weight.inputs)
+    layout = Layout(names, stacked, shape, file_shape, weight.inputs, weight.matrices)
+    return layout.with_experts(flipped=weight.flipped)

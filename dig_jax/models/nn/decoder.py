@@ -11,7 +11,7 @@ A family gives the layers' self-attention and says which rotary frequency turns 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import flax.struct
 import jax
@@ -33,6 +33,7 @@ from dig_jax.models.nn.layers import (
     rope_frequencies,
     stack_layers,
 )
+from dig_jax.models.nn.routing import RouterOutput, Routing
 
 # From the queries, keys and values of each stream to what its tokens have read, [...,T,H,E] each.
 Mix = Callable[..., Sequence[jax.Array]]
@@ -40,11 +41,17 @@ Mix = Callable[..., Sequence[jax.Array]]
 # The axis of the positions, 0 time, 1 row or 2 column, that each of the E/2 rotary frequencies turns with.
 AxesOf = Callable[[TextConfig], np.ndarray]
 
+# From the shapes of the streams, without widths, to bool masks: the tokens that are no padding.
+Counted = Callable[[Sequence[tuple[int, ...]]], Sequence[jax.Array]]
+
 Caches = tuple[jax.Array, jax.Array]  # keys and values
 
-# Logical axes of `PromptCache` and `ResponseCache`.
+# Logical axes of keys and values in `PromptCache` and `ResponseCache`.
 PROMPT_CACHE = (None, "activation_batch", "activation_kv_heads", None, None)
 RESPONSE_CACHE = (None, "activation_batch", None, "activation_kv_heads", None, None)
+# ... and of the experts in them.
+PROMPT_ROUTING = (None, "activation_batch", None, None)
+RESPONSE_ROUTING = (None, "activation_batch", None, None, None)
 
 
 @flax.struct.dataclass
@@ -55,6 +62,7 @@ class PromptCache:
     v: jax.Array  # [L,B,K,P,E]
     length: jax.Array  # int32 [B]
     next_position: jax.Array  # int32 [B]: M-RoPE position of the first response token
+    routing: jax.Array | None = None  # [L,B,P,experts per token], see `routing.Routing`; None: no experts
 
 
 @flax.struct.dataclass
@@ -63,6 +71,7 @@ class ResponseCache:
 
     k: jax.Array  # [L,B,G,K,R,E]
     v: jax.Array  # [L,B,G,K,R,E]
+    routing: jax.Array | None = None  # [L,B,G,R,experts per token]; None: no experts
 
 
 class SelfAttention(Protocol):
@@ -95,28 +104,44 @@ class TextMLP(nnx.Module):
 class TextLayer(nnx.Module):
     """Pre-norm decoder layer."""
 
+    KEPT: ClassVar[tuple[str, ...]] = ()  # names of what the backward pass must not compute again
+
     def __init__(
-        self, config: TextConfig, attention: MakeAttention, *, rngs: nnx.Rngs, dtype: jnp.dtype
+        self,
+        config: Any,
+        attention: MakeAttention,
+        make_mlp: Callable[..., Any] = TextMLP,
+        *,
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype,
     ) -> None:
         eps = config.rms_norm_eps
         self.input_norm = RMSNorm(config.hidden_size, "embed", eps=eps, dtype=dtype)
         self.attn = attention(config, rngs=rngs, dtype=dtype)
         self.post_norm = RMSNorm(config.hidden_size, "embed", eps=eps, dtype=dtype)
-        self.mlp = TextMLP(config, rngs=rngs, dtype=dtype)
+        self.mlp = make_mlp(config, rngs=rngs, dtype=dtype)
 
     def __call__(
-        self, streams: Sequence[jax.Array], rotations: Sequence[Rotation], mix: Mix
-    ) -> tuple[list[jax.Array], list[QKV]]:
-        """Streams [...,T,D] that meet in attention only, as `mix` says.
+        self,
+        streams: Sequence[jax.Array],
+        rotations: Sequence[Rotation],
+        mix: Mix,
+        ids: Sequence[jax.Array] | None = None,
+        counted: Counted | None = None,
+    ) -> tuple[list[jax.Array], list[QKV], RouterOutput | None]:
+        """Streams [B,...,T,D] that meet in attention only, as `mix` says.
 
         Returns:
-          The streams, and the queries, keys and values made of each on the way.
+          The streams, the queries, keys and values made of each on the way, and what a router says: of layers
+          with experts (`moe.MoELayer`), which `ids` and `counted` are for.
         """
-        qkv = [
-            self.attn.project(self.input_norm(x), rotation)
-            for x, rotation in zip(streams, rotations, strict=True)
-        ]
-        return [self._add(x, mixed) for x, mixed in zip(streams, mix(*qkv), strict=True)], qkv
+        qkv = self.project(streams, rotations)
+        return [self._add(x, mixed) for x, mixed in zip(streams, mix(*qkv), strict=True)], qkv, None
+
+    def project(self, streams: Sequence[jax.Array], rotations: Sequence[Rotation]) -> list[QKV]:
+        """Queries, keys and values of each stream."""
+        pairs = zip(streams, rotations, strict=True)
+        return [self.attn.project(self.input_norm(x), rotation) for x, rotation in pairs]
 
     def _add(self, x: jax.Array, mixed: jax.Array) -> jax.Array:
         x = x + self.attn.o_proj(mixed)
@@ -131,6 +156,7 @@ class TextDecoder(nnx.Module):
       config: the sizes.
       make_attention: makes a layer's self-attention.
       axes_of: which axis turns each rotary frequency.
+      make_layer: makes a layer, from the configuration and `make_attention`.
       rngs, dtype, remat, attention: see `VisionLanguageModel`; dtype is that of parameters.
     """
 
@@ -139,6 +165,7 @@ class TextDecoder(nnx.Module):
         config: TextConfig,
         make_attention: MakeAttention,
         axes_of: AxesOf,
+        make_layer: type[TextLayer] = TextLayer,
         *,
         rngs: nnx.Rngs,
         dtype: jnp.dtype,
@@ -157,7 +184,7 @@ class TextDecoder(nnx.Module):
             dtype=dtype,
         )
         self.layers = stack_layers(
-            lambda r: TextLayer(config, make_attention, rngs=r, dtype=dtype),
+            lambda r: make_layer(config, make_attention, rngs=r, dtype=dtype),
             config.num_hidden_layers,
             rngs,
         )
@@ -172,34 +199,44 @@ class TextDecoder(nnx.Module):
         return constrain(x, *rows, "activation_embed")
 
     def __call__(
-        self, prompt: jax.Array, positions: jax.Array, deepstack: jax.Array
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        self,
+        prompt: jax.Array,
+        positions: jax.Array,
+        deepstack: jax.Array,
+        routing: Routing | None = None,
+        counted: Counted | None = None,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array], RouterOutput | None]:
         """The prompts alone.
 
         Args:
           prompt: [B,P,D] embeddings with the image features in place.
           positions: int32 [B,P,3].
           deepstack: [taps,B,P,D], zero off the image tokens; entry j is added after layer j.
+          routing, counted: see `multimodal.VisionLanguageModel`, and `moe.MoELayer`.
 
         Returns:
-          Final-normed hidden states [B,P,D], and their keys and values [L,B,K,P,E].
+          Final-normed hidden states [B,P,D], their keys and values [L,B,K,P,E], and what routers say.
         """
         rotation = self.rotation(positions)
+        ids = None if routing is None else (routing.prompts,)
 
-        def run(layer: TextLayer, x: jax.Array) -> tuple[jax.Array, QKV]:
-            (x,), (own,) = layer([x], [rotation], lambda prompt: [self.attention.causal(prompt)])
-            return x, own
+        def run(
+            layer: TextLayer, x: jax.Array, ids: Sequence[jax.Array] | None
+        ) -> tuple[jax.Array, QKV, RouterOutput | None]:
+            mix = lambda prompt: [self.attention.causal(prompt)]  # noqa: E731
+            (x,), (own,), said = layer([x], [rotation], mix, ids, counted)
+            return x, own, said
 
-        run = remat(run, self.remat)
+        run = remat(run, self.remat, self.layers.KEPT)
 
-        def step(x: jax.Array, xs: tuple[jax.Array, TextLayer]) -> tuple[jax.Array, tuple]:
-            index, layer = xs
-            x, own = run(layer, x)
+        def step(x: jax.Array, xs: tuple) -> tuple[jax.Array, tuple]:
+            index, layer, ids = xs
+            x, own, said = run(layer, x, ids)
             kept = KeyValues.of(own, None)
-            return add_deepstack(x, index, deepstack), (kept.k, kept.v)
+            return add_deepstack(x, index, deepstack), (kept.k, kept.v, said)
 
-        x, (k, v) = jax.lax.scan(step, prompt, (self._layer_numbers(), self.layers))
-        return self.norm(x), (constrain(k, *PROMPT_CACHE), constrain(v, *PROMPT_CACHE))
+        x, (k, v, said) = jax.lax.scan(step, prompt, (self._layer_numbers(), self.layers, ids))
+        return self.norm(x), (constrain(k, *PROMPT_CACHE), constrain(v, *PROMPT_CACHE)), said
 
     def with_responses(
         self,
@@ -209,7 +246,9 @@ class TextDecoder(nnx.Module):
         length: jax.Array,
         responses: jax.Array,
         response_positions: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
+        routing: Routing | None = None,
+        counted: Counted | None = None,
+    ) -> tuple[jax.Array, jax.Array, RouterOutput | None]:
         """The prompts and their responses, layer by layer together.
 
         Args:
@@ -217,27 +256,32 @@ class TextDecoder(nnx.Module):
           length: int32 [B], tokens of each prompt that responses see.
           responses: [B,G,R,D] embeddings.
           response_positions: int32 [B,R,3].
+          routing, counted: as above.
 
         Returns:
-          Final-normed hidden states [B,P,D] and [B,G,R,D].
+          Final-normed hidden states [B,P,D] and [B,G,R,D], and what routers say.
         """
         rotations = self.rotation(positions), self.rotation(response_positions[:, None])
+        ids = None if routing is None else (routing.prompts, routing.responses)
 
-        def run(layer: TextLayer, x: jax.Array, y: jax.Array) -> list[jax.Array]:
+        def run(
+            layer: TextLayer, x: jax.Array, y: jax.Array, ids: Sequence[jax.Array] | None
+        ) -> tuple[list[jax.Array], RouterOutput | None]:
             mix = lambda prompt, own: self.attention.tree(prompt, own, length)  # noqa: E731
-            return layer([x, y], rotations, mix)[0]
+            streams, _, said = layer([x, y], rotations, mix, ids, counted)
+            return streams, said
 
-        run = remat(run, self.remat)
+        run = remat(run, self.remat, self.layers.KEPT)
 
         def step(
-            streams: tuple[jax.Array, jax.Array], xs: tuple[jax.Array, TextLayer]
-        ) -> tuple[tuple[jax.Array, jax.Array], None]:
-            index, layer = xs
-            x, y = run(layer, *streams)
-            return (add_deepstack(x, index, deepstack), y), None
+            streams: tuple[jax.Array, jax.Array], xs: tuple
+        ) -> tuple[tuple[jax.Array, jax.Array], RouterOutput | None]:
+            index, layer, ids = xs
+            (x, y), said = run(layer, *streams, ids)
+            return (add_deepstack(x, index, deepstack), y), said
 
-        (x, y), _ = jax.lax.scan(step, (prompt, responses), (self._layer_numbers(), self.layers))
-        return self.norm(x), self.norm(y)
+        (x, y), said = jax.lax.scan(step, (prompt, responses), (self._layer_numbers(), self.layers, ids))
+        return self.norm(x), self.norm(y), said
 
     def decode(
         self,
@@ -272,20 +316,21 @@ class TextDecoder(nnx.Module):
 
         # The new token attends to the cache as it was and to itself, and the cache is written once after
         # the scan: written inside, it would be copied in every layer.
-        def run(x: jax.Array, xs: tuple) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        def run(x: jax.Array, xs: tuple) -> tuple[jax.Array, tuple]:
             index, layer, prompt_k, prompt_v = xs
             before = [
                 KeyValues(prompt_k, prompt_v, visible),
                 KeyValues(read(cache.k, index), read(cache.v, index), filled),
             ]
             mix = lambda new: [attend(new.q, [*before, KeyValues.of(new, None)])]  # noqa: E731
-            (x,), (new,) = layer([x], [rotation], mix)
+            (x,), (new,), said = layer([x], [rotation], mix)
             kept = KeyValues.of(new, None)
-            return x, (kept.k, kept.v)
+            return x, (kept.k, kept.v, said)
 
         per_layer = (self._layer_numbers(), self.layers, prompt_cache.k, prompt_cache.v)
-        x, (k, v) = jax.lax.scan(run, x[:, :, None], per_layer)
-        return self.norm(x[:, :, 0]), _write_slots(cache, k, v, step)
+        x, (k, v, said) = jax.lax.scan(run, x[:, :, None], per_layer)
+        hidden, written = self.norm(x[:, :, 0]), _write_slots(cache, k, v, step)
+        return hidden, written.replace(routing=_write_routing(cache.routing, said, step))
 
     def rotation(self, positions: jax.Array) -> Rotation:
         """Multimodal rotary embedding of int positions [...,T,3] (time, row, column): angles [...,T,E/2]."""
@@ -337,6 +382,14 @@ def _write_slots(cache: ResponseCache, k: jax.Array, v: jax.Array, step: jax.Arr
     names, steps = RESPONSE_CACHE, ("activation_batch", None)
     write = map_shards(write_all, [names, names, steps], [names, names])
     return ResponseCache(*write((cache.k, cache.v), (k, v), step))
+
+
+def _write_routing(routing: jax.Array | None, said: RouterOutput | None, step: jax.Array) -> jax.Array | None:
+    """Puts the experts of a token, [L,B,G,1,K], into slot `step`, int32 scalar or [B,G], if there are any."""
+    if routing is None or said is None:
+        return None
+    slots = jnp.arange(routing.shape[3]) == jnp.broadcast_to(step, routing.shape[1:3])[..., None]
+    return jnp.where(slots[..., None], said.ids[0].astype(routing.dtype), routing)
 
 
 def _one_response(x: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:

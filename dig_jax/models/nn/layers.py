@@ -300,15 +300,20 @@ def stack_layers(make: Callable[[nnx.Rngs], M], count: int, rngs: nnx.Rngs) -> M
     return create(rngs)
 
 
-def remat(function: Callable[..., Any], policy: str) -> Callable[..., Any]:
+def remat(function: Callable[..., Any], policy: str, kept: tuple[str, ...] = ()) -> Callable[..., Any]:
     """`function` with the chosen activations kept for the backward pass; the others are computed again there.
 
     Args:
       function: one layer, inside a scan.
       policy: one of `REMAT`. "none": all are kept. "full": only the layer's input. "dots": besides, what
         comes out of products with weights, so that nearly only norms, activations and attention are repeated.
+      kept: names of results that are kept besides, whatever the policy.
     """
     if policy == "none":
         return function
+    keep = REMAT[policy]
+    if kept:
+        named = jax.checkpoint_policies.save_only_these_names(*kept)
+        keep = jax.checkpoint_policies.save_from_both_policies(keep, named)
     # A scan keeps the two computations apart by itself.
-    return jax.checkpoint(function, policy=REMAT[policy], prevent_cse=False)
+    return jax.checkpoint(function, policy=keep, prevent_cse=False)

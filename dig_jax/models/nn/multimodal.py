@@ -8,26 +8,30 @@ Checked against the transformers implementation in tests/models.
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dig_jax.models.architecture import Architecture
+from dig_jax.models.architecture import Architecture, MoETextConfig
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn import head
 from dig_jax.models.nn.attention import PLAIN, Attention
 from dig_jax.models.nn.decoder import (
     RESPONSE_CACHE,
+    RESPONSE_ROUTING,
     AxesOf,
+    Counted,
     MakeAttention,
     PromptCache,
     ResponseCache,
     TextDecoder,
+    TextLayer,
 )
 from dig_jax.models.nn.layers import REMAT, constrain, make_param
+from dig_jax.models.nn.routing import Extras, RouterOutput, Routing, id_dtype, router_loss
 
 
 class Tower(Protocol):
@@ -55,7 +59,7 @@ class VisionLanguageModel(nnx.Module):
     Args:
       config: the architecture.
       make_tower: makes the vision tower from its configuration, with the keywords of `TextDecoder`.
-      make_attention, axes_of: see `TextDecoder`.
+      make_attention, axes_of, make_layer: see `TextDecoder`.
       rngs: with a "params" or default stream.
       dtype: of activations and caches.
       param_dtype: of parameters.
@@ -74,6 +78,7 @@ class VisionLanguageModel(nnx.Module):
         make_tower: Callable[..., Any],
         make_attention: MakeAttention,
         axes_of: AxesOf,
+        make_layer: type[TextLayer] = TextLayer,
         *,
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
@@ -87,7 +92,7 @@ class VisionLanguageModel(nnx.Module):
         self.dtype = dtype
         options: Any = {"rngs": rngs, "dtype": param_dtype, "remat": remat, "attention": attention}
         self.vision = make_tower(config.vision, **options)
-        self.text = TextDecoder(config.text, make_attention, axes_of, **options)
+        self.text = TextDecoder(config.text, make_attention, axes_of, make_layer, **options)
         self.head = (
             None
             if config.tie_word_embeddings
@@ -110,8 +115,12 @@ class VisionLanguageModel(nnx.Module):
         )
 
     def __call__(
-        self, prompts: Prompts, responses: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array | None]:
+        self,
+        prompts: Prompts,
+        responses: jax.Array | None = None,
+        routing: Routing | None = None,
+        response_mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array | None, Extras]:
         """Final-normed hidden states of prompts and responses; each prompt is computed once.
 
         The result for a response is that of running [prompt, response] as one sequence. Responses are
@@ -120,38 +129,51 @@ class VisionLanguageModel(nnx.Module):
         Args:
           prompts: see `inputs.Prompts`.
           responses: int32 [B,G,R] or None.
+          routing: the experts that tokens go through; None: as the routers choose.
+          response_mask: [B,G,R], or [B,R] for groups of one; above 0 on the response tokens that routers are
+            judged by. None: all.
 
         Returns:
-          [B,P,D] and [B,G,R,D] (None without responses).
+          [B,P,D] and [B,G,R,D] (None without responses), and what the model says besides.
         """
         tokens = jnp.asarray(prompts.tokens)
+        counted = _real_tokens(prompts, response_mask)
         if responses is None:
-            hidden, _ = self.text(*self._with_images(prompts, self.text.embed(tokens, self.dtype)))
-            return hidden, None
+            x = self.text.embed(tokens, self.dtype)
+            hidden, _, said = self.text(*self._with_images(prompts, x), routing, counted)
+            return hidden, None, self._extras(said)
         batch, group, length = responses.shape
         # One look-up for both: on a mesh the gradient of the table is summed over the devices for each.
         x = self.text.embed(jnp.concatenate([tokens, responses.reshape(batch, -1)], axis=1), self.dtype)
         x, y = jnp.split(x, [tokens.shape[1]], axis=1)
         offsets = jnp.asarray(prompts.next_position)[:, None] + jnp.arange(length)  # [B,R]
-        return self.text.with_responses(
+        x, y, said = self.text.with_responses(
             *self._with_images(prompts, x),
             jnp.asarray(prompts.length),
             y.reshape(batch, group, length, -1),
             jnp.broadcast_to(offsets[..., None], (batch, length, 3)),
+            routing,
+            counted,
         )
+        return x, y, self._extras(said)
 
     def prefill(self, prompts: Prompts) -> tuple[jax.Array, PromptCache]:
         """Hidden states [B,P,D] of the prompts, and what responses need to go on from them."""
         x = self.text.embed(jnp.asarray(prompts.tokens), self.dtype)
-        hidden, (k, v) = self.text(*self._with_images(prompts, x))
-        return hidden, PromptCache(k, v, jnp.asarray(prompts.length), jnp.asarray(prompts.next_position))
+        hidden, (k, v), said = self.text(*self._with_images(prompts, x))
+        ids = None if said is None else self._narrow(said.ids[0])
+        return hidden, PromptCache(k, v, jnp.asarray(prompts.length), jnp.asarray(prompts.next_position), ids)
 
     def init_response_cache(self, batch: int, group: int, length: int) -> ResponseCache:
         """An empty cache for `group` responses of up to `length` tokens to each of `batch` prompts."""
         text = self.config.text
         shape = (text.num_hidden_layers, batch, group, text.num_key_value_heads, length, text.head_dim)
         empty = constrain(jnp.zeros(shape, self.dtype), *RESPONSE_CACHE)
-        return ResponseCache(empty, empty)
+        if not isinstance(text, MoETextConfig):
+            return ResponseCache(empty, empty)
+        per_token = (text.num_hidden_layers, batch, group, length, text.num_experts_per_tok)
+        chosen = constrain(self._narrow(jnp.zeros(per_token, jnp.int32)), *RESPONSE_ROUTING)
+        return ResponseCache(empty, empty, chosen)
 
     def decode(
         self,
@@ -208,6 +230,21 @@ class VisionLanguageModel(nnx.Module):
         """Which feature of `encode_images` each image token takes, int [B,P]: one after another."""
         return jnp.cumsum(is_image, axis=1) - 1
 
+    def _narrow(self, ids: jax.Array) -> jax.Array:
+        """Numbers of experts in as few bits as there are."""
+        return ids.astype(id_dtype(self.config.text.num_experts))
+
+    def _extras(self, said: RouterOutput | None) -> Extras:
+        """What routers said, if there are any."""
+        if said is None:
+            return {}
+        assert said.statistics is not None  # they were asked for
+        return {
+            "router_loss": router_loss(said.statistics),
+            "router": said.statistics,
+            "routing": Routing(*map(self._narrow, said.ids)),
+        }
+
     def _with_images(self, prompts: Prompts, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Embeddings [B,P,D] with image features in place, positions [B,P,3], DeepStack [taps,B,P,D]."""
         tokens = jnp.asarray(prompts.tokens)
@@ -221,6 +258,19 @@ class VisionLanguageModel(nnx.Module):
         x = jnp.where(is_image[..., None], _take_tokens(features, index), x)
         deepstack = jnp.where(is_image[..., None], jax.vmap(_take_tokens, (0, None))(deepstack, index), 0)
         return constrain(x, "activation_batch", None, "activation_embed"), positions, deepstack
+
+
+def _real_tokens(prompts: Prompts, response_mask: jax.Array | None) -> Counted:
+    """Finds the tokens of prompts, and of responses where there are any, that are no padding."""
+
+    def counted(shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
+        of_prompts = jnp.arange(shapes[0][1]) < jnp.asarray(prompts.length)[:, None]
+        if len(shapes) == 1:
+            return [of_prompts]
+        everything = jnp.ones(shapes[1], bool)
+        return [of_prompts, everything if response_mask is None else (response_mask > 0).reshape(shapes[1])]
+
+    return counted
 
 
 def _take_tokens(features: jax.Array, index: jax.Array) -> jax.Array:

@@ -66,7 +66,8 @@ class Qwen3VLConfig(Architecture):
         top.require("model_type", "qwen3_vl")
         text, vision = top.section("text_config"), top.section("vision_config")
         fields = top.fields(cls, but=("text", "vision"))
-        text_fields, vision_fields = _read_text(text), _read_vision(vision)
+        text_fields = read_text(text, "qwen3_vl_text")
+        vision_fields = read_vision(vision, "qwen3_vl_vision", "qwen3_vl")
         text.agree("tie_word_embeddings", fields["tie_word_embeddings"], "config.json")
         for section in (top, text, vision):
             section.check_generic_keys("Qwen3VLForConditionalGeneration")
@@ -99,9 +100,9 @@ class Qwen3VLConfig(Architecture):
         return written | {"model_type": "qwen3_vl"}
 
 
-def _read_text(text: Section) -> dict[str, Any]:
+def read_text(text: Section, model_type: str) -> dict[str, Any]:
     """The fields of `TextConfig`."""
-    text.allow("model_type", "qwen3_vl_text")
+    text.allow("model_type", model_type)
     text.require("hidden_act", "silu")
     text.require("attention_bias", False)
     text.allow("attention_dropout", 0)
@@ -117,9 +118,9 @@ def _read_text(text: Section) -> dict[str, Any]:
     return settings | text.fields(TextConfig, but=tuple(settings))
 
 
-def _read_vision(vision: Section) -> dict[str, Any]:
+def read_vision(vision: Section, *model_types: str) -> dict[str, Any]:
     """The fields of `VisionConfig`."""
-    vision.allow("model_type", "qwen3_vl_vision", "qwen3_vl")
+    vision.allow("model_type", *model_types)
     vision.require("hidden_act", "gelu_pytorch_tanh")
     vision.known.add("tie_word_embeddings")  # transformers 4.57 gives one to every part
     check_tower_rope(vision)

@@ -1,6 +1,6 @@
 """How the parameters of Qwen3-VL are called in a checkpoint. `weights` is the whole mapping."""
 
-from dig_jax.models.hf.layout import Weight, decoder, linear, norm
+from dig_jax.models.hf.layout import Weight, decoder, linear, norm, swiglu
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 
 _LAYER = "model.language_model.layers.{}"
@@ -10,11 +10,16 @@ _DEEPSTACK = "model.visual.deepstack_merger_list.{}"
 
 def weights(config: Qwen3VLConfig) -> tuple[Weight, ...]:
     """The table of a model's weights."""
+    return (*all_but_mlps(config), *swiglu("text.layers.mlp", f"{_LAYER}.mlp"))
+
+
+def all_but_mlps(config: Qwen3VLConfig) -> tuple[Weight, ...]:
+    """The same without the MLPs of the decoder."""
     vision = config.vision
     patch = (vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
     return (
         Weight("head", "lm_head.weight"),
-        *decoder("model.language_model"),
+        *decoder("model.language_model", mlp=False),
         Weight("text.layers.attn.q_norm.scale", f"{_LAYER}.self_attn.q_norm.weight"),
         Weight("text.layers.attn.k_norm.scale", f"{_LAYER}.self_attn.k_norm.weight"),
         Weight("vision.pos_embed", "model.visual.pos_embed.weight"),

@@ -58,7 +58,7 @@ def test_grouped_responses_equal_separate_sequences(tiny_qwen3vl, model, make, p
 def test_prompt_states_do_not_depend_on_responses(model, make, prompts_and_responses):
     examples, responses = prompts_and_responses
     prompts = make.pad(*examples)
-    with_responses, _ = jax.jit(Qwen3VL.__call__)(model, prompts, responses)
+    with_responses, *_ = jax.jit(Qwen3VL.__call__)(model, prompts, responses)
     alone, cache = jax.jit(Qwen3VL.prefill)(model, prompts)
     np.testing.assert_allclose(with_responses, alone, atol=1e-5)
     assert cache.k.shape == (4, 2, 2, make.pad(*examples).tokens.shape[1], 32)
