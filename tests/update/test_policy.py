@@ -57,7 +57,7 @@ def test_logprobs_equal_those_of_each_sequence_run_alone(model, make, examples, 
     temperature = 0.7
     allowed = np.ones(model.config.text.vocab_size, bool)
     allowed[[model.config.image_token_id, 301]] = False
-    ours, entropy = jitted_logprobs(
+    ours, entropy, _ = jitted_logprobs(
         model, make.pad(*examples), tokens, mask, temperature=temperature, allowed=allowed, chunk=4
     )
     all_logits = jax.jit(lambda prompts: model.logits(model(prompts)[0]))
@@ -82,8 +82,8 @@ def test_logprobs_equal_those_of_each_sequence_run_alone(model, make, examples, 
 def test_padding_tokens_do_not_matter(model, make, examples, responses):
     tokens, mask = responses
     settings = {"temperature": 1.0, "allowed": None, "chunk": 6}
-    rubbish, _ = jitted_logprobs(model, make.pad(*examples), tokens, mask, **settings)
-    zeros, _ = jitted_logprobs(model, make.pad(*examples), tokens * (mask > 0), mask, **settings)
+    rubbish, *_ = jitted_logprobs(model, make.pad(*examples), tokens, mask, **settings)
+    zeros, *_ = jitted_logprobs(model, make.pad(*examples), tokens * (mask > 0), mask, **settings)
     np.testing.assert_allclose(rubbish, zeros, atol=1e-6)
 
 
@@ -110,7 +110,7 @@ def gradient(model):
 def experience(model, make, examples, responses):
     tokens, mask = responses
     prompts = make.pad(*examples)
-    logprobs, _ = jitted_logprobs(model, prompts, tokens, mask, temperature=1.0, allowed=None, chunk=6)
+    logprobs, *_ = jitted_logprobs(model, prompts, tokens, mask, temperature=1.0, allowed=None, chunk=6)
     return policy.Experience(
         prompts=prompts,
         tokens=tokens,
