@@ -68,7 +68,7 @@ def test_decoding_equals_the_teacher_forced_pass(model, make, prompts_and_respon
     """With one step number for all, and with one per response."""
     examples, responses = prompts_and_responses
     prompts = make.pad(*examples)
-    _, expected = jax.jit(Qwen3VL.__call__)(model, prompts, responses)
+    _, expected, _ = jax.jit(Qwen3VL.__call__)(model, prompts, responses)
     _, prompt_cache = jax.jit(Qwen3VL.prefill)(model, prompts)
     decode = jax.jit(Qwen3VL.decode)
     together = each = model.init_response_cache(2, GROUP, LENGTH)
@@ -98,7 +98,7 @@ def test_decoding_may_read_the_filled_slots_alone(model, make, prompts_and_respo
 def test_a_slot_can_start_a_new_response_while_others_go_on(model, make, prompts_and_responses):
     examples, responses = prompts_and_responses
     prompts = make.pad(*examples)
-    _, expected = jax.jit(Qwen3VL.__call__)(model, prompts, responses)
+    _, expected, _ = jax.jit(Qwen3VL.__call__)(model, prompts, responses)
     _, prompt_cache = jax.jit(Qwen3VL.prefill)(model, prompts)
     decode = jax.jit(Qwen3VL.decode)
     cache = model.init_response_cache(2, GROUP, LENGTH)
