@@ -141,7 +141,7 @@ def test_the_trainer_and_the_generator_do_not_know_each_other(package, foreign):
 
 
 def test_a_model_family_is_named_by_the_registry_alone():
-    """Its room may use itself, and so may variants named after it (qwen3_vl_moe); else ask `models.families`."""
+    """Its room may use it, as may variants named after it (qwen3_vl_moe); all else asks `models.families`."""
     for folder in sorted((ROOT / "dig_jax" / "models").iterdir()):
         if not (folder / "family.py").exists():
             continue
