@@ -28,6 +28,7 @@ from dig_jax.models.architecture import Architecture, TextConfig, VisionConfig
 from dig_jax.models.hf.chat_template import chat_template
 from dig_jax.models.hf.checkpoint import save_model
 from dig_jax.models.nn.multimodal import VisionLanguageModel
+from dig_jax.tasks import aligned
 from dig_jax.tasks.boxes.text import THOUSANDTHS
 
 # Special tokens of Qwen's models, in the order of their ids there.
@@ -60,6 +61,8 @@ class ScratchConfig:
       family: model_type of the family (`models.families`).
       seed: of the random weights.
       question: its words become single tokens, which makes the prompt short.
+      words_of: folder of aligned records (`python -m data_gen.align`); the words of their questions and
+        answers become single tokens too.
       thinking: the chat template opens "<think>", as that of Qwen3-VL Thinking does.
       number_step: coordinates that are multiples of this, up to 1000, are one token each; None: 20. A family
         that writes boxes in pixels has all of them, up to `image_size`.
@@ -81,6 +84,7 @@ class ScratchConfig:
     family: str = "qwen3_vl"
     seed: int = 0
     question: str = "Find differences."
+    words_of: str = ""
     thinking: bool = False
     number_step: int | None = None
     image_size: int = 128
@@ -241,11 +245,12 @@ def _make_tokenizer(config: ScratchConfig, family: Family) -> Any:
     from transformers import Qwen2Tokenizer
 
     base = Qwen2Tokenizer()
-    words = [
-        piece
-        for text in ("user", "system", "assistant", config.question, family.system)
-        for piece, _ in base.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
-    ]
+    texts = ["user", "system", "assistant", config.question, family.system]
+    if config.words_of:
+        texts += aligned.texts(config.words_of)
+    words = dict.fromkeys(
+        piece for text in texts for piece, _ in base.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
+    )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = _merges_for([*_ANSWER_PIECES, *words])
     pieces = dict.fromkeys([*alphabet, *(left + right for left, right in merges)])

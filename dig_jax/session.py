@@ -138,21 +138,22 @@ class Session:
 
     def load(self) -> "Session":
         """Reads the weights now; else that is done for the first answer."""
-        _ = self._policy
+        _ = self.policy
         return self
 
     @functools.cached_property
-    def _policy(self) -> tuple[nnx.GraphDef, nnx.State]:
+    def policy(self) -> tuple[nnx.GraphDef, nnx.State]:
+        """Structure and weights of the model, as it computes; they are read for the first use."""
         model = nnx.merge(*loading.load_policy(self.config, self.opened, self.mesh))
         return nnx.split(model.in_compute_dtype(), nnx.Param)
 
     @functools.cached_property
     def _lockstep(self) -> LockstepPrograms:
-        return lockstep_programs(*self._policy, self.mesh)
+        return lockstep_programs(*self.policy, self.mesh)
 
     @functools.cached_property
     def _pool(self) -> RolloutPrograms:
-        return rollout_programs(*self._policy, self.mesh)
+        return rollout_programs(*self.policy, self.mesh)
 
     def answer(
         self, images: Sequence[Picture] = (), text: str | None = None, **changes: Unpack[SettingChanges]
@@ -226,7 +227,7 @@ class Session:
         """Begins to answer; one piece holds all where the answer is not streamed."""
         often = streamed or request.settings.stop
         parts = self._lockstep.parts(
-            self._policy[1],
+            self.policy[1],
             self.desk.prompts([request]),
             np.arange(1),
             keys_of(request, rows=1, n=1),
@@ -244,7 +245,7 @@ class Session:
         rows = requests + requests[-1:] * (count - len(requests))
         most = max(request.most for request in rows)
         return self._pool.draw(
-            self._policy[1],
+            self.policy[1],
             self.desk.prompts(rows),
             np.arange(count),
             keys_of(rows[0], count, n),

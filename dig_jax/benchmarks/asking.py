@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dig_jax.benchmarks.row import Row
-from dig_jax.data.example import Size, Turn
+from dig_jax.data.example import Size, Turn, marked_parts
+from dig_jax.tasks import aligned
 from dig_jax.tasks.boxes.text import BoxFormat
 from dig_jax.tasks.choice import task as choice_task
 from dig_jax.tasks.differences import task as differences_task
@@ -52,3 +53,9 @@ def with_boxes(row: Row, sizes: Sequence[Size], boxes: BoxFormat) -> Turn:
 def differences(row: Row, sizes: Sequence[Size], boxes: BoxFormat) -> Turn:
     """For a box around every difference between two pictures, as the task differences asks in training."""
     return Turn("user", (*range(len(sizes)), differences_task.question(boxes, sizes[0])))
+
+
+def marked(row: Row, sizes: Sequence[Size], boxes: BoxFormat) -> Turn:
+    """The question of an aligned record, picture and crops in place, boxes as the model writes them."""
+    (turn,) = aligned.with_boxes((Turn("user", marked_parts(row.question, 0, 1)),), sizes[0], boxes)
+    return turn

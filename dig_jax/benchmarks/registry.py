@@ -28,6 +28,10 @@ MODULES = {
     "own_pairs": "dig_jax.benchmarks.own_pairs",
     "scene_objects": "dig_jax.benchmarks.scene_objects",
     "scene_phrases": "dig_jax.benchmarks.scene_phrases",
+    "align_phrases": "dig_jax.benchmarks.align_phrases",
+    "align_crops": "dig_jax.benchmarks.align_crops",
+    "align_choices": "dig_jax.benchmarks.align_choices",
+    "align_objects": "dig_jax.benchmarks.align_objects",
 }
 
 

@@ -246,7 +246,8 @@ def _stage_config(config: ConfigDict, name: str, number: int) -> ConfigDict:
         known = ", ".join(sorted(config.curriculum.stages)) or "none"
         raise ValueError(f"config.curriculum.order names {name!r}, but config.curriculum.stages has {known}")
     part.curriculum.order = ()  # a stage has no stages
-    with part.ignore_type():  # names of parts, and what they set, are the user's: `mixture` checks them
+    # Names of parts, and what they set, are the user's: `mixture` checks them.
+    with part.unlocked(), part.ignore_type():
         part.mixture.update(config.curriculum.stages[name].get("mixture", {}))
     part.lock()  # no setting appears by a misspelled name
     for path, value in keys.leaves(config.curriculum.stages[name]):

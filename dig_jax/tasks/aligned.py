@@ -18,13 +18,16 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from etils import epath
+
 from dig_jax.data import images
 from dig_jax.data.example import BadRecord, Example, Object, Shape, Size, Turn, marked_parts
-from dig_jax.data.records import Records
+from dig_jax.data.records import Records, open_records
 from dig_jax.tasks.boxes.text import BoxFormat
 
 FEATURES = ("image", "items", "crops")
 WRITTEN = BoxFormat("unit", 1, lambda size: size)  # how records write boxes
+_NO_WORD = re.compile(r"<\w+>|\d+(?:\.\d+)?")
 _BOX = re.compile(r"\[\d\.\d{3}(?:,\d\.\d{3}){3}\]")
 
 MakeTarget = Callable[[tuple[Turn, ...], Size], Any]  # turns as recorded, size of the picture -> target
@@ -144,6 +147,23 @@ class AlignedSource:
 def is_aligned(records: Records) -> bool:
     """Whether records are aligned ones."""
     return records.has(*FEATURES)
+
+
+def texts(folder: epath.PathLike) -> list[str]:
+    """What questions and answers of the split `train` say, each once, without marks and numbers.
+
+    Raises:
+      ValueError: the folder holds other records.
+    """
+    records = open_records(folder, "train")
+    if not is_aligned(records):
+        raise ValueError(f"{folder} has no items: its records are not of data_gen.align")
+    found: dict[str, None] = {}
+    for record in range(len(records)):
+        for item in records.read(record, ("items",))["items"]["item"]:
+            for each in json.loads(item)["rounds"]:
+                found |= dict.fromkeys(_NO_WORD.sub(" ", each[who]) for who in ("user", "assistant"))
+    return list(found)
 
 
 def text_of(turn: Turn) -> str:

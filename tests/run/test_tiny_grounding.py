@@ -14,6 +14,7 @@ EXAMPLES = {"align": 595_375, "caption": 595_375, "global": 665_298 + 40_000 + 3
 @pytest.mark.parametrize("size", ["1_5b", "3b", "7b"])
 def test_stages_are_those_of_table_6(size):
     config = importlib.import_module(f"configs.tiny_grounding_{size}").get_config()
+    config.lock()  # as the command line leaves it
     settings.check(config)
     counts = iter(EXAMPLES.values())
     stages = curriculum.stages(epochs.resolved(config, lambda stage: next(counts)))

@@ -1,22 +1,21 @@
 """Aligned records: rounds, crops in their places, kinds, damage, and the tasks that score them."""
 
-import json
 import pathlib
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
 from configs import base
 from dig_jax.data.example import BadRecord, Object, Turn
-from dig_jax.tasks.aligned import with_boxes
+from dig_jax.tasks.aligned import texts, with_boxes
 from dig_jax.tasks.boxes.text import CONVENTIONS, BoxFormat
 from dig_jax.tasks.choice.task import Target as ChoiceTarget
 from dig_jax.tasks.conversation.answer import Answer
 from dig_jax.tasks.conversation.task import Conversation
 from dig_jax.tasks.registry import task_class
 from dig_jax.tasks.task import Answerer
-from tests.helpers.drawn_pairs import png
+from tests.helpers import aligned_records
+from tests.helpers.aligned_records import item, square, thing
 
 ANSWERER = Answerer(False, "unit", lambda size: size)
 
@@ -27,20 +26,6 @@ def opened(folder: pathlib.Path, *kinds: str):
     return Conversation(config, ANSWERER).open(folder, "train")
 
 
-def thing(id: int, shape: str, box: list[int], depth: float) -> dict:
-    words = {"shape": shape, "color": "red", "size": "small", "material": "rubber", "texture": "plain"}
-    return {
-        "id": id,
-        **words,
-        "box": box,
-        "pixels": 9,
-        "depth": depth,
-        "radius": 1,
-        "extent": 1,
-        "place": [0, 0, 0],
-    }
-
-
 THINGS = [
     thing(1, "cube", [0, 2, 4, 6], 5.0),
     thing(2, "cube", [5, 2, 8, 4], 9.0),
@@ -48,38 +33,10 @@ THINGS = [
 ]
 
 
-def item(kind: str, first: int, crops: int, *rounds: tuple[str, str], targets: tuple[int, ...] = ()) -> dict:
-    said = [{"user": user, "assistant": assistant, "ask": []} for user, assistant in rounds]
-    names = {"id": f"s/{kind}", "kind": kind, "style": "", "part": "train"}
-    return {
-        **names,
-        "item": json.dumps({"rounds": said, "targets": targets}),
-        "first_crop": first,
-        "crops": crops,
-    }
-
-
-def square(value: int, side: int) -> bytes:
-    return png(np.full((side, side, 3), value, np.uint8))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> pathlib.Path:
     """One picture of 8x8 pixels with three crops of 4x4 and six items."""
-    text, folder = tfds.features.Text(), tmp_path_factory.mktemp("aligned") / "data"
-    row = {name: text for name in ("id", "kind", "style", "part", "item")} | {
-        "first_crop": np.int64,
-        "crops": np.int64,
-    }
-    features = tfds.features.FeaturesDict(
-        {
-            "id": text,
-            "image": tfds.features.Image(shape=(8, 8, 3), encoding_format="png"),
-            "things": text,
-            "items": tfds.features.Sequence(row),
-            "crops": tfds.features.Sequence(tfds.features.Image(shape=(4, 4, 3), encoding_format="png")),
-        }
-    )
+    folder = tmp_path_factory.mktemp("aligned") / "data"
     items = [
         item("I-C", 0, 1, ("<image>\nWhere is <object>?", "[0.1,0.2,0.3,0.4]")),
         item("T-I", 0, 2, ("<image>\nWhich crop shows it? A: <object> B: <object>", "B")),
@@ -88,24 +45,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
         item("description", 0, 0, ("<image>\nDescribe.", "A cone [0.000,0.000,1.000,0.125]."), targets=(3,)),
         item("conversation", 1, 2, ("<image>\nHow many?", "Two."), ("Is <object> left of <object>?", "No.")),
     ]
-    version = tfds.core.Version("1.0.0")
-    identity = tfds.core.DatasetIdentity(
-        name="dig_align", version=version, data_dir=str(folder), module_name=""
-    )
-    info = tfds.core.DatasetInfo(builder=identity, features=features)
-    folder.mkdir()
-    writer = tfds.core.SequentialWriter(info, 100, file_format="array_record")
-    writer.initialize_splits(["train"])
-    view = {"width": 8, "height": 8, "things": THINGS}
-    crops = [square(value, 4) for value in (10, 20, 30)]
-    writer.add_examples(
-        {
-            "train": [
-                {"id": "s", "image": square(0, 8), "things": json.dumps(view), "items": items, "crops": crops}
-            ]
-        }
-    )
-    writer.close_all()
+    aligned_records.write(folder, ["train"], items, THINGS)
     return folder
 
 
@@ -126,6 +66,12 @@ def test_kinds_are_chosen_and_unknown_ones_refused(folder):
     assert [source.id for source in opened(folder, "conversation")] == ["s/conversation"]
     with pytest.raises(ValueError, match="no items of the kinds T-C .*it has C-T, I-C, T-I, conversation"):
         opened(folder, "I-C", "T-C")
+
+
+def test_texts_have_words_alone_and_each_once(folder):
+    found = texts(folder)
+    assert "Two." in found and "B" in found and len(set(found)) == len(found)
+    assert not any(mark in text for text in found for mark in ("<image>", "<object>", "0.1", "1.000"))
 
 
 def test_a_damaged_crop_is_a_bad_record(folder, monkeypatch):

@@ -140,7 +140,7 @@ class VisionLanguageModel(nnx.Module):
         counted = _real_tokens(prompts, response_mask)
         if responses is None:
             x = self.text.embed(tokens, self.dtype)
-            hidden, _, said = self.text(*self._with_images(prompts, x), routing, counted)
+            hidden, _, said = self.text(*self.with_images(prompts, x), routing, counted)
             return hidden, None, self._extras(said)
         batch, group, length = responses.shape
         # One look-up for both: on a mesh the gradient of the table is summed over the devices for each.
@@ -148,7 +148,7 @@ class VisionLanguageModel(nnx.Module):
         x, y = jnp.split(x, [tokens.shape[1]], axis=1)
         offsets = jnp.asarray(prompts.next_position)[:, None] + jnp.arange(length)  # [B,R]
         x, y, said = self.text.with_responses(
-            *self._with_images(prompts, x),
+            *self.with_images(prompts, x),
             jnp.asarray(prompts.length),
             y.reshape(batch, group, length, -1),
             jnp.broadcast_to(offsets[..., None], (batch, length, 3)),
@@ -160,7 +160,7 @@ class VisionLanguageModel(nnx.Module):
     def prefill(self, prompts: Prompts) -> tuple[jax.Array, PromptCache]:
         """Hidden states [B,P,D] of the prompts, and what responses need to go on from them."""
         x = self.text.embed(jnp.asarray(prompts.tokens), self.dtype)
-        hidden, (k, v), said = self.text(*self._with_images(prompts, x))
+        hidden, (k, v), said = self.text(*self.with_images(prompts, x))
         ids = None if said is None else self._narrow(said.ids[0])
         return hidden, PromptCache(k, v, jnp.asarray(prompts.length), jnp.asarray(prompts.next_position), ids)
 
@@ -245,7 +245,7 @@ class VisionLanguageModel(nnx.Module):
             "routing": Routing(*map(self._narrow, said.ids)),
         }
 
-    def _with_images(self, prompts: Prompts, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def with_images(self, prompts: Prompts, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Embeddings [B,P,D] with image features in place, positions [B,P,3], DeepStack [taps,B,P,D]."""
         tokens = jnp.asarray(prompts.tokens)
         positions = jnp.moveaxis(jnp.asarray(prompts.positions), 1, -1)
