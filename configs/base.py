@@ -60,6 +60,13 @@ def get_config() -> ConfigDict:
     # Kernel of training and prefill. "plain": XLA, anywhere. "cudnn": NVIDIA GPUs from Ampere on. "splash":
     # TPUs. Kernels take bfloat16 alone. "auto": the platform's kernel where it can run, else "plain".
     config.model.attention = "auto"
+    # How a mixture's experts are computed, no choice ever dropped. "plain": every expert for every token,
+    # anywhere. "loop": those chosen, anywhere. "triton": NVIDIA GPUs from Ampere on. "megablox": TPUs. These
+    # two take bfloat16 alone. "auto": the platform's kernels where they can run, else "loop".
+    config.model.experts = "auto"
+    # Where experts are split over devices: the room of a buffer, as a multiple of an even share of choices.
+    # What is more goes in a second round, and so on.
+    config.model.expert_room = 1.5
     # Frozen parts are used as they are: no gradient, no weight decay, and no optimizer state unless another
     # stage of the run trains them. A stage may freeze other parts than the next: docs/training.md
     config.model.freeze_vision = False  # the vision tower, but for the projector
@@ -148,6 +155,7 @@ def get_config() -> ConfigDict:
     config.rollout.mesh = ConfigDict()
     config.rollout.mesh.data = -1
     config.rollout.mesh.fsdp = 1
+    config.rollout.mesh.expert = 1  # the experts alone are split over it: as large as the memory asks for
     config.rollout.mesh.tensor = 1
     config.rollout.max_new_tokens = 2048
     config.rollout.temperature = 1.0
@@ -258,6 +266,9 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict()  # devices per axis; -1 takes what is left
     config.mesh.data = 1
     config.mesh.fsdp = -1
+    # Experts of a mixture are split over these devices and stay there, and tokens travel to them. For the
+    # rest of the model these are further devices of fsdp, where that is more than 1: docs/experts.md
+    config.mesh.expert = 1
     config.mesh.tensor = 1
 
     config.distributed = ConfigDict()  # several processes (--distributed)

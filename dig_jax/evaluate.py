@@ -26,7 +26,7 @@ from dig_jax.data.encode import Batch
 from dig_jax.data.example import Example
 from dig_jax.data.loader import ExampleLoader
 from dig_jax.data.tokenizer import Tokenizer
-from dig_jax.machines import agreement, parallel
+from dig_jax.machines import agreement, gathering, parallel
 from dig_jax.machines.folder import writable_file, write_result
 from dig_jax.measure import command
 from dig_jax.models.hf.published_sampling import model_sampling
@@ -191,7 +191,7 @@ def evaluate(
     for first in range(0, num_examples, size):
         batch = loader.batch(first // size)
         agreement.agree_on_rows(batch.ids, batch.rows, loader.batch_size)
-        ids = parallel.gather_texts(batch.ids, batch.rows, owners)
+        ids = gathering.gather_texts(batch.ids, batch.rows, owners)
         for number, (ending, (group, sampling)) in enumerate(ways.items()):
             completions = complete(batch, first, group, sampling)
             parts[ending].append(_terms(completions))

@@ -138,7 +138,8 @@ def _check_grpo(config: ConfigDict, batch: BatchConfig, rollout: RolloutConfig) 
 # A resumed run may change these: they decide what is written and where it runs, not what is computed.
 FREE_ON_RESUME = (
     *("rollout.slots", "rollout.rows", "rollout.mesh", "distributed", "compile_cache", "compile_cache_gb"),
-    *("mesh", "model.remat", "model.attention", "optimizer.offload", "eval", "checkpoint", "log"),
+    *("mesh", "model.remat", "model.attention", "model.experts", "model.expert_room"),
+    *("optimizer.offload", "eval", "checkpoint", "log"),
     *("data.prefetch", "data.images", "data.max_bad_records"),
     *("evals", "data.eval_split"),
     *("batch.micro_prompts", "batch.micro_completions", "batch.response_buckets", "batch.rollout_prompts"),
@@ -313,8 +314,8 @@ def _divides(config: ConfigDict, name: str, mesh: str, shards: int) -> None:
     group, key = name.split(".")
     if config[group][key] % shards:
         raise ValueError(
-            f"config.{name}={config[group][key]} does not divide over {mesh}.data * {mesh}.fsdp = {shards}"
-            " groups of devices"
+            f"config.{name}={config[group][key]} does not divide over {mesh}.data * {mesh}.fsdp *"
+            f" {mesh}.expert = {shards} groups of devices"
         )
 
 

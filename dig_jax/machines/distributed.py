@@ -23,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax._src import distributed as jax_distributed  # the coordinator's address has no public name
 
-from dig_jax.machines import parallel
+from dig_jax.machines import gathering
 from dig_jax.machines.stopping import Stopped, say
 
 EXIT_LOST = 76  # another process was lost or failed: run the same command on all hosts again
@@ -112,7 +112,7 @@ def texts_of_all(text: str, width: int = 400) -> list[str]:
     row = np.zeros((1, width), np.uint8)
     encoded = text.encode()[:width]
     row[0, : len(encoded)] = np.frombuffer(encoded, np.uint8)
-    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in parallel.gather_rows(row)]
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in gathering.gather_rows(row)]
 
 
 class Links:

@@ -1,8 +1,9 @@
 """Meshes, the table from logical to mesh axes, and how arrays travel between hosts and devices.
 
 Models name the logical axes of their parameters, activations and caches; this file alone knows which mesh
-axes each name means. The batch dimension is split over the axes `data` and `fsdp` together, as in ZeRO-3:
-`fsdp` also splits the parameters and what is made like them (optimizer moments, gradients, the reference).
+axes each name means. The batch dimension is split over the axes `data`, `fsdp` and `expert` together, as in
+ZeRO-3: `fsdp` also splits the parameters and what is made like them (optimizer moments, gradients, the
+reference), and `expert` splits the experts of a mixture, to which tokens then travel.
 
 Rows of a batch are known by their number in it, never by the process that has them: `RowLayout` reads from
 the sharding which processes need a row, and a row that several need is the same in all of them.
@@ -16,36 +17,36 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen, nnx
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from dig_jax.machines import checks
 from dig_jax.machines.device_order import arrange, num_slices
 
-AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))
+AXES = ("data", "fsdp", "expert", "tensor")
 
-# Logical axis -> mesh axes it is split over; (): every device holds the whole dimension. Key/value heads are
-# never replicated over `tensor`: more devices on that axis than there are heads is an error that says so.
+# Logical axis -> mesh axes it is split over, see `rules`; (): every device holds the whole dimension.
+# Key/value heads are never replicated over `tensor`: more devices on that axis than there are heads is an
+# error that says so.
 RULES: dict[str, tuple[str, ...]] = {
     # Parameters.
     "layers": (),
     "vocab": ("tensor",),
-    "embed": ("fsdp",),
+    "embed": ("fsdp", "expert"),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "head_dim": (),
     "mlp": ("tensor",),
-    "experts": ("tensor",),
+    "experts": ("expert", "tensor"),
+    "expert_embed": ("fsdp",),
     "expert_mlp": (),
-    "vision_embed": ("fsdp",),
+    "vision_embed": ("fsdp", "expert"),
     "vision_heads": ("tensor",),
     "vision_mlp": ("tensor",),
     "lora_rank": (),
     # Activations and caches of keys and values. The partitioner guesses from the parameters otherwise, and
     # may gather whole embedding tables, or repeat the same work on every device.
-    "activation_batch": ("data", "fsdp"),
+    "activation_batch": ("data", "fsdp", "expert"),
     "activation_embed": (),
     "activation_heads": ("tensor",),
     "activation_kv_heads": ("tensor",),
@@ -54,8 +55,22 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 
 
+# What `expert` splits only where `fsdp` splits it anyway: where it is not to be gathered, in sampling, it is
+# whole on all devices of both.
+GATHERED = ("embed", "vision_embed")
+
+
+def rules(mesh: Mesh) -> dict[str, tuple[str, ...]]:
+    """`RULES` for a mesh: without `expert` where it has no such axis, or where nothing is to be gathered."""
+    without = {name for name in GATHERED if mesh.shape["fsdp"] == 1}
+    return {
+        name: tuple(a for a in axes if a != "expert" or (a in mesh.shape and name not in without))
+        for name, axes in RULES.items()
+    }
+
+
 def make_mesh(sizes: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Builds the mesh `("data", "fsdp", "tensor")`.
+    """Builds the mesh `("data", "fsdp", "tensor")`, or `("data", "fsdp", "expert", "tensor")` for experts.
 
     `device_order` says which device goes where. Where there are several TPU slices, `data` is the axis that
     crosses the slow network between them.
@@ -70,7 +85,8 @@ def make_mesh(sizes: ConfigDict, devices: Sequence[jax.Device] | None = None) ->
     devices = list(jax.devices() if devices is None else devices)
     shape = _axis_sizes(sizes, len(devices), "mesh")
     _check_slices(shape, devices, "mesh")
-    return _mesh(arrange(devices, shape))
+    data, fsdp, expert, tensor = shape
+    return _mesh(arrange(devices, (data, fsdp * expert, tensor)), shape)
 
 
 def rollout_mesh(sizes: ConfigDict, mesh: Mesh) -> Mesh:
@@ -83,12 +99,12 @@ def rollout_mesh(sizes: ConfigDict, mesh: Mesh) -> Mesh:
     """
     shape = _axis_sizes(sizes, mesh.size, "rollout.mesh")
     _check_slices(shape, list(mesh.devices.flat), "rollout.mesh")
-    return _mesh(mesh.devices.reshape(shape))
+    return _mesh(mesh.devices, shape)
 
 
 def _axis_sizes(sizes: ConfigDict, count: int, name: str) -> list[int]:
     described = checks.mesh_sizes(name, sizes)
-    shape = [sizes[axis] for axis in AXES]
+    shape = [sizes.get(axis, 1) for axis in AXES]  # most models have no experts
     if -1 in shape:
         known = -int(np.prod(shape))
         shape[shape.index(-1)] = max(1, count // known)
@@ -101,22 +117,31 @@ def _check_slices(shape: list[int], devices: list[jax.Device], name: str) -> Non
     slices = num_slices(devices)
     if shape[0] % slices:
         raise ValueError(
-            f"{name}.data={shape[0]} is no multiple of the {slices} slices: fsdp and tensor must stay in one"
+            f"{name}.data={shape[0]} is no multiple of the {slices} slices: fsdp, expert and tensor must"
+            " stay in one"
         )
 
 
-def _mesh(devices: np.ndarray) -> Mesh:
-    return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+def _mesh(devices: np.ndarray, shape: list[int]) -> Mesh:
+    sizes = {axis: size for axis, size in zip(AXES, shape, strict=True) if axis != "expert" or size > 1}
+    return Mesh(
+        devices.reshape(tuple(sizes.values())), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes)
+    )
+
+
+def batch_axes(mesh: Mesh) -> tuple[str, ...]:
+    """The mesh axes that the batch dimension is split over."""
+    return rules(mesh)["activation_batch"]
 
 
 def data_shards(mesh: Mesh) -> int:
     """Number of parts the batch dimension is split into."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    return int(np.prod([mesh.shape[axis] for axis in batch_axes(mesh)]))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """First dimension split over the data axes, all others whole."""
-    return NamedSharding(mesh, BATCH)
+    return NamedSharding(mesh, PartitionSpec(batch_axes(mesh)))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -162,7 +187,8 @@ def mesh_axes(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh, whe
     unknown = [name for name in names if name is not None and name not in RULES]
     if unknown:
         raise ValueError(f"{where}: logical axes {unknown} are not in parallel.RULES")
-    axes = [() if name is None else RULES[name] for name in names]
+    table = rules(mesh)
+    axes = [() if name is None else table[name] for name in names]
     claimed = [axis for dimension in axes for axis in dimension]
     for axis in claimed:
         if claimed.count(axis) > 1:
@@ -205,19 +231,20 @@ class MeshJit:
     def __init__(self, function: Callable[..., Any], mesh: Mesh, **options: Any):
         self._compiled = jax.jit(function, **options)
         self._mesh = mesh
+        self._rules = tuple(rules(mesh).items())
 
     def __call__(self, *args: Any) -> Any:
-        with jax.set_mesh(self._mesh), linen.logical_axis_rules(tuple(RULES.items())):
+        with jax.set_mesh(self._mesh), linen.logical_axis_rules(self._rules):
             return self._compiled(*args)
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
         """The program for arguments that may be shapes with shardings, to be compiled without running it."""
-        with jax.set_mesh(self._mesh), linen.logical_axis_rules(tuple(RULES.items())):
+        with jax.set_mesh(self._mesh), linen.logical_axis_rules(self._rules):
             return self._compiled.lower(*args)
 
     def eval_shape(self, *args: Any) -> Any:
         """Shapes and dtypes of what it returns."""
-        with jax.set_mesh(self._mesh), linen.logical_axis_rules(tuple(RULES.items())):
+        with jax.set_mesh(self._mesh), linen.logical_axis_rules(self._rules):
             return self._compiled.eval_shape(*args)
 
 
@@ -260,7 +287,8 @@ def row_layout(mesh: Mesh, count: int, at_a_time: int | None = None) -> RowLayou
     size = at_a_time or count
     if size % data_shards(mesh):
         raise ValueError(
-            f"a batch of {size} rows does not divide over {data_shards(mesh)} groups of devices (data * fsdp)"
+            f"a batch of {size} rows does not divide over {data_shards(mesh)} groups of devices"
+            f" ({' * '.join(batch_axes(mesh))})"
         )
     holders: list[set[int]] = [set() for _ in range(size)]
     where: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((size,))
@@ -355,37 +383,3 @@ def on_every_host(tree: Any, mesh: Mesh) -> Any:
 @functools.cache
 def _replicate(mesh: Mesh) -> Callable[[Any], Any]:
     return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
-
-
-def gather_rows(rows: np.ndarray) -> np.ndarray:
-    """What each process has, equally much of each: [n, ...] to [processes * n, ...], in their order."""
-    if jax.process_count() == 1:
-        return rows
-    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
-
-
-def from_owners(values: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """Rows [count, ...] that are right on their owner alone (see `RowLayout.owners`), right on every process.
-
-    They travel through the devices: numbers of at most 32 bits.
-    """
-    if jax.process_count() == 1:
-        return values
-    gathered = np.asarray(multihost_utils.process_allgather(values, tiled=False))
-    return gathered[owners, np.arange(len(owners))]
-
-
-def gather_texts(texts: Sequence[str], rows: np.ndarray, owners: np.ndarray) -> list[str]:
-    """The texts of all rows on every process.
-
-    Args:
-        texts: of the rows that this process has, among them those it owns.
-        rows: int, which these are.
-        owners: of all rows.
-    """
-    encoded = [text.encode() for text in texts]
-    longest = int(gather_rows(np.array([max(map(len, encoded), default=0)], np.int32)).max())
-    characters = np.zeros((len(owners), longest), np.uint8)
-    for row, text in zip(rows, encoded, strict=True):
-        characters[row, : len(text)] = np.frombuffer(text, np.uint8)
-    return [bytes(row).rstrip(b"\0").decode() for row in from_owners(characters, owners)]

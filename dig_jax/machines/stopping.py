@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 
-from dig_jax.machines import parallel
+from dig_jax.machines import gathering
 
 # EX_TEMPFAIL of sysexits.h: "try again later". Start the same command again and the run goes on.
 EXIT_PREEMPTED = 75
@@ -90,7 +90,7 @@ class Stop:
 
     def check(self) -> None:
         """Raises `Stopped` if any process of the run was asked to stop. All processes call it together."""
-        exit_code = int(parallel.gather_rows(np.array([self._exit_code], np.int32)).max())
+        exit_code = int(gathering.gather_rows(np.array([self._exit_code], np.int32)).max())
         if exit_code:
             raise Stopped(exit_code)
 

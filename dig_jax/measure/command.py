@@ -36,7 +36,7 @@ from dig_jax.benchmarks import opening, registry
 from dig_jax.benchmarks.pixels import shrinking
 from dig_jax.benchmarks.row import Row
 from dig_jax.data.buckets import Bucket
-from dig_jax.machines import parallel
+from dig_jax.machines import gathering
 from dig_jax.machines.folder import to_path, writable_folder
 from dig_jax.measure import folder, model, results, saved
 from dig_jax.measure.drawing import Part, RowSource
@@ -122,7 +122,7 @@ def _draw(
         file = stack.enter_context(saved.opened(path, told)) if jax.process_index() == 0 else None
         known = file.answers if file else {}
         done = np.array([index in known for index in indices])
-        done = parallel.from_owners(done.astype(np.int32), np.zeros(len(done), int)).astype(bool)
+        done = gathering.from_owners(done.astype(np.int32), np.zeros(len(done), int)).astype(bool)
         progress = Progress(source.name, len(indices), int(done.sum()))
         if file:
             logger.info("%s: %s", source.name, shrinking(source.sizes.values(), one.images))

@@ -22,7 +22,7 @@ from flax import nnx
 from dig_jax.data.encode import Batch
 from dig_jax.data.example import Example
 from dig_jax.data.tokenizer import Tokenizer
-from dig_jax.machines import parallel
+from dig_jax.machines import gathering, parallel
 from dig_jax.rollout.drawer import Drawer, Limits
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.sampling import Sampling
@@ -228,11 +228,11 @@ def _from_owners(scores: Scores, numbers: np.ndarray, owners: np.ndarray) -> Sco
     def of_all(values: np.ndarray) -> np.ndarray:
         whole = np.zeros((len(owners), *values.shape[1:]), values.dtype)
         whole[numbers] = values
-        return parallel.from_owners(whole, owners)
+        return gathering.from_owners(whole, owners)
 
     # What was read from an answer is text, numbers and lists of them, of any length.
     said = [json.dumps([note, dict(read)]) for note, read in zip(scores.notes, scores.read, strict=True)]
-    notes, read = zip(*map(json.loads, parallel.gather_texts(said, numbers, owners)), strict=True)
+    notes, read = zip(*map(json.loads, gathering.gather_texts(said, numbers, owners)), strict=True)
     return Scores(
         reward=of_all(scores.reward),
         terms={name: of_all(values) for name, values in scores.terms.items()},

@@ -107,10 +107,11 @@ def abstract_model(
     """
     settings = ModelConfig.from_config(config)
     dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
-    head_dims = [*architecture.vision.head_dims, architecture.text.head_dim]
-    kernel = kernels.choose(settings.attention, mesh.devices.flat[0], dtype, head_dims)
+    options = kernels.options(
+        architecture, mesh, dtype, settings.attention, settings.experts, settings.expert_room
+    )
     model = families.abstract_model(
-        architecture, dtype=dtype, param_dtype=param_dtype, remat=settings.remat, attention=kernel
+        architecture, dtype=dtype, param_dtype=param_dtype, remat=settings.remat, **options
     )
     graphdef, shapes = nnx.split(model, nnx.Param)
     return graphdef, parallel.abstract(shapes, mesh)

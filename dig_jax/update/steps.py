@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from dig_jax.data.loader import ExampleLoader
 from dig_jax.data.tokenizer import Tokenizer
-from dig_jax.machines import agreement, parallel
+from dig_jax.machines import agreement, gathering, parallel
 from dig_jax.rollout.drawer import Drawer
 from dig_jax.rollout.sampler import AskedT, Sampler, sampling_of
 from dig_jax.run import keys, mixture
@@ -285,7 +285,7 @@ def _skipped(
     return [
         SkippedUpdate(
             number,
-            parallel.gather_texts(own.tolist(), rows, owners),
+            gathering.gather_texts(own.tolist(), rows, owners),
             {key: float(part[key]) for key in ("loss", "grad_norm")},
         )
         for number, (part, (own, rows)) in enumerate(zip(parts, ids, strict=True))

@@ -11,10 +11,10 @@ port, count, index, silence, script = sys.argv[1:]
 def main() -> None:
     import numpy as np
 
-    from dig_jax.machines import parallel
+    from dig_jax.machines import gathering
 
     for step in range(1000):
-        parallel.gather_rows(np.array([step]))
+        gathering.gather_rows(np.array([step]))
         print(step, flush=True)
         time.sleep(0.02)
         if step == 20:

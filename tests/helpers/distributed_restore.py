@@ -21,7 +21,7 @@ def main() -> None:
     from etils import epath
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from dig_jax.machines import parallel
+    from dig_jax.machines import gathering
     from dig_jax.run.checkpoint import Checkpoints, Damaged
 
     @flax.struct.dataclass
@@ -49,7 +49,7 @@ def main() -> None:
         ]
         for path in files:
             os.truncate(path, path.stat().st_size // 2)
-        parallel.gather_rows(np.zeros(1))
+        gathering.gather_rows(np.zeros(1))
 
     def restored() -> Any:
         checkpoints = Checkpoints(epath.Path(workdir), 5)

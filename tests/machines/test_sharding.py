@@ -5,12 +5,18 @@ import os
 import pathlib
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
 from dig_jax.machines import parallel
+from dig_jax.models.nn import kernels
+from dig_jax.models.qwen3_vl import published
 from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from tests.helpers.paths import HELPERS, ROOT
 
@@ -123,6 +129,38 @@ def test_two_dimensions_on_one_mesh_axis_are_an_error():
 def test_an_unknown_name_is_an_error():
     with pytest.raises(ValueError, match=r"wrong: logical axes \['sideways'\] are not in parallel.RULES"):
         parallel.mesh_axes(("sideways",), (8,), Sizes, "wrong")
+
+
+class SizesWithExperts:
+    """The same with devices that share experts."""
+
+    def __init__(self, fsdp: int):
+        self.shape = {"data": 2, "fsdp": fsdp, "expert": 4, "tensor": 2}
+
+
+def test_experts_stay_on_their_devices_which_are_further_ones_of_fsdp_for_all_else():
+    spec = parallel.mesh_axes(("experts", "expert_embed", "expert_mlp"), (8, 32, 6), SizesWithExperts(2), "w")
+    assert spec == PartitionSpec(("expert", "tensor"), "fsdp", None)
+    spec = parallel.mesh_axes(("embed", "mlp"), (32, 6), SizesWithExperts(2), "kernel")
+    assert spec == PartitionSpec(("fsdp", "expert"), "tensor")
+    spec = parallel.mesh_axes(("activation_batch",), (16,), SizesWithExperts(2), "x")
+    assert spec == PartitionSpec(("data", "fsdp", "expert"))
+
+
+def test_what_is_not_gathered_over_fsdp_is_not_gathered_over_devices_with_experts():
+    """As in sampling."""
+    assert parallel.mesh_axes(("embed",), (32,), SizesWithExperts(1), "kernel") == PartitionSpec("fsdp")
+
+
+def test_experts_that_do_not_divide_are_an_error_that_names_the_axes():
+    with pytest.raises(ValueError, match=r"\('experts', size 12\).* mesh.expert=4 \* mesh.tensor=2"):
+        parallel.mesh_axes(("experts",), (12,), SizesWithExperts(1), "gate_up")
+
+
+def test_a_model_without_experts_has_none_to_split():
+    mesh = SimpleNamespace(devices=np.array(jax.devices()[:1]), shape={"expert": 2})
+    with pytest.raises(ValueError, match="mesh.expert=2: this model has no experts to split"):
+        kernels.options(published.architecture("4B"), mesh, jnp.float32, "auto", "auto", 1.5)
 
 
 def test_names_become_mesh_axes():

@@ -3,14 +3,44 @@
 Shape letters: N tokens, D width, E experts, K experts per token, I inner width of an expert.
 """
 
+import dataclasses
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
+from flax.core import spmd
+from jax.sharding import PartitionSpec
 
+from dig_jax.models.nn.expert_parallel import Split, split_mlp
+from dig_jax.models.nn.expert_rows import grouped_mlp
+from dig_jax.models.nn.grouped import Grouped
 from dig_jax.models.nn.layers import precision_for
 
 
+@dataclasses.dataclass(frozen=True)
+class Experts:
+    """How experts are computed.
+
+    Attributes:
+      form: of the products of rows that lie together by expert; None: every expert takes every token.
+      room: of a buffer where experts are split over devices, as a multiple of an even share (`Split.room`).
+    """
+
+    form: Grouped | None
+    room: float = 1.5
+
+
+PLAIN = Experts(None)
+
+
 def experts_mlp(
-    x: jax.Array, ids: jax.Array, weights: jax.Array, gate_up: jax.Array, down: jax.Array
+    x: jax.Array,
+    ids: jax.Array,
+    weights: jax.Array,
+    gate_up: jax.Array,
+    down: jax.Array,
+    how: Experts = PLAIN,
 ) -> jax.Array:
     """The sum of what its experts make of each token, weighted; no choice is ever left out.
 
@@ -20,11 +50,14 @@ def experts_mlp(
       weights: float32 [N,K].
       gate_up: [E,D,2I]; the first half of 2I is the gate.
       down: [E,I,D].
+      how: which of the forms, that all agree.
 
     Returns:
       [N,D] in the dtype of x. The sum over experts is float32.
     """
-    return _every_expert(x, ids, weights, gate_up, down)
+    if how.form is None:
+        return _every_expert(x, ids, weights, gate_up, down)
+    return _grouped(how.form, how.room, x, ids, weights, gate_up.astype(x.dtype), down.astype(x.dtype))
 
 
 def _every_expert(
@@ -46,3 +79,43 @@ def _every_expert(
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.matmul(x, kernel.astype(x.dtype), precision=precision_for(x))
+
+
+def _grouped(
+    form: Grouped,
+    room: float,
+    x: jax.Array,
+    ids: jax.Array,
+    weights: jax.Array,
+    gate_up: jax.Array,
+    down: jax.Array,
+) -> jax.Array:
+    """Each device's tokens, under the rules in force (`layers.constrain`), by its experts or by others'."""
+    rules = dict(spmd.get_logical_axis_rules())
+    mesh = jax.sharding.get_abstract_mesh()
+    if not rules or mesh.size == 1:
+        return grouped_mlp(form, x, ids, weights, gate_up, down)
+    # Tokens that do not divide, of a short batch, are whole on all devices.
+    whole = x.shape[0] % _parts(mesh, rules["activation_batch"])
+    of_tokens = () if whole else _split(mesh, rules["activation_batch"])
+    of_experts = _split(mesh, rules["experts"])
+    exchange = tuple(axis for axis in of_experts if axis in of_tokens)
+    shared = tuple(axis for axis in of_experts if axis not in of_tokens)
+    run = functools.partial(grouped_mlp, form)
+    if of_experts:
+        run = functools.partial(split_mlp, form, Split(exchange, shared, tuple(mesh.axis_names), room))
+    tokens, experts = PartitionSpec(of_tokens or None), PartitionSpec((exchange + shared) or None)
+    return jax.shard_map(
+        run,
+        in_specs=(tokens, tokens, tokens, experts, experts),
+        out_specs=tokens,
+        check_vma=False,
+    )(x, ids, weights, gate_up, down)
+
+
+def _split(mesh: jax.sharding.AbstractMesh, axes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(axis for axis in axes if mesh.shape[axis] > 1)
+
+
+def _parts(mesh: jax.sharding.AbstractMesh, axes: tuple[str, ...]) -> int:
+    return math.prod(mesh.shape[axis] for axis in axes)

@@ -16,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from dig_jax.models.architecture import MoETextConfig
 from dig_jax.models.nn.attention import QKV
 from dig_jax.models.nn.decoder import Counted, MakeAttention, Mix, TextLayer
-from dig_jax.models.nn.experts import experts_mlp
+from dig_jax.models.nn.experts import PLAIN, experts_mlp
 from dig_jax.models.nn.layers import Rotation, constrain, make_param, precision_for
 from dig_jax.models.nn.routing import RouterOutput, RouterStatistics
 
@@ -48,13 +48,14 @@ class MoE(nnx.Module):
     def __init__(self, config: MoETextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
         width, inner, count = config.hidden_size, config.moe_intermediate_size, config.num_experts
         self.num_experts_per_tok = config.num_experts_per_tok
+        self.how = PLAIN
         std = config.initializer_range
         self.router = Router(config, rngs=rngs, dtype=dtype)
         self.gate_up = make_param(
-            rngs, (count, width, 2 * inner), ("experts", "embed", "expert_mlp"), std=std, dtype=dtype
+            rngs, (count, width, 2 * inner), ("experts", "expert_embed", "expert_mlp"), std=std, dtype=dtype
         )
         self.down = make_param(
-            rngs, (count, inner, width), ("experts", "expert_mlp", "embed"), std=std, dtype=dtype
+            rngs, (count, inner, width), ("experts", "expert_mlp", "expert_embed"), std=std, dtype=dtype
         )
 
     def __call__(
@@ -76,7 +77,7 @@ class MoE(nnx.Module):
         weights = jnp.take_along_axis(probabilities, ids, axis=-1)
         weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
         flat = (array.reshape(-1, array.shape[-1]) for array in (x, ids, weights))
-        y = experts_mlp(*flat, self.gate_up[...], self.down[...]).reshape(x.shape)
+        y = experts_mlp(*flat, self.gate_up[...], self.down[...], self.how).reshape(x.shape)
         return y, ids, None if counted is None else _statistics(probabilities, ids, counted)
 
 

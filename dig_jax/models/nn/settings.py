@@ -21,6 +21,8 @@ class ModelConfig:
       head_chunk: response positions per slice of the output head.
       remat: one of `layers.REMAT`.
       attention: one of `kernels.NAMES`.
+      experts: one of `kernels.EXPERTS`.
+      expert_room: see `experts.Experts`.
     """
 
     dtype: str
@@ -28,6 +30,8 @@ class ModelConfig:
     head_chunk: int
     remat: str
     attention: str
+    experts: str
+    expert_room: float
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "ModelConfig":
@@ -40,3 +44,5 @@ class ModelConfig:
         checks.at_least("model.head_chunk", self.head_chunk, 1)
         checks.one_of("model.remat", self.remat, tuple(REMAT))
         checks.one_of("model.attention", self.attention, kernels.NAMES)
+        checks.one_of("model.experts", self.experts, kernels.EXPERTS)
+        checks.at_least("model.expert_room", self.expert_room, 1.0)
