@@ -72,6 +72,7 @@ def get_config() -> ConfigDict:
     config.model.freeze_vision = False  # the vision tower, but for the projector
     config.model.freeze_projector = False  # merger and DeepStack mergers: image features to decoder width
     config.model.freeze_text = False  # decoder, embedding and output head
+    config.model.freeze_router = False  # routers of experts, which freeze_text freezes too
 
     config.model.lora = ConfigDict()  # adapters of low rank are trained, and nothing else: docs/training.md
     config.model.lora.rank = 0  # 0 = off; EasyR1 takes 64, with optimizer.learning_rate=1e-5

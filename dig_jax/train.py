@@ -39,6 +39,7 @@ from dig_jax.run.model_folder import copy_model_files, find_model, find_workdir
 from dig_jax.run.outputs import LogConfig
 from dig_jax.tasks import rewards
 from dig_jax.tasks.task import Asked, Task
+from dig_jax.update import experts
 from dig_jax.update.learner import TrainState
 from dig_jax.update.steps import Step, StepMaker
 
@@ -123,6 +124,8 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
 
     # Data.
     opened = loading.open_model(model_folder)
+    for stage in stages:
+        experts.check_model(stage.config, opened.architecture)
     tokenizer = opened.tokenizer
     Draws.from_config(config).check(tokenizer)
     all_asked = [loading.make_asked(stage.config, model_folder, tokenizer) for stage in stages]

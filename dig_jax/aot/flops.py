@@ -3,6 +3,7 @@
 The compiler's own count takes the body of a loop once, and layers, micro-batches and slices of the head are
 loops; kernels it does not count at all. A multiply-add is two operations; norms, softmax and other
 element-wise work are left out, as is usual, and so are the products of adapters (3.6% at rank 64 and 4B).
+Of experts, those are counted that a token goes through, and no others.
 
 Shape letters: P prompt tokens, N patches of one prompt, G completions per prompt, R response tokens.
 """
@@ -24,7 +25,7 @@ def layer_products(architecture: Architecture) -> float:
     text = architecture.text
     heads = 2 * text.num_attention_heads + 2 * text.num_key_value_heads
     attention = text.hidden_size * text.head_dim * heads
-    return text.num_hidden_layers * (attention + 3 * text.hidden_size * text.intermediate_size)
+    return text.num_hidden_layers * (attention + text.mlp_products)
 
 
 def head_products(architecture: Architecture) -> float:

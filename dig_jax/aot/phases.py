@@ -26,7 +26,7 @@ from dig_jax.rollout.programs import pool_shardings, rollout_programs
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.run import loading
 from dig_jax.run.batch import BatchConfig
-from dig_jax.update import sft
+from dig_jax.update import experts, sft
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.learner import Learner, TrainPrograms, TrainState, train_programs
 
@@ -94,6 +94,7 @@ def make_plan(
     mesh = parallel.make_mesh(config.mesh, devices)
     rollout_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
     settings.check(config)
+    experts.check_model(config, architecture)
     settings.check_batches(config, parallel.data_shards(mesh), parallel.data_shards(rollout_mesh))
     return Plan(config, architecture, work, mesh, rollout_mesh, freezing or Freezing.of(config))
 

@@ -48,6 +48,7 @@ STAGE_SETTINGS = (
     *("rollout.group_size", "rollout.slots", "rollout.rows", "rollout.max_new_tokens"),
     *("rollout.temperature", "rollout.top_p", "rollout.top_k"),
     *("model.freeze_vision", "model.freeze_projector", "model.freeze_text"),
+    "model.freeze_router",
 )
 
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dig_jax.machines import checks
-from dig_jax.models.api import Extras
+from dig_jax.models.api import Architecture, Extras
+from dig_jax.models.architecture import MoETextConfig
 from dig_jax.models.nn import routing
 
 SUMS = "router"  # among the metrics of micro-batches: sums that the metrics of an update are made of
@@ -37,6 +38,23 @@ class MoEConfig:
 
     def __post_init__(self) -> None:
         checks.at_least("moe.router_loss_weight", self.router_loss_weight, 0, "off")
+
+
+def check_model(config: ConfigDict, architecture: Architecture) -> None:
+    """Refuses settings of experts for a model that has none: they would do nothing.
+
+    Raises:
+      ValueError: names the setting.
+    """
+    if isinstance(architecture.text, MoETextConfig):
+        return
+    set_here = {
+        "moe.router_loss_weight": config.moe.router_loss_weight,
+        "model.freeze_router": config.model.freeze_router,
+    }
+    for key, value in set_here.items():
+        if value:
+            raise ValueError(f"config.{key}={value!r} is for models with experts, and this model has none")
 
 
 def with_router(

@@ -2,6 +2,7 @@
 
 The model has three parts. `projector` is what maps image features to the decoder's width (the merger and the
 DeepStack mergers), `vision` the rest of the vision tower, and `text` the decoder with its embedding and head.
+Of a model with experts, the routers are a fourth one, which is frozen with `text`, or alone.
 A frozen part stays in the policy's parameters, so sampling, checkpoints and export see the whole model; it
 has no gradient, and weight decay does not touch it. One that no stage trains has no optimizer state either.
 Where the model has adapters (`lora`), they alone are trained, but for those in frozen parts.
@@ -15,6 +16,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 PARTS = ("vision", "projector", "text")
+ROUTER = "router"  # of models with experts
 
 _PROJECTOR = ("merger", "deepstack_mergers")
 
@@ -25,8 +27,8 @@ def frozen_parts(config: ConfigDict) -> frozenset[str]:
     Raises:
         ValueError: all of them, which leaves nothing to train.
     """
-    frozen = frozenset(part for part in PARTS if config.model[f"freeze_{part}"])
-    if len(frozen) == len(PARTS):
+    frozen = frozenset(part for part in (*PARTS, ROUTER) if config.model[f"freeze_{part}"])
+    if frozen.issuperset(PARTS):
         names = ", ".join(f"config.model.freeze_{part}" for part in PARTS)
         raise ValueError(f"{names} are all True: nothing is left to train; set at least one to False")
     return frozen
@@ -73,7 +75,7 @@ def part_of(path: tuple) -> str:
     if path[0] == "vision":
         return "projector" if path[1] in _PROJECTOR else "vision"
     if path[0] in ("text", "head"):
-        return "text"
+        return ROUTER if ROUTER in path else "text"
     raise ValueError(
         f"parameter {'/'.join(map(str, path))} belongs to no part of the model; expected {PARTS}"
     )
@@ -90,15 +92,19 @@ def split(params: nnx.State, frozen: frozenset[str]) -> tuple[nnx.State, nnx.Sta
     has_adapters = bool(split_adapters(params)[0])
 
     def is_trained(path: tuple, _: object) -> bool:
-        return part_of(path) not in frozen and (not has_adapters or "adapter" in path)
+        return not _is_frozen(part_of(path), frozen) and (not has_adapters or "adapter" in path)
 
     trained, held = nnx.split_state(params, is_trained, ...)
     return trained, held
 
 
+def _is_frozen(part: str, frozen: frozenset[str]) -> bool:
+    return part in frozen or (part == ROUTER and "text" in frozen)
+
+
 def by_part(params: nnx.State) -> dict[str, nnx.State]:
-    """Parameters by the parts they are of, in the order of `PARTS`; no part without any."""
-    found: dict[str, list[tuple]] = {part: [] for part in PARTS}
+    """Parameters by the parts they are of, in the order of `PARTS`, routers last; no part without any."""
+    found: dict[str, list[tuple]] = {part: [] for part in (*PARTS, ROUTER)}
     for path, leaf in nnx.to_flat_state(params):
         found[part_of(path)].append((path, leaf))
     return {part: nnx.from_flat_state(leaves) for part, leaves in found.items() if leaves}
