@@ -8,6 +8,7 @@ import jax
 import pytest
 from flax import nnx
 
+from dig_jax.aot import flops
 from dig_jax.models import families
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl_moe.config import Qwen3VLMoeConfig
@@ -67,10 +68,7 @@ def test_full_size_models_have_the_published_number_of_parameters(size):
     shapes = nnx.state(families.abstract_model(config), nnx.Param)
     count = {name: sum(math.prod(p.shape) for p in jax.tree.leaves(part)) for name, part in shapes.items()}
     assert sum(count.values()) == total and count["vision"] == vision
-    text = config.text
-    attention = 2 * text.hidden_size * text.head_dim * (text.num_attention_heads + text.num_key_value_heads)
-    per_token = text.num_hidden_layers * (attention + text.mlp_products) + text.hidden_size * text.vocab_size
-    assert per_token / 1e9 == pytest.approx(active, abs=0.01)
+    assert flops.decode(config, context=0) / 2e9 == pytest.approx(active, abs=0.01)
 
 
 @pytest.mark.parametrize("size", SIZES)
