@@ -32,6 +32,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dig_jax.data.buckets import round_up_coarsely
+from dig_jax.data.example import Turn
 from dig_jax.data.shown import Picture
 from dig_jax.machines import parallel
 from dig_jax.rollout.asking import (
@@ -45,12 +46,16 @@ from dig_jax.rollout.asking import (
     TextUntil,
     budgets_of,
     keys_of,
+    sampling_of,
 )
+from dig_jax.rollout.batcher import Batcher
+from dig_jax.rollout.continuous import Room, continuous_programs
 from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.lockstep import LockstepPrograms, lockstep_programs
 from dig_jax.rollout.programs import RolloutPrograms, rollout_programs
 from dig_jax.rollout.sampling import RolloutConfig
+from dig_jax.rollout.thinking import endless_budget
 from dig_jax.run import loading, model_folder
 from dig_jax.run.loading import Opened
 
@@ -222,6 +227,72 @@ class Session:
           TypeError: there is no such setting.
         """
         return self.desk.read(images, text, dataclasses.replace(self.defaults, **changes))
+
+    def request_turns(
+        self, turns: Sequence[Turn], images: Sequence[Picture] = (), **changes: Unpack[SettingChanges]
+    ) -> Request:
+        """Reads a conversation whose last turn is the user's; other arguments and errors as for `request`.
+
+        Args:
+          turns: of text and numbers of images, in the order the model is shown them. A model is trained on
+            one turn of the user, images first, which is what `request` makes.
+          images: each is shown once.
+          changes: settings that are other than `defaults`.
+        """
+        return self.desk.read_turns(turns, images, dataclasses.replace(self.defaults, **changes))
+
+    def batcher(
+        self,
+        *,
+        rows: int = ROWS,
+        max_prompt_tokens: int | None = None,
+        max_answer_tokens: int | None = None,
+        waiting: int = 128,
+    ) -> Batcher:
+        """Begins to answer requests as they come, in a thread: continuous batching (`rollout.batcher`).
+
+        Memory for all rows is taken at once, and nothing is compiled anew for another length or setting of
+        answers; prompts are padded to a few sizes, as elsewhere.
+
+        Args:
+          rows: answers decoded at a time, rounded up to a multiple of the groups of devices.
+          max_prompt_tokens: of the longest prompt; None: four images as large as the model looks at and 1,024
+            tokens of text, or what the model's context leaves.
+          max_answer_tokens: of the longest answer; None: as many as the model's own (`desk.longest`), at
+            least 2,048, or half the model's context.
+          waiting: requests that may wait for a row.
+
+        Raises:
+          ValueError: there is no room for anything, more than the model's context is asked for, or the model
+            is shared by several processes.
+        """
+        if jax.process_count() > 1:
+            raise ValueError("requests are answered as they come by one process alone")
+        context = self.opened.architecture.text.max_position_embeddings
+        longest = max(self.desk.longest, DEFAULT_NEW_TOKENS)
+        answer = min(longest, context // 2) if max_answer_tokens is None else max_answer_tokens
+        if max_prompt_tokens is None:
+            image = self.desk.image_config.max_pixels // self.desk.image_config.factor**2
+            max_prompt_tokens = min(4 * image + 1024, context - answer)
+        for name, value, most in (
+            ("rows", rows, 4096),
+            ("max_prompt_tokens", max_prompt_tokens, context - 1),
+            ("max_answer_tokens", answer, context - 1),
+            ("waiting", waiting, 1_000_000),
+        ):
+            if not 1 <= value <= most:
+                raise ValueError(f"{name}={value}: expected 1 to {most}")
+        shards = parallel.data_shards(self.mesh)
+        room = Room(
+            rows=-(-rows // shards) * shards,
+            prompt=round_up_coarsely(max_prompt_tokens),
+            answer=answer,
+            every=STREAMED_TOKENS,
+        )
+        common = sampling_of(AnswerSettings(), self.opened.tokenizer)
+        closing = endless_budget(self.opened.tokenizer)
+        programs = continuous_programs(*self._policy, self.mesh, room, common, closing)
+        return Batcher(programs, self._policy[1], self.desk, waiting)
 
     def run(self, request: Request, streamed: bool = False) -> Stream:
         """Begins to answer; one piece holds all where the answer is not streamed."""

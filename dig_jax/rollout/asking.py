@@ -21,12 +21,14 @@ from dig_jax.data.shown import Picture, Shown, show
 from dig_jax.data.tokenizer import TextStream, Tokenizer
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.inputs import Prompts, make_prompts
+from dig_jax.rollout.continuous import Row
 from dig_jax.rollout.engine import Rollout, sample_keys
-from dig_jax.rollout.sampling import Sampling
-from dig_jax.rollout.thinking import Budget, make_budget
+from dig_jax.rollout.sampling import Sampling, SamplingOfEach
+from dig_jax.rollout.thinking import NO_BUDGET, Budget, make_budget
 from dig_jax.tasks.boxes.text import BoxFormat
 
 DEFAULT_NEW_TOKENS = 2048
+ROLES = ("system", "user", "assistant")  # of the turns of a conversation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,23 +152,45 @@ class Desk:
 
     def read(self, images: Sequence[Picture], text: str | None, settings: AnswerSettings) -> Request:
         """Reads a question; raises as `Session.request` says."""
+        shown = self._shown(images, settings)
+        text = self.question([image.size for image in shown]) if text is None else text
+        return self._request([Turn("user", self._parts(text, len(images)))], shown, settings)
+
+    def read_turns(
+        self, turns: Sequence[Turn], images: Sequence[Picture], settings: AnswerSettings
+    ) -> Request:
+        """Reads a conversation; raises as `Session.request_turns` says."""
+        if not turns or turns[-1].role != "user":
+            raise ValueError(
+                f"the last turn is of {turns[-1].role if turns else 'nobody'}; expected the user's"
+            )
+        if unknown := {turn.role for turn in turns} - set(ROLES):
+            raise ValueError(f"a turn is of {sorted(unknown)}; expected {', '.join(ROLES)}")
+        order = Shape(tuple(turns), ()).shown()
+        if sorted(order) != list(range(len(images))):
+            raise ValueError(
+                f"the turns show the images {list(order)}; expected each of the {len(images)} given, once"
+            )
+        return self._request(turns, self._shown(images, settings), settings)
+
+    def _shown(self, images: Sequence[Picture], settings: AnswerSettings) -> list[Shown]:
         if isinstance(settings.stop, str) or not all(settings.stop):
             raise ValueError(f"stop={settings.stop!r}: expected a tuple of texts that are not empty")
-        shown = [
+        return [
             show(picture, self.image_config, f"image {number} of {len(images)}")
             for number, picture in enumerate(images, start=1)
         ]
+
+    def _request(self, turns: Sequence[Turn], shown: list[Shown], settings: AnswerSettings) -> Request:
         grids = [patch_grid(*image.size, self.image_config) for image in shown]
-        text = self.question([image.size for image in shown]) if text is None else text
         placeholders = self.architecture.placeholders
-        turn = Turn("user", self._parts(text, len(images)))
-        order = Shape((turn,), ()).shown()
-        ids = conversation_ids(self.tokenizer, [turn], [grids[k] for k in order], placeholders)
+        order = Shape(tuple(turns), ()).shown()
+        ids = conversation_ids(self.tokenizer, turns, [grids[k] for k in order], placeholders)
         of_images = int(np.isin(ids, list(placeholders)).sum())
         most = self._most_tokens(settings.max_new_tokens, len(ids), of_images)
         thinking = settings.thinking_budget
         budget = make_budget(self.tokenizer, thinking, most) if thinking else None
-        return Request(ids, shown, order, settings, most, _sampling(settings, self.tokenizer), budget)
+        return Request(ids, shown, order, settings, most, sampling_of(settings, self.tokenizer), budget)
 
     def _parts(self, text: str, images: int) -> tuple[str | int | Object, ...]:
         """The images and then the text; of a model with objects, where `<image>` and `<object>` say."""
@@ -213,23 +237,37 @@ class Desk:
     def reply(self, drawn: Rollout, place: tuple[int, int], request: Request) -> Reply:
         """The completion at a place of a rollout [B, n, R], as the answer to its request."""
         length = int(drawn.mask[place].sum())
-        count, finished = min(length, request.most), bool(drawn.finished[place]) and length <= request.most
-        tokens = drawn.tokens[place][:count].tolist()
-        text, stop = self.tokenizer.decode(tokens), request.settings.stop
-        if (end := _end_of(text, stop)) is not None:
-            text, count, finished = text[:end], _tokens_up_to(tokens, stop, self.tokenizer), True
-        budget = request.budget
-        forced = budget is not None and bool(
-            budget.was_forced(np.asarray(drawn.tokens[place]), np.asarray(count))
+        return self.reply_of(
+            np.asarray(drawn.tokens[place][:length]),
+            np.asarray(drawn.model_logprobs[place][:length]),
+            bool(drawn.finished[place]),
+            request,
         )
+
+    def reply_of(self, tokens: np.ndarray, logprobs: np.ndarray, finished: bool, request: Request) -> Reply:
+        """A completion as the answer to its request.
+
+        Args:
+          tokens: int [length], the end token included; more than the request allows are cut off.
+          logprobs: float [length], under the model itself.
+          finished: whether the last of them is the end token.
+          request: what was asked.
+        """
+        count, finished = min(len(tokens), request.most), finished and len(tokens) <= request.most
+        ids = tokens[:count].tolist()
+        text, stop = self.tokenizer.decode(ids), request.settings.stop
+        if (end := _end_of(text, stop)) is not None:
+            text, count, finished = text[:end], _tokens_up_to(ids, stop, self.tokenizer), True
+        budget = request.budget
+        forced = budget is not None and bool(budget.was_forced(tokens, np.asarray(count)))
         # Boxes of several images are shares of their size, which is that of the first.
         size = request.shown[0].size if request.shown else (1, 1)
         thinking, most = self.tokenizer.opens_thinking, self.max_boxes
         read = self.boxes.read(text, size, thinking=thinking, max_boxes=most)
         return Reply(
             text=text,
-            tokens=tokens[:count],
-            logprobs=drawn.model_logprobs[place][:count].tolist(),
+            tokens=ids[:count],
+            logprobs=logprobs[:count].tolist(),
             finished=finished,
             boxes=read.boxes,
             form=read.reason,
@@ -268,7 +306,8 @@ class TextUntil:
         return fresh
 
 
-def _sampling(settings: AnswerSettings, tokenizer: Tokenizer) -> Sampling:
+def sampling_of(settings: AnswerSettings, tokenizer: Tokenizer) -> Sampling:
+    """The distribution to draw answers from; raises ValueError where a setting is out of range."""
     try:
         return Sampling(
             temperature=settings.temperature,
@@ -281,6 +320,16 @@ def _sampling(settings: AnswerSettings, tokenizer: Tokenizer) -> Sampling:
         )
     except ValueError as error:  # "sampling.top_p is 3": here they have no such home
         raise ValueError(str(error).removeprefix("sampling.")) from error
+
+
+def row_of(request: Request, choice: int) -> Row:
+    """What answer number `choice` to a request is drawn from: that of `answer_all`, decoded in rows."""
+    return Row(
+        key=np.asarray(jax.random.key_data(keys_of(request, rows=1, n=choice + 1)[0, choice])),
+        sampling=SamplingOfEach.of(request.sampling),
+        most=np.int32(request.most),
+        thought=np.int32(NO_BUDGET if request.budget is None else request.budget.tokens),
+    )
 
 
 def keys_of(request: Request, rows: int, n: int) -> jax.Array:

@@ -103,8 +103,11 @@ def rollout_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> R
     )
 
 
-def pool_shardings(filled: Pool, mesh: Mesh) -> Pool:
-    """Where every array of a pool lies: prompts and slots over the data axes, heads over `tensor`."""
+def pool_shardings(filled: Any, mesh: Mesh) -> Any:
+    """Where every array of a pool lies: prompts and slots over the data axes, heads over `tensor`.
+
+    It is the same for `continuous.Rows`: all but caches is [rows, ...].
+    """
     rows = parallel.batch_sharding(mesh)
 
     def caches(cache: Any, names: tuple[str | None, ...]) -> Any:

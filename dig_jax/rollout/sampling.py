@@ -4,7 +4,9 @@ Shapes: `...` any batch shape, V rows of the output head (at least the tokenizer
 """
 
 import dataclasses
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -180,6 +182,81 @@ def sample(
         tokens = jnp.where(forced < 0, tokens, forced)
         logprobs = jnp.where(forced < 0, logprobs, 0.0)
     return tokens, logprobs, _log_prob(logits, tokens)
+
+
+@flax.struct.dataclass
+class SamplingOfEach:
+    """Distributions of completions that are decoded together, each its own; a program serves all values.
+
+    Attributes:
+      temperature: float32 `[...]`; 0 is greedy.
+      tail: float32 `[...]`, 1 - top_p: the mass that may be left out; 0 turns the filter off.
+      top_k: int32 `[...]`; 0 turns it off.
+    """
+
+    temperature: Any
+    tail: Any
+    top_k: Any
+
+    @classmethod
+    def of(cls, sampling: Sampling) -> "SamplingOfEach":
+        """Temperature and filters of one, arrays of no dimension."""
+        return cls(np.float32(sampling.temperature), np.float32(1 - sampling.top_p), np.int32(sampling.top_k))
+
+
+def sample_each(
+    logits: jax.Array,
+    keys: jax.Array,
+    step: jax.Array,
+    each: SamplingOfEach,
+    common: Sampling,
+    forced: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Draws one token per row from the row's own distribution: what `sample` draws with its settings.
+
+    Args:
+      logits: `[A, V]`, as the model gave them; float32 inside.
+      keys: typed PRNG keys `[A]`.
+      step: int32 `[A]`, index of the token in its completion.
+      each: the distributions, `[A]`.
+      common: which tokens can be drawn.
+      forced: as for `sample`.
+
+    Returns:
+      tokens int32 `[A]`, and their log-probs float32 `[A]` under the untempered, unmasked model.
+    """
+    logits = logits.astype(jnp.float32)
+    masked = jnp.where(common.allowed(logits.shape[-1]), logits, -jnp.inf)
+    greedy = jnp.argmax(masked, axis=-1).astype(jnp.int32)
+    draws = each.temperature > 0
+
+    def draw() -> jax.Array:
+        warped = masked / jnp.where(draws, each.temperature, 1)[:, None]
+        filters = draws & ((each.top_k > 0) | (each.tail > 0))
+        # Sorting a vocabulary costs more than the rest of a draw: only where a row asks for it.
+        warped = jax.lax.cond(jnp.any(filters), _filter_each, lambda x, _: x, warped, each)
+        drawn = jnp.argmax(warped + _gumbel(keys, step, logits.shape[-1]), axis=-1)
+        return jnp.where(draws, drawn.astype(jnp.int32), greedy)
+
+    tokens = jax.lax.cond(jnp.any(draws), draw, lambda: greedy)
+    if forced is not None:
+        tokens = jnp.where(forced < 0, tokens, forced)
+    return tokens, _log_prob(logits, tokens)
+
+
+def _filter_each(logits: jax.Array, each: SamplingOfEach) -> jax.Array:
+    """Top-k and then top-p of every row of `[A, V]` as it asks, as `filter_top_k` and `filter_top_p` do."""
+    size = logits.shape[-1]
+    ascending = jnp.sort(logits, axis=-1)
+    k = jnp.where(each.top_k > 0, jnp.minimum(each.top_k, size), size)[:, None]
+    kth = jnp.take_along_axis(ascending, size - k, axis=-1)
+    logits = jnp.where(logits < kth, -jnp.inf, logits)
+    ascending = jnp.where(jnp.arange(size) < size - k, -jnp.inf, ascending)
+    tail = each.tail[:, None]
+    dropped = jnp.cumsum(jax.nn.softmax(ascending, axis=-1), axis=-1) <= tail
+    dropped = dropped.at[:, -1].set(False)
+    threshold = jnp.min(jnp.where(dropped, jnp.inf, ascending), axis=-1, keepdims=True)
+    return jnp.where((tail > 0) & (logits < threshold), -jnp.inf, logits)
 
 
 def _gumbel(keys: jax.Array, step: jax.Array | int, size: int) -> jax.Array:

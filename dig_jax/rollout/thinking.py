@@ -7,6 +7,7 @@ nothing, and their log-probs are no policy's.
 Shapes: `...` completions, R their padded length.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -17,6 +18,7 @@ import numpy as np
 from dig_jax.data.tokenizer import CLOSE_THINKING, THINK_END, Tokenizer
 
 Array = Any  # JAX or NumPy
+NO_BUDGET = 2**30  # tokens of thought that no answer reaches
 
 
 @flax.struct.dataclass
@@ -56,6 +58,13 @@ class Budget:
         return np.asarray(self.is_spent(drawn) & (length > self.tokens))
 
 
+def endless_budget(tokenizer: Tokenizer) -> Budget | None:
+    """A budget that is never spent, of no dimension; None for a model that does not think."""
+    if not tokenizer.opens_thinking or tokenizer.think_end_id is None:
+        return None
+    return Budget(np.int32(NO_BUDGET), tokenizer.think_end_id, tuple(tokenizer.encode(CLOSE_THINKING)))
+
+
 def make_budget(
     tokenizer: Tokenizer, tokens: int, max_new_tokens: int, shape: tuple[int, ...] = ()
 ) -> Budget:
@@ -64,16 +73,17 @@ def make_budget(
     Raises:
       ValueError: the model does not think, or no token is left to answer with.
     """
-    if not tokenizer.opens_thinking or tokenizer.think_end_id is None:
+    endless = endless_budget(tokenizer)
+    if endless is None:
         raise ValueError(
             f"thinking_budget={tokens}: this model does not think (its chat template opens no <think>, or"
             f" {THINK_END} is no token of its own); set it to 0"
         )
-    closing = tuple(tokenizer.encode(CLOSE_THINKING))
+    closing = endless.closing
     most = max_new_tokens - len(closing) - 1
     if not 1 <= tokens <= most:
         raise ValueError(
             f"thinking_budget={tokens}: expected 1 to {most}, which leaves of max_new_tokens={max_new_tokens}"
             f" the {len(closing)} tokens that close the thought, and one to answer with; 0 is no budget"
         )
-    return Budget(np.full(shape, tokens, np.int32), tokenizer.think_end_id, closing)
+    return dataclasses.replace(endless, tokens=np.full(shape, tokens, np.int32))
