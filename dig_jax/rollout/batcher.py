@@ -23,6 +23,7 @@ from flax import nnx
 from dig_jax.machines import parallel
 from dig_jax.rollout.asking import Desk, Request, TextUntil, row_of
 from dig_jax.rollout.continuous import ContinuousPrograms, Drawn, Rows
+from dig_jax.rollout.thinking import make_budget
 from dig_jax.rollout.tickets import Closed, Failure, Full, Listener, Piece, Stats, Ticket, Token
 
 logger = logging.getLogger("dig_jax")
@@ -67,15 +68,16 @@ class Batcher:
       programs: what decodes.
       weights: of the model.
       desk: reads and writes.
-      waiting: requests that may wait for a row.
+      waiting: requests that may be under way beyond one for each row.
 
     Attributes:
+      programs: those; another batcher can take them, and compiles nothing.
       room: what the rows hold.
     """
 
     def __init__(self, programs: ContinuousPrograms, weights: nnx.State, desk: Desk, waiting: int):
         self.room = programs.room
-        self._programs = programs
+        self.programs = programs
         self._weights = weights
         self._desk = desk
         self._most_waiting = waiting
@@ -93,7 +95,7 @@ class Batcher:
         """The request, or where it names no length of the answer, as long a one as there is room for.
 
         Raises:
-          ValueError: its prompt, or the answer it asks for, is longer than a row has room for.
+          ValueError: its prompt, or the answer or thought it asks for, is longer than a row has room for.
         """
         length, room = len(request.ids), self.room
         if length > room.prompt:
@@ -102,6 +104,8 @@ class Batcher:
                 " images, or ask for more room (max_prompt_tokens) where the model is started"
             )
         if request.most > room.answer and request.settings.max_new_tokens is None:
+            if request.budget is not None:
+                make_budget(self._desk.tokenizer, request.settings.thinking_budget, room.answer)
             return dataclasses.replace(request, most=room.answer)
         if request.most > room.answer:
             raise ValueError(
@@ -128,8 +132,9 @@ class Batcher:
         with self._changed:
             if self._closing or not self._thread.is_alive():
                 raise Closed("no more requests are taken")
-            if len(self._queue) >= self._most_waiting:
-                raise Full(f"{len(self._queue)} requests wait already")
+            under_way = {id(ticket) for ticket in (*self._queue, *self._running()) if not ticket.over}
+            if len(under_way) >= self.room.rows + self._most_waiting:
+                raise Full(f"{len(under_way)} requests are under way already")
             self._queue.append(ticket)
             self._changed.notify()
         return ticket
@@ -212,7 +217,7 @@ class Batcher:
             self._answers = [None] * self.room.rows
         for ticket in lost:
             ticket.tell(Failure(error))
-        self._rows = self._programs.empty(self._weights)
+        self._rows = self.programs.empty(self._weights)
 
     def _fill(self) -> None:
         """Gives the free rows to those who wait, the first first."""
@@ -232,9 +237,9 @@ class Batcher:
             if ticket is None or ticket.prompt is not None:
                 return ticket
             try:
-                prompts = parallel.put_whole(self._desk.prompts([ticket.request]), self._programs.mesh)
+                prompts = parallel.put_whole(self._desk.prompts([ticket.request]), self.programs.mesh)
                 # Waited for: a prompt that is too large for the devices fails here, and alone.
-                ticket.prompt = jax.block_until_ready(self._programs.read(self._weights, prompts))
+                ticket.prompt = jax.block_until_ready(self.programs.read(self._weights, prompts))
                 self._counts["prompt_tokens"] += len(ticket.request.ids)
                 return ticket
             except Exception as error:
@@ -245,7 +250,7 @@ class Batcher:
         """Puts the next answer of a ticket into a row; tells its first token."""
         answer = _Answer(ticket, ticket.begun, self._desk)
         last, prompt = ticket.prompt
-        self._rows, drawn = self._programs.place(
+        self._rows, drawn = self.programs.place(
             self._weights,
             self._rows,
             np.int32(row),
@@ -270,7 +275,7 @@ class Batcher:
         if not goes_on.any():
             return
         wants_top = any(ticket.top for ticket in self._running())
-        self._rows, drawn = self._programs.advance(self._weights, self._rows, goes_on, np.bool_(wants_top))
+        self._rows, drawn = self.programs.advance(self._weights, self._rows, goes_on, np.bool_(wants_top))
         self._counts["steps"] += 1
         self._counts["row_steps"] += int(goes_on.sum())
         drawn = jax.device_get(drawn)

@@ -273,8 +273,9 @@ class Door:
 
     def _check(self, scope: Scope) -> None:
         headers, settings = Headers(scope=scope), self._house.settings
-        name = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")
-        if settings.host_names and name.strip("[]") not in settings.host_names:
+        name = headers.get("host", "")
+        name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+        if settings.host_names and name not in settings.host_names:
             raise Refused(403, f"this server is not {name!r}", "wrong_host")
         if not settings.api_key or scope["path"] == "/healthz":
             return

@@ -85,10 +85,11 @@ def _of_file(url: str, param: str, settings: ServeSettings) -> bytes:
         descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise _refused(f"the file can not be opened ({error.strerror})", param) from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise _refused("not a file", param)
     with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _refused("not a file", param)
         if status.st_size > settings.max_body_mb * MEGABYTE:
             raise _too_many_bytes(param, settings)
         return file.read(status.st_size)

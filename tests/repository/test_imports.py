@@ -28,7 +28,7 @@ FLOORS = {
         ["rollout", "run"],
         ["update", "session", "measure"],
         ["settings"],
-        ["assemble", "evaluate", "generate", "score", "export", "scratch", "aot"],
+        ["assemble", "evaluate", "generate", "serve", "score", "export", "scratch", "aot"],
         ["report"],
         ["train"],
         ["main", "compile"],
