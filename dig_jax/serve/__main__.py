@@ -19,10 +19,14 @@ import importlib.util
 import logging
 import os
 import pathlib
+import queue
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from dig_jax.rollout.batcher import Batcher
+from dig_jax.rollout.tickets import Failure, Piece
 from dig_jax.run import cli, model_folder
 from dig_jax.serve.settings import LOOPBACK, ServeSettings
 from dig_jax.session import Session
@@ -80,8 +84,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             max_answer_tokens=args.max_answer_tokens,
             waiting=args.waiting,
         )
+        _warm_up(session, batcher)
     cli.log_to_terminal()
     _serve(args, session, batcher, settings)
+
+
+def _warm_up(session: Session, batcher: Batcher) -> None:
+    """Answers one short question: what decodes is compiled before anybody waits for it."""
+    came: queue.SimpleQueue[Piece | Failure] = queue.SimpleQueue()
+    batcher.submit(session.request(text="Hello.", max_new_tokens=2), came.put)
+    while isinstance(event := came.get(), Piece):
+        if event.reply is not None:
+            return
+    batcher.close(0)
+    raise event.error
 
 
 def _settings(args: argparse.Namespace, name: str) -> ServeSettings:
@@ -101,7 +117,7 @@ def _settings(args: argparse.Namespace, name: str) -> ServeSettings:
     return ServeSettings(**given | {"name": args.name or name, "api_key": key})
 
 
-def _serve(args: argparse.Namespace, session: Session, batcher: Any, settings: ServeSettings) -> None:
+def _serve(args: argparse.Namespace, session: Session, batcher: Batcher, settings: ServeSettings) -> None:
     import uvicorn  # after the flags were found right: they are explained without it
 
     from dig_jax.serve.app import make_app
@@ -128,6 +144,9 @@ def _serve(args: argparse.Namespace, session: Session, batcher: Any, settings: S
         timeout_graceful_shutdown=max(1, round(args.grace_seconds)),
     )
     server = Server(config)
+    # uvicorn stops in good order, and then raises the signal again for the handler that was there before.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     server.run()
     if not server.started:
         batcher.close(0)

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dig_jax.rollout.sampling import Sampling, filter_top_k, filter_top_p, sample, warp
+from dig_jax.rollout.sampling import (
+    Sampling,
+    SamplingOfEach,
+    filter_top_k,
+    filter_top_p,
+    sample,
+    sample_each,
+    warp,
+)
 
 PLAIN = Sampling(temperature=1.0, top_p=1.0, top_k=0, eos_ids=(1,), suppressed=(2,), vocab_size=10, pad_id=0)
 
@@ -166,3 +174,29 @@ def test_a_wrong_setting_is_an_error_that_names_it(changes, named):
 def test_a_tokenizer_larger_than_the_head_is_an_error():
     with pytest.raises(ValueError, match="does not belong to this model"):
         PLAIN.allowed(9)
+
+
+def test_rows_that_are_sampled_together_each_draw_as_they_would_alone():
+    rng = np.random.default_rng(5)
+    ways = [
+        {"temperature": 0.0},
+        {"temperature": 1.3},
+        {"temperature": 0.8, "top_k": 3},
+        {"temperature": 0.8, "top_p": 0.6},
+        {"temperature": 1.0, "top_k": 4, "top_p": 0.7},
+    ]
+    logits = jnp.asarray(rng.normal(0, 2, (len(ways), 12)).astype(np.float32))
+    each = jax.tree.map(lambda *x: np.stack(x), *[SamplingOfEach.of(sampling(**way)) for way in ways])
+    together = jax.jit(sample_each, static_argnames="common")
+    alone = jax.jit(sample, static_argnames="sampling")
+    drawn = set()
+    for step in range(60):
+        keys, at = jax.random.split(jax.random.key(step), len(ways)), jnp.full(len(ways), step)
+        tokens, logprobs = together(logits, keys, at, each, common=PLAIN)
+        for row, way in enumerate(ways):
+            token, _, logprob = alone(logits[row], keys[row], step, sampling=sampling(**way))
+            assert (tokens[row], float(logprobs[row])) == (token, pytest.approx(float(logprob), abs=1e-6))
+            drawn.add((row, int(token)))
+    assert len(drawn) > 12  # it was no test of greedy rows
+    forced = together(logits, keys, at, each, PLAIN, jnp.array([-1, 3, -1, -1, -1]))[0]
+    assert forced[1] == 3 and (forced[2:] == tokens[2:]).all()

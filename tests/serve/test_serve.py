@@ -3,6 +3,8 @@
 import concurrent.futures
 import dataclasses
 import json
+import pathlib
+import re
 import socket
 import threading
 import time
@@ -14,11 +16,13 @@ import pytest
 
 from dig_jax.data.example import Turn
 from dig_jax.rollout.asking import Question
+from dig_jax.rollout.batcher import Batcher
 from dig_jax.rollout.continuous import ContinuousPrograms
 from dig_jax.serve import protocol
 from dig_jax.serve.replies import Thought
 from dig_jax.serve.settings import ServeSettings
 from dig_jax.session import Session
+from tests.helpers.paths import ROOT
 from tests.serve.conftest import ROWS, WAITING, Gate, Served, Serving, data_url, picture, png
 
 PAIR = [data_url(png(picture(1))), data_url(png(picture(2)))]
@@ -144,6 +148,25 @@ def test_a_thought_is_told_from_the_answer_however_the_text_comes(step: int) -> 
     assert parts("a </thi b\n\n</think>\n\n[[1]]\n</think>", True) == ("a </thi b", "[[1]]\n</think>")
     assert parts("cut </thin\n", True) == ("cut </thin\n", "")
     assert parts("\na</think>b", False) == ("", "\na</think>b")
+
+
+def test_the_page_on_python_says_how_requests_are_answered_as_they_come(
+    session: Session,
+    programs: ContinuousPrograms,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    for number, name in enumerate(("a.png", "b.png"), start=1):
+        (tmp_path / name).write_bytes(png(picture(number)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        session, "batcher", lambda **_: Batcher(programs, session._policy[1], session.desk, 4), raising=True
+    )
+    exec(compile(code, "docs/python.md", "exec"), {"session": session})
+    reply = session.answer(["a.png", "b.png"], max_new_tokens=20)
+    assert capsys.readouterr().out == f"{reply.text} {reply.boxes}\n"
 
 
 # Who asks badly, leaves, or comes too late

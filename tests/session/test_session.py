@@ -254,7 +254,7 @@ def test_what_can_not_be_answered_is_refused_before_the_weights_are_read(
 def test_the_page_on_python_says_what_works(
     session: Session, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
     for name, pixels in (("a.png", picture(1)), ("b.png", picture(2))):
         Image.fromarray(pixels).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
