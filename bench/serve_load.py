@@ -165,6 +165,7 @@ def bomb() -> bytes:
 def one(port: int, kind: str, question: dict[str, Any], streamed: bool) -> tuple[Any, Any, float]:
     """A request of a client of that kind: status, what was answered, seconds."""
     start = time.monotonic()
+    status: int | str
     if kind == "good":
         status, answer = ask(port, question | {"stream": streamed})
         return status, answer, time.monotonic() - start

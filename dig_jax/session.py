@@ -291,8 +291,8 @@ class Session:
         )
         common = sampling_of(AnswerSettings(), self.opened.tokenizer)
         closing = endless_budget(self.opened.tokenizer)
-        programs = continuous_programs(*self._policy, self.mesh, room, common, closing)
-        return Batcher(programs, self._policy[1], self.desk, waiting)
+        programs = continuous_programs(*self.policy, self.mesh, room, common, closing)
+        return Batcher(programs, self.policy[1], self.desk, waiting)
 
     def run(self, request: Request, streamed: bool = False) -> Stream:
         """Begins to answer; one piece holds all where the answer is not streamed."""

@@ -83,7 +83,7 @@ def serving(session: Session, programs: ContinuousPrograms) -> Serving:
     @contextlib.contextmanager
     def start(programs: ContinuousPrograms = programs, **changes: Any) -> Iterator[Served]:
         settings = ServeSettings(**{"name": "tiny", "waiting": WAITING} | changes)
-        batcher = Batcher(programs, session._policy[1], session.desk, settings.waiting)
+        batcher = Batcher(programs, session.policy[1], session.desk, settings.waiting)
         app = make_app(session, batcher, settings)
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=300))
         listener = socket.create_server(("127.0.0.1", 0))

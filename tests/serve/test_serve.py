@@ -162,7 +162,7 @@ def test_the_page_on_python_says_how_requests_are_answered_as_they_come(
         (tmp_path / name).write_bytes(png(picture(number)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        session, "batcher", lambda **_: Batcher(programs, session._policy[1], session.desk, 4), raising=True
+        session, "batcher", lambda **_: Batcher(programs, session.policy[1], session.desk, 4), raising=True
     )
     exec(compile(code, "docs/python.md", "exec"), {"session": session})
     reply = session.answer(["a.png", "b.png"], max_new_tokens=20)
