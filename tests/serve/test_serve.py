@@ -165,7 +165,7 @@ def test_the_page_on_python_says_how_requests_are_answered_as_they_come(
         session, "batcher", lambda **_: Batcher(programs, session.policy[1], session.desk, 4), raising=True
     )
     exec(compile(code, "docs/python.md", "exec"), {"session": session})
-    reply = session.answer(["a.png", "b.png"], max_new_tokens=20)
+    reply = session.answer(["a.png", "b.png"], "What has changed?", max_new_tokens=20)
     assert capsys.readouterr().out == f"{reply.text} {reply.boxes}\n"
 
 
