@@ -170,8 +170,9 @@ study: setup setup-render $(TRAIN)/.stamp-study  ## rerun the learning study: ta
 
 .PHONY: test test-slow lint format types bench bench-generator
 # Two processes: one spends most of its time compiling on one core. A file's tests share what is costly to make.
+# Files go in the order of tests/conftest.py, the longest first, and not by how many tests they have.
 # A process that dies is not replaced: pytest-xdist may wait for ever for one that dies again at the same test.
-PYTEST := $(PY) -m pytest --numprocesses=2 --dist=loadfile --max-worker-restart=0
+PYTEST := $(PY) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --max-worker-restart=0
 test: setup-dev setup-render  ## run the tests (PYTEST_ARGS="..." passes options on)
 	$(PYTEST) $(PYTEST_ARGS)
 

@@ -10,7 +10,38 @@ import pytest
 # Before JAX is imported. Compiled programs are kept between runs: most of a first run is compilation.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+# Files whose tests take longest, quick ones and slow ones: of two processes, one that began such a file last
+# would work on it long after the other has nothing left to do.
+LONGEST = (
+    "commands/test_kill.py",
+    "machines/test_parallel.py",
+    "commands/test_multihost.py",
+    "commands/test_train.py",
+    "machines/test_sharding.py",
+    "repository/test_quickstart.py",
+    "commands/test_compile.py",
+    "study/test_study.py",
+    "models/hf/test_peft.py",
+    "models/test_parity_bfloat16.py",
+    "commands/test_commands_on_hosts.py",
+    "update/test_precision.py",
+    "machines/test_bucket.py",
+    "rollout/test_pool.py",
+    "models/nn/test_lora.py",
+    "models/nn/test_freeze.py",
+    "run/test_curriculum.py",  # of programs that test_train.py has compiled by then
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of `LONGEST` come first, in that order; the others stay as they were."""
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(LONGEST)}
+    if missing := [str(path) for path in places if not path.exists()]:
+        raise pytest.UsageError(f"LONGEST in tests/conftest.py names what is not there: {', '.join(missing)}")
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +61,25 @@ def no_sudden_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(os, "_exit", say_so)
     yield
     assert not ended, f"os._exit was called:\n{ended[0]}"
+
+
+@pytest.fixture(scope="module")
+def quick_compiling() -> Iterator[None]:
+    """The tests of a module, and processes that they start, compile with few of XLA's optimizations.
+
+    That takes half the time, which is most of what such tests cost. It is for those that ask which rows,
+    shapes, devices or parameters take part in a program. What promises equality to the last bit, compares
+    with another library, or measures memory or rounding is compiled as a real run is. What is compiled here
+    is forgotten in the end: no other module runs it.
+    """
+    import jax
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

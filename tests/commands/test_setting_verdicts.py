@@ -41,9 +41,9 @@ def config_of(changes: dict[str, Any]) -> ConfigDict:
     return config
 
 
-def accepted(changes: dict[str, Any]) -> bool:
+def accepted(config: ConfigDict) -> bool:
     try:
-        settings.check(config_of(changes))
+        settings.check(config)
     except ValueError:
         return False
     return True
@@ -52,10 +52,17 @@ def accepted(changes: dict[str, Any]) -> bool:
 def verdicts(background: dict[str, Any]) -> dict[str, list[str]]:
     """The values of every setting that are refused, as text."""
     refused: dict[str, list[str]] = {}
+    config = config_of(background)
+    as_it_was = keys.flat(config.to_dict())
     for key, value in keys.flat(config_of({}).to_dict()).items():
-        wrong = [repr(tried) for tried in TRIED[type(value)] if not accepted({**background, key: tried})]
+        wrong = []
+        for tried in TRIED[type(value)]:
+            config.update_from_flattened_dict({key: tried})
+            wrong += [] if accepted(config) else [repr(tried)]
+        config.update_from_flattened_dict({key: as_it_was[key]})
         if wrong:
             refused[key] = wrong
+    assert keys.flat(config.to_dict()) == as_it_was  # a check changes nothing
     return refused
 
 

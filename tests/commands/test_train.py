@@ -5,8 +5,6 @@ import itertools
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -25,6 +23,7 @@ from dig_jax.run.fingerprint import fingerprint
 from dig_jax.tasks.differences import reward
 from dig_jax.update import sft
 from tests.helpers.drawn_pairs import draw_pair, write_pairs
+from tests.helpers.forked_command import run_command
 from tests.helpers.small_model import make_small_model
 
 
@@ -361,11 +360,9 @@ def test_wrong_settings_are_named(
 def test_the_command_says_what_is_wrong_and_ends_with_code_2(
     arguments: list[str], message: str, tmp_path: pathlib.Path
 ) -> None:
-    command = [sys.executable, "-m", "dig_jax.main", f"--workdir={tmp_path / 'run'}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    errors = tmp_path / "errors"
+    assert run_command([f"--workdir={tmp_path / 'run'}", *arguments], errors) == 2
+    assert message in errors.read_text() and "Traceback" not in errors.read_text()
 
 
 def test_the_steps_asked_for_are_profiled_and_no_other(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:

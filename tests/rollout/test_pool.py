@@ -14,6 +14,8 @@ from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import Budget
 from tests.models.conftest import PromptMaker
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 NEW, GROUP = 40, 5
 GRIDS = [[(4, 6), (6, 2)], [(2, 8)], [], [(2, 2)]]  # images of each prompt, in patches
 

@@ -19,6 +19,8 @@ from dig_jax.update.policy import Experience
 from tests.models.conftest import PromptMaker
 from tests.update.test_policy import relative_error
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 PROMPTS, GROUP, LENGTH = 4, 4, 16
 
 

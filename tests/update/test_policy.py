@@ -12,6 +12,8 @@ from dig_jax.models.hf import checkpoint
 from dig_jax.update import grpo, policy
 from tests.models.conftest import PromptMaker
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 CONFIG = grpo.GRPOConfig(
     loss="grpo",
     kl="k3",

@@ -13,6 +13,8 @@ from dig_jax.update import sft
 from dig_jax.update.policy import response_logprobs
 from tests.models.conftest import PROMPT_LENGTH, PromptMaker
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 CONFIG = sft.SFTConfig(aux_weight=0.5, token_yes=7, token_no=9)
 LENGTH = 5
 

@@ -36,6 +36,8 @@ from tests.helpers.small_model import make_small_model
 from tests.helpers.tasks import pairs_task
 from tests.models.conftest import NUM_PATCHES, PROMPT_LENGTH, PromptMaker
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 SIZES = [(64, 64), (64, 96), (128, 128), (96, 64), (128, 96)]
 SMALL, LARGE = Bucket(prompt_length=32, num_patches=48), Bucket(prompt_length=48, num_patches=128)
 
