@@ -12,6 +12,8 @@ from tests.helpers.drawn_pairs import draw_pair, write_pairs
 from tests.helpers.paths import ROOT
 from tests.helpers.small_model import make_small_model
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 WARMED_UP = f"--model={ROOT / 'assets' / 'quickstart_warmup'}"
 
 

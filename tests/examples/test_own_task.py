@@ -13,6 +13,8 @@ from tests.helpers.drawn_pairs import draw_pair, write_pairs
 from tests.helpers.paths import ROOT
 from tests.helpers.small_model import make_small_model
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 def lines(workdir: pathlib.Path, name: str) -> list[dict]:
     return [json.loads(line) for line in (workdir / name).read_text().splitlines()]
