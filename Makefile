@@ -153,6 +153,23 @@ warmup: setup setup-render  ## remake the checkpoint the quickstart starts from,
 	[ -d runs/quickstart_warmup ] || \
 	  $(PY) -m dig_jax.export --workdir=runs/warmup --out=runs/quickstart_warmup --dtype=bfloat16
 
+.PHONY: quickstart-align study-align
+# The scenes are those of the quickstart, with many questions of each; a dataset is complete when its folder is there.
+QUICK_ITEMS := T-C:3,C-T:1,I-C:2,C-I:2,T-I:2,I-T:1,exist:0.5,conversation:0.25,description:0.25
+quickstart-align: setup setup-render  ## the same for TinyGroundingGPT: questions with object crops, four stages, a page
+	[ -d data/quickstart ] || \
+	  $(PY) -m data_gen --preset=tiny --num_pairs=512 --test_pairs=128 --seed=1 --out=data/quickstart
+	[ -d data/quickstart_align ] || $(PY) -m data_gen.align --data=data/quickstart --out=data/quickstart_align \
+	  --items=$(QUICK_ITEMS) --model_side=96 --crop_side=48 --seed=2
+	[ -d runs/quickstart_align_model ] || $(PY) -m dig_jax.scratch --family=clip_dino_qwen --image_size=96 \
+	  --words_of=data/quickstart_align --out=runs/quickstart_align_model
+	$(PY) -m dig_jax.main --config=configs/quickstart_align.py --workdir=runs/quickstart_align
+	$(PY) -m study.align_page --model=runs/quickstart_align --data=data/quickstart_align --out=runs/quickstart_align_page
+
+# Hours: STUDY_ARGS="--arms=A0,A1,E3 --seeds=1 --no-dig" is less.
+study-align: setup setup-render  ## do object crops help? arms, controls, seeds: tables in runs/align_study (docs/align_study.md)
+	$(PY) -m study.align --out=runs/align_study $(STUDY_ARGS)
+
 # 22 pairs of another origin, where they are there.
 PUZZLES ?= ../shared/examples/puzzles/pairs.jsonl
 .PHONY: before-after

@@ -45,12 +45,12 @@ class Place:
 
 def plan(place: Place, arms: Sequence[str], seeds: Sequence[int], quick: bool) -> list[Job]:
     """All jobs of a study; those that others need come first."""
-    jobs = [_render(place, folder) for folder in DATA if not (place.data / folder).exists()]
+    jobs = [render(place.data, folder) for folder in DATA if not (place.data / folder).exists()]
     rendered = tuple(job.name for job in jobs)
     warmups = list(dict.fromkeys(ARMS[arm].warmup for arm in arms))
     for seed in seeds:
         model = place.out / "models" / f"seed{seed}"
-        make = _python("dig_jax.scratch", out=model, seed=seed)
+        make = python("dig_jax.scratch", out=model, seed=seed)
         jobs.append(Job(f"model_{seed}", make))
         for name in warmups:
             jobs.append(_train(place, name, seed, quick, (f"model_{seed}", *rendered), {"model_path": model}))
@@ -67,12 +67,14 @@ def plan(place: Place, arms: Sequence[str], seeds: Sequence[int], quick: bool) -
     return jobs
 
 
-def _python(module: str, *arguments: str, **options: object) -> tuple[str, ...]:
+def python(module: str, *arguments: str, **options: object) -> tuple[str, ...]:
+    """A command of this Python."""
     return (sys.executable, "-m", module, *arguments, *(f"--{key}={value}" for key, value in options.items()))
 
 
-def _render(place: Place, folder: str) -> Job:
-    command = _python("data_gen", preset="tiny", out=place.data / folder, **DATA[folder])
+def render(data: Path, folder: str) -> Job:
+    """The pairs of a folder of `DATA`."""
+    command = python("data_gen", preset="tiny", out=data / folder, **DATA[folder])
     return Job(f"data_{folder}", command, alone=True)
 
 
@@ -89,12 +91,12 @@ def _train(
     }
     options = {f"config.{key}": value for key, value in settings.items()}
     config = f"study/config.py:{name}{',quick' if quick else ''}"
-    command = _python("dig_jax.main", config=config, workdir=place.run(name, seed), **options)
+    command = python("dig_jax.main", config=config, workdir=place.run(name, seed), **options)
     return Job(f"{name}_{seed}", command, needs)
 
 
 def _evaluate(place: Place, name: str, seed: int, quick: bool, mismatched: bool = False) -> Job:
-    command = _python(
+    command = python(
         "dig_jax.evaluate",
         *(["--mismatched"] if mismatched else []),
         "--greedy",  # a run begun before there was a choice does not say so
