@@ -14,6 +14,8 @@ from tests.helpers.paths import ROOT
 from tests.helpers.small_model import FOR_TWO_DEVICES, make_small_model
 from tests.machines.test_distributed import free_port
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
