@@ -9,6 +9,7 @@ from bench.dig_jax_side import DigJaxSide
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiling")
 def test_a_step_of_the_benchmark_runs_on_the_prompts_it_promises(tmp_path: Path):
     setting.write_model(tmp_path / "model")
     config = grpo_step.make_config(str(tmp_path / "model"))
