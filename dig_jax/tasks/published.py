@@ -1,11 +1,16 @@
 """How many examples published annotation files have: a copy that is cut off is noticed before training.
 
-LLaVA's files are counted in conversations, Visual Genome and the splits of Flickr30K Entities in images.
+LLaVA's files are counted in conversations, RefCOCO's in phrases, Visual Genome and the splits of Flickr30K
+Entities in images. Sources: issue 657 of haotian-liu/LLaVA for the 665K; the lists of the release of
+Flickr30K Entities, counted; visualgenome.org; for RefCOCO the page on it at flageval.baai.ac.cn, and for the
+training split of RefCOCO+ its total of 141,564. LLaVA's other two and the training split of RefCOCOg (umd)
+are as its users report them, and only their rounded numbers were looked up.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from etils import epath
 
@@ -16,6 +21,17 @@ SIZES = {
     "595k": (595_375, "conversations"),
     "blip_laion_cc_sbu_558k": (558_128, "conversations"),
     "llava_v1_5_mix665k": (665_298, "conversations"),
+    "refcoco_train": (120_624, "phrases"),
+    "refcoco_val": (10_834, "phrases"),
+    "refcoco_testA": (5_657, "phrases"),
+    "refcoco_testB": (5_095, "phrases"),
+    "refcoco+_train": (120_191, "phrases"),
+    "refcoco+_val": (10_758, "phrases"),
+    "refcoco+_testA": (5_726, "phrases"),
+    "refcoco+_testB": (4_889, "phrases"),
+    "refcocog_train": (80_512, "phrases"),
+    "refcocog_val": (4_896, "phrases"),
+    "refcocog_test": (9_602, "phrases"),
     "visual_genome": (108_077, "images"),
     "flickr30k/train": (29_783, "images"),
     "flickr30k/val": (1_000, "images"),
@@ -27,6 +43,20 @@ def release_of(file: epath.Path) -> str:
     """The key of `SIZES` for a file of conversations, by names of file and folder; "" for one's own."""
     name = f"{file.parent.name}/{file.stem}".lower()
     return next((key for key, (_, what) in SIZES.items() if what == "conversations" and key in name), "")
+
+
+def phrases_of(name: str, split: str, splits: Collection[str]) -> str:
+    """The key of `SIZES` for a split of RefCOCO, RefCOCO+ or RefCOCOg; "" for others.
+
+    Args:
+      name: of the file's folder.
+      split: wanted.
+      splits: all that there are. Two sets of them were published; counted are those with testA and testB
+        (unc), and of RefCOCOg those with a test set (umd), as papers report.
+    """
+    usual = "test" in splits if name == "refcocog" else "testA" in splits
+    key = f"{name}_{split}"
+    return key if usual and key in SIZES else ""
 
 
 def check_count(release: str, count: int, where: object) -> str:

@@ -24,6 +24,7 @@ from dig_jax.data.example import BadRecord, Example, Shape, Size
 from dig_jax.data.image_files import ImageSizes
 from dig_jax.data.records import Records
 from dig_jax.machines import textfile
+from dig_jax.tasks.published import SIZES, check_count, phrases_of
 from dig_jax.tasks.referring import flickr30k, visual_genome
 from dig_jax.tasks.referring.records import Ask
 from dig_jax.tasks.referring.target import Entry, Target, box_in
@@ -98,7 +99,7 @@ def entries(path: epath.Path, split: str, root: epath.Path | None) -> list[Entry
 
     Raises:
       ValueError: lines or entries are of another form, all of them counted and the first one named; or the
-        folder has no or several files of the split.
+        folder has no or several files of the split; or more than were published under its name.
     """
     name, part = named_and_part(split)
     if visual_genome.is_there(path):
@@ -108,7 +109,11 @@ def entries(path: epath.Path, split: str, root: epath.Path | None) -> list[Entry
     if path.is_dir() and (path / "instances.json").exists():
         return list(_read_refer(path, name, root or path / "images"))[part]
     file = lines_file(path, name)
-    return None if file is None else _read_jsonl(file, root or file.parent)[part]
+    if file is None:
+        return None
+    found = _read_jsonl(file, root or file.parent)
+    check_count(file.stem if file.stem in SIZES else "", len(found), file)
+    return found[part]
 
 
 def _read_jsonl(path: epath.Path, root: epath.Path) -> list[Entry]:
@@ -162,6 +167,8 @@ def _read_refer(folder: epath.Path, split: str, root: epath.Path) -> Iterator[En
         if not chosen:
             known = ", ".join(sorted({ref["split"] for ref in refs}))
             raise ValueError(f"{found[0]} has no split {split!r}; it has {known}")
+        release = phrases_of(folder.name, split, {ref["split"] for ref in refs})
+        check_count(release, sum(len(ref["sentences"]) for ref in chosen), found[0])
         for ref in chosen:
             image = files[ref["image_id"]]
             x, y, width, height = boxes[ref["ann_id"]]

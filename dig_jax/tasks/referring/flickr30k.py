@@ -6,7 +6,8 @@ the phrases with the entity that each is of:
 
     [/EN#283585/people Two people] are photographing [/EN#0/notvisual each other] .
 
-and the annotations have the boxes of entities. `read` gives the phrases whose entity has one box in the
+and the annotations have the boxes of entities, in pixels counted from 1, the last ones included, as those of
+PASCAL VOC. `read` gives the phrases whose entity has one box in the
 image, and `sentences` gives whole captions with their boxes, those of several included.
 """
 
@@ -36,7 +37,7 @@ class Phrase:
 
     Attributes:
       first, end: its characters in `Sentence.text`.
-      boxes: x0, y0, x1, y1 in pixels of each place where its entity is; () where it has none.
+      boxes: x0, y0, x1, y1 in pixels, half-open, of each place where its entity is; () where it has none.
     """
 
     first: int
@@ -136,7 +137,11 @@ def _annotations(file: epath.Path) -> tuple[Size, dict[str, list[Corners]]]:
         for thing in top.iter("object"):
             if (box := thing.find("bndbox")) is None:  # of the whole scene, or not to be seen
                 continue
-            corners = tuple(float(_number(box, side)) for side in ("xmin", "ymin", "xmax", "ymax"))
+            first, last = (("xmin", "ymin"), ("xmax", "ymax"))
+            corners = (
+                *(float(max(0, _number(box, side) - 1)) for side in first),
+                *(float(_number(box, side)) for side in last),
+            )
             box_in(Entry("", file, size, "", corners), size)
             for name in thing.iter("name"):
                 boxes.setdefault((name.text or "").strip(), []).append(corners)

@@ -186,8 +186,8 @@ def test_captions_are_learnt_with_the_boxes_of_their_phrases(task, tmp_path):
     assert first.messages[0].parts[1] == "\nDescribe the image and give the coordinate of each object."
     answer = task.demonstrate(first, np.random.default_rng(0)).text
     assert answer == (
-        "A man [0.100,0.300,0.600,0.500] holds each other near two hands"
-        " [0.100,0.300,0.600,0.500][0.000,0.100,0.500,0.900] ."
+        "A man [0.000,0.200,0.600,0.500] holds each other near two hands"
+        " [0.000,0.200,0.600,0.500][0.000,0.100,0.500,0.900] ."
     )
     assert task.score([answer], [first]).terms["hit"].tolist() == [1]
 

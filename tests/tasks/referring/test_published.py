@@ -52,7 +52,7 @@ def test_phrases_of_flickr30k_with_one_box_are_asked_for_once(flickr, caplog):
         source = opened(flickr)
     assert "train.txt: partial, 1 of 29,783 images" in caplog.text
     assert [source[n].target.phrase for n in range(len(source))] == ["A man", "The guy"]
-    np.testing.assert_allclose(source[1].target.boxes, [[0.1, 0.25, 0.6, 0.5]])
+    np.testing.assert_allclose(source[1].target.boxes, [[0, 0.125, 0.6, 0.5]])  # pixels 1 to 6, 2 to 4
     assert source[0].messages[0].parts == (0, "Output the coordinate of A man")
     assert source.shapes()[0] == source[0].shape and source[0].id == "36-1-0"
     assert len(opened(flickr, "train[1:]")) == 1
@@ -73,7 +73,7 @@ def test_a_caption_has_the_boxes_of_each_of_its_phrases(flickr):
         ("Sentences/36.txt", "fine\n[/EN#5/people A man", "36.txt, line 2: a mark is not closed"),
         ("Annotations/36.xml", "<annotation>", "36.xml: no element found|36.xml: unclosed"),
         ("Annotations/36.xml", XML.replace("<height>8", "<height>x"), "36.xml: size/height is 'x'; expected"),
-        ("Annotations/36.xml", XML.replace("<xmax>6", "<xmax>1"), "36.xml: bbox .* has no area inside 10x8"),
+        ("Annotations/36.xml", XML.replace("<xmax>6", "<xmax>0"), "36.xml: bbox .* has no area inside 10x8"),
     ],
 )
 def test_a_damaged_file_of_flickr30k_is_named(flickr, file, text, why):
@@ -138,3 +138,20 @@ def test_wrong_entries_of_visual_genome_are_named(genome, monkeypatch):
     (genome / "image_data.json").write_text("[]")
     with pytest.raises(ValueError, match="holds 1 images, and visual_genome has 0"):
         opened(genome)
+
+
+def test_phrases_of_refcoco_are_counted_where_splits_are_those_that_papers_report(
+    tmp_path, monkeypatch, caplog
+):
+    unc, google = ("train", "val", "testA", "testB"), ("train", "val", "test")
+    assert published.phrases_of("refcoco+", "testA", unc) == "refcoco+_testA"
+    assert published.phrases_of("refcoco", "val", google) == "" == published.phrases_of("mine", "val", unc)
+    assert published.phrases_of("refcocog", "val", google) == "refcocog_val"
+    line = {"image": "36.jpg", "sent": "a man", "bbox": [0, 0, 4, 4], "height": 8, "width": 10}
+    (tmp_path / "refcoco_val.jsonl").write_text(f"{json.dumps(line)}\n" * 2)
+    with caplog.at_level(logging.WARNING, "dig_jax"):
+        assert len(opened(tmp_path, "val")) == 2
+    assert "refcoco_val.jsonl: partial, 2 of 10,834 phrases" in caplog.text
+    monkeypatch.setitem(published.SIZES, "refcoco_val", (1, "phrases"))
+    with pytest.raises(ValueError, match="holds 2 phrases, and refcoco_val has 1: these are other data"):
+        opened(tmp_path, "val")
