@@ -1,7 +1,9 @@
-"""Compiles a run's GRPO step for a TPU slice or for GPUs, with the real compiler and without any of them.
+"""Compiles a step of a run, GRPO or supervised, for a TPU slice or GPUs, without any, by the real compiler.
 
     python -m dig_jax.compile --config=configs/stage3.py --topology=v5p:2x2x4 [--model=4B] [--config.x.y=z]
     python -m dig_jax.compile --config=configs/stage3_gpu.py --topology=h100:8
+    python -m dig_jax.compile --config=configs/tiny_grounding_3b.py --stage=local --topology=h100:8 \
+        --model=TinyGroundingGPT-3B --images=1 --objects=4
 
 A slice of TPUs is named by its chips (v5e:4x4), GPUs by those of one host (a100:8, h100:8, h200:8, b200:8) or
 by hosts and GPUs of each (h100:2x8).
@@ -36,14 +38,15 @@ from ml_collections import ConfigDict, config_flags
 from dig_jax import settings
 from dig_jax.aot import gpus, hosts, report
 from dig_jax.aot.chips import CHIPS, Chip
-from dig_jax.aot.inputs import Workload, pair_bucket
+from dig_jax.aot.inputs import Workload, prompt_bucket
 from dig_jax.aot.phases import make_plan, phases
 from dig_jax.aot.roofline import measure, summary
+from dig_jax.data.buckets import Bucket
 from dig_jax.models import families
 from dig_jax.models.architecture import Architecture
 from dig_jax.run import cli, curriculum, model_folder
 
-IMAGES = 2  # of a pair
+SIZE = (448, 448)  # of images, where neither a flag nor the model says another
 
 logger = logging.getLogger("dig_jax")
 
@@ -60,8 +63,11 @@ def main(argv: list[str]) -> None:
         config = stage.config
         chip, devices = topology(given.topology, given.num_slices)
         architecture = with_layers(architecture_of(given.model, config), given.layers)
-        bucket = pair_bucket(architecture, *size_of(given.image_size), given.text_tokens)
-        work = Workload(bucket, IMAGES, config.rollout.group_size, config.rollout.max_new_tokens)
+        shown = {"images": given.images, "objects": given.objects}
+        size = size_of(given.image_size, architecture)
+        work = workload(
+            config, prompt_bucket(architecture, size, given.text_tokens, **shown), sum(shown.values())
+        )
         plan = make_plan(config, architecture, work, devices, stage.freezing)
         if given.hosts:
             print(hosts.describe(plan))
@@ -83,17 +89,31 @@ def main(argv: list[str]) -> None:
 
 
 def stage_of(config: ConfigDict, name: str) -> curriculum.Stage:
-    """The stage called `name`, or the first that samples.
+    """The stage called `name`; without one the first that samples, or the first of all where none does.
 
     Raises:
-        ValueError: there is no such stage, or it does not sample.
+        ValueError: there is no such stage.
     """
     stages = curriculum.stages(config)
-    for stage in stages:
-        if stage.config.algorithm == "grpo" and name in ("", stage.name):
+    sampling = [stage for stage in stages if stage.config.algorithm == "grpo"]
+    for stage in stages if name else [*sampling, *stages]:
+        if name in ("", stage.name):
             return stage
     have = ", ".join(f"{stage.name or 'the run'} ({stage.config.algorithm})" for stage in stages)
-    raise ValueError(f"--stage={name}: expected a stage of algorithm grpo; --config has {have}")
+    raise ValueError(f"--stage={name}: there is no such stage; --config has {have}")
+
+
+def workload(config: ConfigDict, bucket: Bucket, images: int) -> Workload:
+    """What the prompts of a stage come with: completions to draw, or answers to learn.
+
+    Args:
+        config: of the stage.
+        bucket: what prompts are padded to.
+        images: per prompt, objects among them.
+    """
+    if config.algorithm == "sft":
+        return Workload(bucket, images, 1, config.sft.max_answer_tokens, config.sft.max_earlier_tokens)
+    return Workload(bucket, images, config.rollout.group_size, config.rollout.max_new_tokens)
 
 
 def topology(name: str, num_slices: int) -> tuple[Chip, list[jax.Device]]:
@@ -156,8 +176,11 @@ def with_layers(architecture: Architecture, layers: int) -> Architecture:
         raise ValueError(f"--layers={layers}: {error}") from error
 
 
-def size_of(text: str) -> tuple[int, int]:
-    """Height and width of "448x448"."""
+def size_of(text: str, architecture: Architecture | None = None) -> tuple[int, int]:
+    """Height and width of "448x448"; of "", those of all images where the model has one size, or `SIZE`."""
+    if not text:
+        side = architecture.vision.fixed_side if architecture else None
+        return (side, side) if side else SIZE
     try:
         height, width = (int(side) for side in text.split("x"))
     except ValueError:
@@ -191,9 +214,19 @@ def run() -> None:
         f"Published architecture ({', '.join(families.published_names())}); default that of"
         " config.model_path.",
     )
-    flags.DEFINE_string("stage", "", "Stage of the curriculum, where --config has one; default the first.")
+    flags.DEFINE_string(
+        "stage",
+        "",
+        "Stage of the curriculum, where --config has one; default the first that samples, if any.",
+    )
     flags.DEFINE_integer("layers", 0, "Keep this many layers of the decoder and the tower; 0 = all.", 0)
-    flags.DEFINE_string("image_size", "448x448", "Height and width of both images, in pixels.")
+    flags.DEFINE_string(
+        "image_size",
+        "",
+        "Height and width of images, in pixels; default 448x448, or all that the model sees.",
+    )
+    flags.DEFINE_integer("images", 2, "Whole images of a prompt.", 1)
+    flags.DEFINE_integer("objects", 0, "Images of a prompt that are shown as objects.", 0)
     flags.DEFINE_integer("text_tokens", 150, "Tokens of the prompt besides its images.", 1)
     flags.DEFINE_list("phases", [], "Compile only these phases, by the names that the table has.")
     flags.DEFINE_bool("hosts", False, "Print which hosts hold which rows of a batch, and compile nothing.")

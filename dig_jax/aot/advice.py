@@ -37,7 +37,8 @@ def _training_options(plan: Plan) -> dict[str, list[str]]:
     split = [f"mesh.fsdp={mesh['fsdp'] * mesh['data']}, mesh.data=1"] if mesh["data"] > 1 else []
     lora = [] if config.model.lora.rank else ["model.lora.rank=64 (adapters alone are trained)"]
     offload = [] if config.optimizer.offload else ["optimizer.offload=True (in the hosts' memory)"]
-    group, pieces = config.rollout.group_size, config.batch.micro_completions
+    # A supervised example has one answer.
+    group, pieces = (1, 0) if plan.supervised else (config.rollout.group_size, config.batch.micro_completions)
     remat = ["model.remat=full"] if config.model.remat != "full" else []
     return {
         "parameters": split + _half(config),

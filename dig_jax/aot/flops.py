@@ -82,8 +82,8 @@ def update(architecture: Architecture, work: Workload, trained: Set[str], adapte
 def _weight_products(architecture: Architecture, work: Workload) -> float:
     """Multiply-adds of the decoder and its head with weights, for a prompt and its responses."""
     responses = work.group * work.response
-    tokens = work.bucket.prompt_length + responses
-    return tokens * layer_products(architecture) + responses * head_products(architecture)
+    tokens, learnt = work.bucket.prompt_length + responses, responses + work.earlier
+    return tokens * layer_products(architecture) + learnt * head_products(architecture)
 
 
 def _attention_products(architecture: Architecture, work: Workload) -> float:

@@ -8,16 +8,14 @@ from dig_jax.machines.parallel import RowLayout
 
 
 def describe(plan: Plan) -> str:
-    """Two lines, for the prompts of an update and for those that are sampled together."""
+    """A line for the prompts of an update, and one for those that are sampled together where any are."""
     batch = plan.config.batch
     update = parallel.row_layout(plan.mesh, batch.update_prompts)
-    rollout = parallel.row_layout(plan.rollout_mesh, batch.rollout_prompts)
-    return "\n".join(
-        [
-            f"rows of an update by host: {by_host(update)}",
-            f"rows sampled together by host: {by_host(rollout)}",
-        ]
-    )
+    lines = [f"rows of an update by host: {by_host(update)}"]
+    if not plan.supervised:
+        rollout = parallel.row_layout(plan.rollout_mesh, batch.rollout_prompts)
+        lines.append(f"rows sampled together by host: {by_host(rollout)}")
+    return "\n".join(lines)
 
 
 def by_host(layout: RowLayout) -> str:

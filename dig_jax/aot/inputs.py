@@ -15,6 +15,7 @@ from dig_jax.machines import parallel
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.inputs import Prompts
 from dig_jax.update.policy import Experience
+from dig_jax.update.sft import Supervised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,29 +24,41 @@ class Workload:
 
     Attributes:
         bucket: what prompts are padded to.
-        images: per prompt.
-        group: G.
-        response: R, the longest completion, which training pads to.
+        images: per prompt, objects among them.
+        group: G; 1 in supervised training.
+        response: R, the longest completion or answer, which training pads to.
+        earlier: tokens of earlier answers that supervised training learns of a conversation.
     """
 
     bucket: Bucket
     images: int
     group: int
     response: int
+    earlier: int = 0
 
 
 def pair_bucket(architecture: Architecture, height: int, width: int, text_tokens: int) -> Bucket:
-    """What the prompts of pairs of images are padded to.
+    """What the prompts of pairs of images are padded to: see `prompt_bucket`."""
+    return prompt_bucket(architecture, (height, width), text_tokens, images=2)
+
+
+def prompt_bucket(
+    architecture: Architecture, size: tuple[int, int], text_tokens: int, *, images: int, objects: int = 0
+) -> Bucket:
+    """What prompts of images of one size are padded to.
 
     Args:
         architecture: of the model.
-        height: of each image, in pixels.
-        width: of each image, in pixels.
+        size: (height, width) of each image, in pixels.
         text_tokens: of the prompt, without the images and the two markers around each.
+        images: shown whole.
+        objects: shown as objects.
 
     Raises:
-        ValueError: the sides are not multiples of a merged patch, or not those that all images get.
+        ValueError: the sides are not multiples of a merged patch, or not those that all images get; or the
+            model takes no objects.
     """
+    height, width = size
     vision = architecture.vision
     fixed = vision.fixed_side
     if fixed and (height, width) != (fixed, fixed):
@@ -57,7 +70,12 @@ def pair_bucket(architecture: Architecture, height: int, width: int, text_tokens
     if height % side or width % side or min(height, width) < side:
         raise ValueError(f"an image of {height}x{width} pixels: the sides must be multiples of {side}")
     patches = (height // vision.patch_size) * (width // vision.patch_size)
-    return Bucket(text_tokens + 2 * (patches // vision.merge_unit + 2), 2 * patches).rounded()
+    tokens = images * (patches // vision.merge_unit + 2)
+    if objects:
+        if architecture.object_token_id is None:
+            raise ValueError(f"--objects={objects}: this model takes whole images alone")
+        tokens += objects * (patches // architecture.placeholders[architecture.object_token_id] ** 2 + 2)
+    return Bucket(text_tokens + tokens, (images + objects) * patches).rounded()
 
 
 def prompts(architecture: Architecture, bucket: Bucket, batch: int, mesh: Mesh) -> Prompts:
@@ -93,6 +111,25 @@ def experience(
         advantages=batch_array(mesh, jnp.float32, batch, group),
         ref_logprobs=values if reference else None,
         old_logprobs=values if old else None,
+    )
+
+
+def supervised(prompts: Prompts, length: int, earlier: int, mesh: Mesh, *, parts: bool) -> Supervised:
+    """Examples [B,R] of `prompts`, with so many tokens of earlier answers, and of the parts of a mixture."""
+    batch, prompt_length = prompts.tokens.shape
+
+    def rows(dtype: Any, *shape: int) -> Any:
+        return batch_array(mesh, dtype, batch, *shape)
+
+    return Supervised(
+        prompts=prompts,
+        tokens=rows(jnp.int32, length),
+        mask=rows(jnp.float32, length),
+        cell_mask=rows(jnp.float32, prompt_length),
+        cell_targets=rows(jnp.float32, prompt_length),
+        part=rows(jnp.int32) if parts else None,
+        earlier=rows(jnp.int32, earlier) if earlier else None,
+        earlier_mask=rows(jnp.float32, earlier) if earlier else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""The phases of a GRPO step, lowered as a run lowers them, for devices that are not there.
+"""The phases of a step, GRPO or supervised, lowered as a run lowers them, for devices that are not there.
 
 Shape letters: B prompts, G completions per prompt, R response tokens.
 """
@@ -29,6 +29,7 @@ from dig_jax.run.batch import BatchConfig
 from dig_jax.update import experts, sft
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.learner import Learner, TrainPrograms, TrainState, train_programs
+from dig_jax.update.steps import part_names
 
 END_OF_TURN, END_OF_TEXT = 151645, 151643  # of Qwen's tokenizers; which tokens they are costs nothing
 
@@ -71,6 +72,11 @@ class Plan:
     rollout_mesh: Mesh
     freezing: Freezing
 
+    @property
+    def supervised(self) -> bool:
+        """Whether the step learns answers and draws none."""
+        return bool(self.config.algorithm == "sft")
+
 
 def make_plan(
     config: ConfigDict,
@@ -108,7 +114,7 @@ def phases(plan: Plan) -> Iterator[Phase]:
     programs = train_programs(learner, params, plan.mesh)
     state = programs.state
     copied = parallel.abstract(programs.reference.eval_shape(params), plan.mesh)
-    reference = copied if config.grpo.kl_coef else None
+    reference = copied if config.grpo.kl_coef and not plan.supervised else None
     moments, remainders = learner.optimizer.cut(state.opt_state)
     held = {
         "parameters": chip_bytes(state.params),
@@ -117,6 +123,9 @@ def phases(plan: Plan) -> Iterator[Phase]:
         "reference": chip_bytes(reference),
     }
     on_host = chip_bytes(state, on_host=True)
+    if plan.supervised:
+        yield dataclasses.replace(_supervised_update(plan, programs, state, held), on_host=on_host)
+        return
     for phase in _rollout_phases(plan, graphdef, params, held):
         yield dataclasses.replace(phase, on_host=on_host)
     for phase in _update_phases(plan, programs, state, reference, held):
@@ -125,10 +134,11 @@ def phases(plan: Plan) -> Iterator[Phase]:
 
 def make_learner(plan: Plan, graphdef: nnx.GraphDef) -> Learner:
     """The learner of a run with these settings; of the tokenizer only the number of tokens matters."""
+    parts = part_names(plan.config) if plan.supervised else ()
     return Learner.from_config(
         plan.config,
         graphdef,
-        sft=sft.SFTConfig(aux_weight=0.0, token_yes=1, token_no=0),
+        sft=sft.SFTConfig(plan.config.sft.aux_weight, token_yes=1, token_no=0, parts=parts),
         allowed=np.ones(plan.architecture.text.vocab_size, bool),
         freezing=plan.freezing,
     )
@@ -182,13 +192,9 @@ def _update_phases(
     batch = inputs.experience(
         prompts, work.group, work.response, plan.mesh, reference=reference is not None, old=old
     )
-    trained, _ = freeze.split(state.params, plan.freezing.now)
     logprobs = (batch.ref_logprobs, batch.old_logprobs)  # of the whole step; other parts come when used
     waiting = {"batch": chip_bytes(batch) + (parts - 1) * chip_bytes(logprobs)}
     forward = config.batch.update_prompts * flops.forward(plan.architecture, work)
-    parts_trained = {freeze.part_of(path) for path, _ in nnx.to_flat_state(trained)}
-    adapters = config.model.lora.rank > 0
-    both = config.batch.update_prompts * flops.update(plan.architecture, work, parts_trained, adapters)
     if reference is not None:
         bare = dataclasses.replace(batch, ref_logprobs=None, old_logprobs=None)
         lower = partial(programs.reference_logprobs.lower, reference, state.params, bare)
@@ -203,9 +209,35 @@ def _update_phases(
         held | waiting,
         "batch",
         runs=updates,
-        flops=both,
-        gradients=chip_bytes(jax.tree.map(_float32, trained)),
+        **_gradient_cost(plan, state),
     )
+
+
+def _supervised_update(plan: Plan, programs: TrainPrograms, state: TrainState, held: dict[str, int]) -> Phase:
+    config, work = plan.config, plan.work
+    prompts = inputs.prompts(plan.architecture, work.bucket, config.batch.update_prompts, plan.mesh)
+    parts = bool(part_names(config))
+    batch = inputs.supervised(prompts, work.response, work.earlier, plan.mesh, parts=parts)
+    return Phase(
+        "update",
+        partial(programs.update_sft.lower, state, batch),
+        held | {"batch": chip_bytes(batch)},
+        "batch",
+        runs=config.batch.prompts // config.batch.update_prompts,
+        **_gradient_cost(plan, state),
+    )
+
+
+def _gradient_cost(plan: Plan, state: TrainState) -> dict[str, Any]:
+    """FLOPs of an update, and bytes per chip of its gradients, as fields of a `Phase`."""
+    config = plan.config
+    trained, _ = freeze.split(state.params, plan.freezing.now)
+    parts = {freeze.part_of(path) for path, _ in nnx.to_flat_state(trained)}
+    each = flops.update(plan.architecture, plan.work, parts, config.model.lora.rank > 0)
+    return {
+        "flops": config.batch.update_prompts * each,
+        "gradients": chip_bytes(jax.tree.map(_float32, trained)),
+    }
 
 
 def _sampling(plan: Plan) -> Sampling:

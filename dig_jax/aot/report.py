@@ -78,13 +78,20 @@ def _heading(plan: Plan, result: dict[str, Any], topology: str) -> str:
     text, work, batch, rollout = plan.architecture.text, plan.work, plan.config.batch, plan.config.rollout
     mesh, sampling = (" x ".join(str(n) for n in m.shape.values()) for m in (plan.mesh, plan.rollout_mesh))
     rows = rollout.rows or batch.rollout_prompts
+    chips = f"{topology}: {result['chips']} chips; data x fsdp x tensor {mesh}"
+    model = f"decoder of {text.num_hidden_layers} layers, width {text.hidden_size}; prompts of {work.bucket},"
+    step = (
+        f"a step: {batch.prompts} prompts, {batch.update_prompts} per update, {batch.micro_prompts} per"
+        " micro-batch"
+    )
+    if plan.supervised:
+        answers = f" answers of {work.response} tokens, {work.earlier} of earlier ones"
+        return "\n".join([chips, model + answers, step, hosts.describe(plan)])
     return "\n".join(
         [
-            f"{topology}: {result['chips']} chips; data x fsdp x tensor {mesh}, sampling {sampling}",
-            f"decoder of {text.num_hidden_layers} layers, width {text.hidden_size}; prompts of {work.bucket},"
-            f" G = {work.group}, responses of {work.response} tokens",
-            f"a step: {batch.prompts} prompts, {batch.update_prompts} per update, {batch.micro_prompts} per"
-            f" micro-batch; {batch.rollout_prompts} sampled together, {rows} rows of"
+            f"{chips}, sampling {sampling}",
+            f"{model} G = {work.group}, responses of {work.response} tokens",
+            f"{step}; {batch.rollout_prompts} sampled together, {rows} rows of"
             f" {rollout.slots or work.group} slots",
             hosts.describe(plan),
         ]

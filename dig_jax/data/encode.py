@@ -98,11 +98,19 @@ class ExampleEncoder:
         grids = tuple(patch_grid(*shape.sizes[k], self.image_config) for k in shape.shown())
         return Bucket(len(self._prompt(shape.messages, grids)), sum(h * w for h, w in grids))
 
-    def need_of_pixels(self, shape: Shape, pixels: int) -> Bucket:
-        """The most that such an example can need if each image has up to `pixels` pixels after resizing."""
+    def need_of_pixels(self, shape: Shape, pixels: int, need: Bucket) -> Bucket:
+        """The most that such an example can need if each image has up to `pixels` pixels after resizing.
+
+        Args:
+          shape: of the example.
+          pixels: of an image.
+          need: of the example as it is: its words are not read into tokens again, which for hundreds of
+            thousands of conversations takes minutes.
+        """
         sides = self._token_sides(shape)
-        smallest = tuple((side, side) for side in sides)  # patches of one token each
-        text = len(self._prompt(shape.messages, smallest)) - len(sides)
+        grids = (patch_grid(*shape.sizes[k], self.image_config) for k in shape.shown())
+        shown = sum(h * w // side**2 for (h, w), side in zip(grids, sides, strict=True))
+        text = need.prompt_length - shown
         patches = pixels // self.image_config.factor**2 * self.image_config.merge_size**2
         return Bucket(text + sum(patches // side**2 for side in sides), len(sides) * patches)
 

@@ -16,7 +16,7 @@ class BadRecord(ValueError):
     """An example that cannot be used: its bytes are damaged, or its file is gone."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Object:
     """An image of the example shown as an object: a crop, in the fewer tokens that some models have for it.
 
@@ -27,7 +27,7 @@ class Object:
     number: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)  # files of conversations have millions
 class Turn:
     """One turn of a conversation.
 

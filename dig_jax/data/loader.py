@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -316,14 +316,18 @@ class ExampleLoader:
 
     def _readable(self, index: int) -> Example:
         """Example number `index`, or in place of an unreadable one, the next of its part and bucket."""
+        for candidate in itertools.chain([index], self._alike(index)):  # others are looked for if it must be
+            try:
+                return self._dataset[candidate]
+            except BadRecord as error:
+                self._dataset.leave_out(candidate, error)
+        raise BadRecord("no example of the dataset can be read")
+
+    def _alike(self, index: int) -> Iterator[int]:
+        """The other examples of its part and bucket, those behind it first."""
         kind = self._padding.smallest == self._padding.smallest[index]
         alike = np.flatnonzero(kind & (self._part_of == self._part_of[index]))
-        for candidate in np.roll(alike, -int(np.searchsorted(alike, index))):
-            try:
-                return self._dataset[int(candidate)]
-            except BadRecord as error:
-                self._dataset.leave_out(int(candidate), error)
-        raise BadRecord("no example of the dataset can be read")
+        yield from map(int, np.roll(alike, -int(np.searchsorted(alike, index)))[1:])
 
     def _indices(self, positions: np.ndarray) -> np.ndarray:
         """Which examples of the dataset are at these positions."""
@@ -356,9 +360,9 @@ def plan_padding(
         except ValueError as error:
             raise ValueError(f"{described(number)}: {error}") from None
     if bucket_pixels:
-        buckets = tuple(sorted({_most(encoder, shapes, pixels).rounded() for pixels in bucket_pixels}))
+        buckets = tuple(sorted({_most(encoder, shapes, needs, pixels).rounded() for pixels in bucket_pixels}))
     else:
-        most = _most(encoder, shapes, encoder.image_config.max_pixels)
+        most = _most(encoder, shapes, needs, encoder.image_config.max_pixels)
         buckets = derive_buckets(needs, most.num_patches)
     if prompt_lengths:
         buckets = with_lengths(buckets, needs, prompt_lengths)
@@ -374,8 +378,10 @@ def plan_padding(
     return Padding(buckets, table[which], np.array(smallest)[which])
 
 
-def _most(encoder: ExampleEncoder, shapes: Iterable[Shape], pixels: int) -> Bucket:
-    """What holds any of these questions with images of up to `pixels` pixels."""
-    questions = {(shape.messages, len(shape.sizes)): shape for shape in shapes}
-    needs = (encoder.need_of_pixels(shape, pixels) for shape in questions.values())
-    return functools.reduce(Bucket.joined, needs)
+def _most(encoder: ExampleEncoder, shapes: Sequence[Shape], needs: Sequence[Bucket], pixels: int) -> Bucket:
+    """What holds any of these questions, which need that much, with images of up to `pixels` pixels."""
+    questions = {
+        (shape.messages, len(shape.sizes)): (shape, need) for shape, need in zip(shapes, needs, strict=True)
+    }
+    most = (encoder.need_of_pixels(shape, pixels, need) for shape, need in questions.values())
+    return functools.reduce(Bucket.joined, most)

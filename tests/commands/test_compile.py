@@ -19,9 +19,10 @@ from configs import base
 from dig_jax import compile as command
 from dig_jax.aot import advice, flops, hlo, roofline
 from dig_jax.aot.chips import CHIPS, GIB
-from dig_jax.aot.inputs import Workload, pair_bucket
+from dig_jax.aot.inputs import Workload, pair_bucket, prompt_bucket
 from dig_jax.aot.phases import Phase, make_plan, phases
 from dig_jax.aot.roofline import Measured
+from dig_jax.data.buckets import Bucket
 from dig_jax.machines import parallel
 from dig_jax.models import families
 from dig_jax.models.qwen3_vl import published
@@ -116,13 +117,37 @@ def test_a_stage_of_a_curriculum_is_compiled_with_its_own_settings():
     assert command.stage_of(config, "mixed").config.rollout.max_new_tokens == 4096
     with pytest.raises(ValueError, match="--stage=last: .* has single .grpo., double .grpo., mixed .grpo."):
         command.stage_of(config, "last")
+    config.curriculum.stages.single["algorithm"] = "sft"
+    assert command.stage_of(config, "").name == "double"  # the first that samples
+    assert command.stage_of(config, "single").config.algorithm == "sft"
 
 
-def test_supervised_training_has_no_grpo_step_to_compile():
-    config = base.get_config()
-    config.algorithm = "sft"
-    with pytest.raises(ValueError, match="expected a stage of algorithm grpo; --config has the run .sft."):
-        command.stage_of(config, "")
+def test_a_supervised_stage_is_an_update_of_what_it_trains():
+    config = importlib.import_module("configs.tiny_grounding_3b").get_config()
+    model = command.with_layers(families.published("TinyGroundingGPT-3B"), 2)
+    found = {}
+    for name, shown in (
+        ("align", {"images": 1}),
+        ("local", {"images": 1, "objects": 4}),
+        ("global", {"images": 1}),
+    ):
+        stage = command.stage_of(config, name)
+        bucket = prompt_bucket(model, command.size_of("", model), 60, **shown)
+        work = command.workload(stage.config, bucket, sum(shown.values()))
+        plan = make_plan(stage.config, model, work, jax.devices()[:1], stage.freezing)
+        (phase,) = phases(plan)
+        assert (phase.name, phase.runs, plan.work.group) == ("update", 1, 1)
+        found[name] = plan.work, phase
+    # 576 tokens of an image and 144 of an object, each with its two markers, and 60 words.
+    assert found["align"][0].bucket == Bucket(640, 576)
+    assert found["local"][0].bucket == Bucket(1280, 5 * 576)  # 1,222, rounded up
+    assert (found["global"][0].response, found["global"][0].earlier) == (512, 1024)
+    projector = 8_392_704  # docs/tiny_grounding.md; the four markers rest with the decoder
+    assert found["align"][1].gradients == 4 * projector
+    assert found["local"][1].gradients > 4 * (projector + 151_936 * 2048)
+    assert found["align"][1].resident["reference"] == 0
+    with pytest.raises(ValueError, match="--objects=1: this model takes whole images alone"):
+        prompt_bucket(published.architecture("4B"), (448, 448), 60, images=1, objects=1)
 
 
 @pytest.fixture

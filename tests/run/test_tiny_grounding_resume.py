@@ -49,7 +49,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, aligned: pathlib.Path) -> Co
     stages["global"].num_epochs = 1.0
     stages["global"].data.train = (str(captions), str(aligned))
     stages["global"].data.prompt_lengths = (96, 160)
-    return config
+    return config.lock()  # as commands do
 
 
 @pytest.mark.slow
