@@ -12,6 +12,8 @@ from tests.commands.test_train import inputs, run, small_config  # noqa: F401  (
 from tests.helpers.drawn_pairs import png
 from tests.helpers.paths import ROOT
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 TABLES = str(ROOT / "tests/benchmarks/golden/vlmevalkit/LMUData")
 
 

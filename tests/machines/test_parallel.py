@@ -15,6 +15,8 @@ from tests.helpers.drawn_pairs import draw_pair, write_pairs
 from tests.helpers.paths import HELPERS, ROOT
 from tests.helpers.small_model import FOR_FOUR_DEVICES, make_small_model
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 STEP = HELPERS / "distributed_step.py"
 WHOLE: dict[str, Any] = {}  # settings as they are: one update, whole groups, all padded to 8 tokens
 PIECES = {"batch.micro_completions": 1, "batch.response_buckets": (4,)}

@@ -20,6 +20,8 @@ from dig_jax.models.qwen3_vl import published
 from dig_jax.scratch import ScratchConfig, make_scratch_folder
 from tests.helpers.paths import HELPERS, ROOT
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 STEP = HELPERS / "sharding_step.py"
 LAYERS, WIDTH, INNER, HEADS, HEAD_DIM = 3, 128, 64, 4, 32
 PROMPTS, ROWS, GROUP, SLOTS, PROMPT, LENGTH = 16, 8, 2, 1, 32, 8

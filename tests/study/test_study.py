@@ -192,6 +192,7 @@ def test_plots_of_one_arm_alone_are_drawn(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiling")
 def test_the_command_runs_a_study_of_two_steps_from_pairs_to_plots(tmp_path):
     numbers = {"single": (1,), "double": (2,), "mixed": (0, 1, 2), "final": (0, 1, 2)}
     for seed, (folder, counts) in enumerate(numbers.items()):
