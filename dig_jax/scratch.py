@@ -14,7 +14,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from etils import epath
@@ -24,7 +24,7 @@ from dig_jax.data.images import ImageConfig
 from dig_jax.machines.folder import check_free, to_path, whole_folder, writable_folder
 from dig_jax.models import families
 from dig_jax.models.api import Family
-from dig_jax.models.architecture import Architecture, TextConfig, VisionConfig
+from dig_jax.models.architecture import Architecture, MoETextConfig, TextConfig, VisionConfig
 from dig_jax.models.hf.chat_template import chat_template
 from dig_jax.models.hf.checkpoint import save_model
 from dig_jax.models.nn.multimodal import VisionLanguageModel
@@ -73,6 +73,10 @@ class ScratchConfig:
       window_size: side in pixels of the windows that most vision blocks attend in (Qwen2.5-VL); None: half of
         `image_size`.
       text_width, text_depth, text_heads, text_kv_heads, head_dim, text_inner: the decoder.
+      experts: of every decoder layer, where the family has some; None: 8.
+      experts_per_token: that each token goes through; None: 2.
+      expert_inner: inner width of an expert; None: `text_inner` shared by those of a token, which then cost
+        what the one MLP of another family costs.
       mrope_section: rotary frequencies for time, height and width; they sum to head_dim / 2. None: 6, 5
         and 5, or all for time where a family's positions count along the text.
       rope_theta: base of the rotary frequencies. Released models use 5e6 for contexts of 256k tokens; here a
@@ -101,6 +105,9 @@ class ScratchConfig:
     text_kv_heads: int = 2
     head_dim: int = 32
     text_inner: int = 256
+    experts: int | None = None
+    experts_per_token: int | None = None
+    expert_inner: int | None = None
     mrope_section: tuple[int, ...] | None = None
     rope_theta: float = 100.0
     initializer_range: float = 0.05
@@ -208,10 +215,11 @@ def _model_config(config: ScratchConfig, family: Family, ids: Mapping[str, int])
     given = {name: value for name, value in options.items() if value is not None}
     if wrong := given.keys() - inspect.signature(family.small_tower).parameters:
         raise ValueError(f"{', '.join(sorted(wrong))}: the tower of {family.title} has no such setting.")
+    kind, experts = _decoder_kind(config, family)
     flat = family.config.flat_positions
     section = config.mrope_section or ((config.head_dim // 2, 0, 0) if flat else (6, 5, 5))
     return family.config(
-        text=TextConfig(
+        text=kind(
             vocab_size=-(-len(ids) // 64) * 64,  # padded, as released models are, so that it can be sharded
             hidden_size=config.text_width,
             intermediate_size=config.text_inner,
@@ -224,6 +232,7 @@ def _model_config(config: ScratchConfig, family: Family, ids: Mapping[str, int])
             mrope_section=section,  # type: ignore[arg-type]  # TextConfig checks its length
             max_position_embeddings=4096,
             initializer_range=config.initializer_range,
+            **experts,
         ),
         vision=family.small_tower(vision, config.image_size, **given),
         image_token_id=ids["<|image_pad|>"],
@@ -233,6 +242,22 @@ def _model_config(config: ScratchConfig, family: Family, ids: Mapping[str, int])
         tie_word_embeddings=True,
         **{f"{name}_token_id": ids[word] for name, word in family.object_marks.items()},
     )
+
+
+def _decoder_kind(config: ScratchConfig, family: Family) -> tuple[type[TextConfig], dict[str, int]]:
+    """The class of the decoder's configuration, and what it has beside the others' settings."""
+    kind = get_type_hints(family.config)["text"]
+    names = ("experts", "experts_per_token", "expert_inner")
+    if not issubclass(kind, MoETextConfig):
+        if wrong := [name for name in names if getattr(config, name) is not None]:
+            raise ValueError(f"{', '.join(wrong)}: the decoder of {family.title} has no experts.")
+        return kind, {}
+    chosen = config.experts_per_token or 2
+    return kind, {
+        "num_experts": config.experts or 8,
+        "num_experts_per_tok": chosen,
+        "moe_intermediate_size": config.expert_inner or config.text_inner // chosen,
+    }
 
 
 def _make_tokenizer(config: ScratchConfig, family: Family) -> Any:

@@ -112,6 +112,16 @@ def tiny_qwen2_5_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small random Qwen3-VL-MoE, two layers of eight experts. Not to be written to."""
+    from tests.helpers.small_model import make_small_model
+
+    folder = tmp_path_factory.mktemp("experts") / "model"
+    make_small_model(folder, family="qwen3_vl_moe", text_depth=2)
+    return folder
+
+
 @pytest.fixture
 def bucket(tmp_path: Path) -> str:
     """The name of a bucket, `gs://...`; its files are in tmp_path/bucket."""

@@ -11,6 +11,6 @@ FOR_TWO_DEVICES = {"vision_heads": 4, "vision_width": 128}
 FOR_FOUR_DEVICES = FOR_TWO_DEVICES | {"text_heads": 4, "text_kv_heads": 4}
 
 
-def make_small_model(folder: pathlib.Path, **changes: int) -> None:
+def make_small_model(folder: pathlib.Path, **changes: int | str) -> None:
     """Writes the model, random, with `changes` to its `ScratchConfig`."""
     make_scratch_folder(folder, ScratchConfig(**SIZES | changes))
