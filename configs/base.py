@@ -193,10 +193,17 @@ def get_config() -> ConfigDict:
     config.grpo.overlong.buffer = 0  # tokens; 0 = off
     config.grpo.overlong.penalty = 0.5  # half the range of the reward, as in DAPO
 
-    config.moe = ConfigDict()  # models with experts alone: docs/experts.md
+    config.moe = ConfigDict()  # models with experts alone: docs/experts.md, docs/moe.md
     # Weight of the routers' load-balancing loss in grpo and sft. transformers' own default for Qwen3-VL is
     # 0.001, and only where one asks for it; those who train by reward leave it off and watch the load.
     config.moe.router_loss_weight = 0.0
+    # Experts that the tokens of a rollout go to in training. "off": those that the router chooses now. "old":
+    # in updates, those that it chose before the first of them (R2). "rollout": those that the sampler chose,
+    # in old log-probs too (R3).
+    config.moe.replay = "off"
+    # Steps between measurements of how far sampler and trainer are apart, with replay and without: share of
+    # choices that differ, gap of log-probs (metrics moe/*). Two forward passes of one update each. 0 = off
+    config.moe.measure_every = 0
 
     config.sft = ConfigDict()
     config.sft.answer_step = 1  # answers are rounded to multiples of this, in 0..1000

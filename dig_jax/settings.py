@@ -28,6 +28,7 @@ from dig_jax.tasks.supervision import SupervisionConfig
 from dig_jax.update.experts import MoEConfig
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.optimizer import OptimizerConfig
+from dig_jax.update.replay import ReplayConfig
 
 ALGORITHMS = ("grpo", "sft")
 OPEN = ("config.curriculum.stages", "config.evals", "config.mixture")  # names in them are the user's
@@ -76,6 +77,7 @@ def _check_stage(config: ConfigDict) -> None:
         OptimizerConfig,
         GRPOConfig,
         MoEConfig,
+        ReplayConfig,
         CheckpointConfig,
         LogConfig,
     ):
@@ -130,6 +132,7 @@ def _check_grpo(config: ConfigDict, batch: BatchConfig, rollout: RolloutConfig) 
             f"config.batch.micro_completions={batch.micro_completions} does not divide"
             f" config.rollout.group_size={rollout.group_size}; 0 is all of them"
         )
+    ReplayConfig.from_config(config).check(batch)
     if rollout.temperature <= 0:
         raise ValueError(f"config.rollout.temperature={rollout.temperature}: must be above 0 to sample")
     _overlong(config)
@@ -141,7 +144,7 @@ FREE_ON_RESUME = (
     *("mesh", "model.remat", "model.attention", "model.experts", "model.expert_room"),
     *("optimizer.offload", "eval", "checkpoint", "log"),
     *("data.prefetch", "data.images", "data.max_bad_records"),
-    *("evals", "data.eval_split"),
+    *("evals", "data.eval_split", "moe.measure_every"),
     *("batch.micro_prompts", "batch.micro_completions", "batch.response_buckets", "batch.rollout_prompts"),
 )
 # But not these, where evaluations decide how long a stage is.

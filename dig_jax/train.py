@@ -41,6 +41,7 @@ from dig_jax.tasks import rewards
 from dig_jax.tasks.task import Asked, Task
 from dig_jax.update import experts
 from dig_jax.update.learner import TrainState
+from dig_jax.update.replay import ReplayConfig
 from dig_jax.update.steps import Step, StepMaker
 
 logger = logging.getLogger("dig_jax")
@@ -126,6 +127,7 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     opened = loading.open_model(model_folder)
     for stage in stages:
         experts.check_model(stage.config, opened.architecture)
+        ReplayConfig.from_config(stage.config).check_model(opened.architecture)
     tokenizer = opened.tokenizer
     Draws.from_config(config).check(tokenizer)
     all_asked = [loading.make_asked(stage.config, model_folder, tokenizer) for stage in stages]
@@ -261,6 +263,8 @@ class Run:
         stage, step = self.stage, self.progress.reference_step
         if stage.name:
             logger.info("%s", curriculum.describe(stage, len(self.parts.stages), self.progress))
+        if kept := ReplayConfig.from_config(stage.config).describe(self.parts.opened.architecture):
+            logger.info("%s", kept)
         if stage.uses_reference and (self.reference is None or self.reference[0] != step):
             self.reference = step, self.programs.reference(reference_params(self))
         reference = self.reference[1] if stage.uses_reference and self.reference else None

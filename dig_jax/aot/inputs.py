@@ -12,8 +12,10 @@ from jax.sharding import Mesh
 
 from dig_jax.data.buckets import Bucket
 from dig_jax.machines import parallel
-from dig_jax.models.architecture import Architecture
+from dig_jax.models.architecture import Architecture, MoETextConfig, TextConfig
 from dig_jax.models.inputs import Prompts
+from dig_jax.models.nn.routing import id_dtype
+from dig_jax.rollout.routing import KeptRouting
 from dig_jax.update.policy import Experience
 from dig_jax.update.sft import Supervised
 
@@ -98,11 +100,31 @@ def prompts(architecture: Architecture, bucket: Bucket, batch: int, mesh: Mesh) 
 
 
 def experience(
-    prompts: Prompts, group: int, length: int, mesh: Mesh, *, reference: bool, old: bool
+    prompts: Prompts,
+    group: int,
+    length: int,
+    mesh: Mesh,
+    *,
+    reference: bool,
+    old: bool,
+    experts: TextConfig | None = None,
 ) -> Experience:
-    """Experience [B,G,R] of `prompts`, with the reference's and the old policy's log-probs where wanted."""
+    """Experience [B,G,R] of `prompts`, with the reference's and the old policy's log-probs where wanted.
+
+    With `experts`, of the decoder that they are in, the experts that its tokens go to as well.
+    """
     batch = prompts.tokens.shape[0]
     values = batch_array(mesh, jnp.float32, batch, group, length)
+    routing = None
+    if isinstance(experts, MoETextConfig):
+        of_token, dtype = (
+            (experts.num_hidden_layers, experts.num_experts_per_tok),
+            id_dtype(experts.num_experts),
+        )
+        routing = KeptRouting(
+            batch_array(mesh, dtype, batch, prompts.tokens.shape[1], *of_token),
+            batch_array(mesh, dtype, batch, group, length, *of_token),
+        )
     return Experience(
         prompts=prompts,
         tokens=batch_array(mesh, jnp.int32, batch, group, length),
@@ -111,6 +133,7 @@ def experience(
         advantages=batch_array(mesh, jnp.float32, batch, group),
         ref_logprobs=values if reference else None,
         old_logprobs=values if old else None,
+        routing=routing,
     )
 
 

@@ -29,6 +29,7 @@ from dig_jax.run.batch import BatchConfig
 from dig_jax.update import experts, sft
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.learner import Learner, TrainPrograms, TrainState, train_programs
+from dig_jax.update.replay import ReplayConfig
 from dig_jax.update.steps import part_names
 
 END_OF_TURN, END_OF_TEXT = 151645, 151643  # of Qwen's tokenizers; which tokens they are costs nothing
@@ -101,6 +102,7 @@ def make_plan(
     rollout_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
     settings.check(config)
     experts.check_model(config, architecture)
+    ReplayConfig.from_config(config).check_model(architecture)
     settings.check_batches(config, parallel.data_shards(mesh), parallel.data_shards(rollout_mesh))
     return Plan(config, architecture, work, mesh, rollout_mesh, freezing or Freezing.of(config))
 
@@ -154,7 +156,8 @@ def _rollout_phases(
 
     held = held | {"sampling weights": chip_bytes(weights)}
     total = config.batch.rollout_prompts
-    limits = Limits(_sampling(plan), work.response, config.rollout.slots, config.rollout.rows)
+    keep = ReplayConfig.from_config(config).keeps_sampled
+    limits = Limits(_sampling(plan), work.response, config.rollout.slots, config.rollout.rows, routing=keep)
     prompts = inputs.prompts(plan.architecture, work.bucket, total, mesh)
     keys = inputs.keys(total, work.group, mesh)
     slices = config.batch.prompts / total
@@ -188,20 +191,28 @@ def _update_phases(
     batch_config = BatchConfig.from_config(config)
     parts, updates = batch_config.prompts // batch_config.update_prompts, batch_config.updates_per_step
     prompts = inputs.prompts(plan.architecture, work.bucket, config.batch.update_prompts, plan.mesh)
-    old = GRPOConfig.from_config(config).needs_old_logprobs(updates)
+    replay = ReplayConfig.from_config(config).replay
+    old = replay == "old" or GRPOConfig.from_config(config).needs_old_logprobs(updates)
     batch = inputs.experience(
-        prompts, work.group, work.response, plan.mesh, reference=reference is not None, old=old
+        *(prompts, work.group, work.response, plan.mesh),
+        reference=reference is not None,
+        old=old,
+        experts=None if replay == "off" else plan.architecture.text,
     )
-    logprobs = (batch.ref_logprobs, batch.old_logprobs)  # of the whole step; other parts come when used
-    waiting = {"batch": chip_bytes(batch) + (parts - 1) * chip_bytes(logprobs)}
+    # What is of the whole step; other parts come when used.
+    kept = (batch.ref_logprobs, batch.old_logprobs, batch.routing if replay == "old" else None)
+    waiting = {"batch": chip_bytes(batch) + (parts - 1) * chip_bytes(kept)}
     forward = config.batch.update_prompts * flops.forward(plan.architecture, work)
     if reference is not None:
-        bare = dataclasses.replace(batch, ref_logprobs=None, old_logprobs=None)
+        bare = dataclasses.replace(batch, ref_logprobs=None, old_logprobs=None, routing=None)
         lower = partial(programs.reference_logprobs.lower, reference, state.params, bare)
         yield Phase("reference log-probs", lower, held | waiting, "batch", runs=parts, flops=forward)
     if old:
         bare = dataclasses.replace(batch, old_logprobs=None)
-        lower = partial(programs.logprobs.lower, state.params, bare)
+        program = programs.logprobs
+        if replay == "old":
+            bare, program = dataclasses.replace(bare, routing=None), programs.logprobs_and_routing
+        lower = partial(program.lower, state.params, bare)
         yield Phase("old log-probs", lower, held | waiting, "batch", runs=parts, flops=forward)
     yield Phase(
         "update",

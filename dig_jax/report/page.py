@@ -27,6 +27,28 @@ _TRAINING_CHARTS = (
     ("Entropy", (("entropy", "grpo/entropy"),)),
     ("Supervised loss", (("answer", "sft/answer_loss"), ("cells", "sft/aux_loss"))),
     ("Seconds per step", (("step", "time/step"),)),
+    # Of models with experts: `update.experts`, `update.replay`.
+    (
+        "Experts: largest share of a layer's choices",
+        (("GRPO", "grpo/expert_share_max"), ("supervised", "sft/expert_share_max")),
+    ),
+    (
+        "Experts: evenness of their load",
+        (("GRPO", "grpo/expert_entropy"), ("supervised", "sft/expert_entropy")),
+    ),
+    ("Experts: share unused", (("GRPO", "grpo/experts_unused"), ("supervised", "sft/experts_unused"))),
+    (
+        "Sampler against trainer: gap of log-probs",
+        (("router's own experts", "moe/gap_live_mean"), ("the sampler's", "moe/gap_replayed_mean")),
+    ),
+    (
+        "Sampler against trainer: other experts chosen",
+        (
+            ("answers", "moe/flipped_responses"),
+            ("prompts", "moe/flipped_prompts"),
+            ("answer tokens, in some layer", "moe/flipped_tokens"),
+        ),
+    ),
 )
 _TEXT_SHOWN = 2000  # characters of an answer on the page; samples.jsonl has all of it
 

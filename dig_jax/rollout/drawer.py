@@ -33,12 +33,14 @@ class Limits:
         max_new_tokens: R.
         slots: completions of a prompt decoded at a time, the next when one ends; 0 for all G.
         rows: prompts decoded at a time, over all devices, the next when one is done; 0 for all.
+        routing: keep which experts the tokens went to, of a model that has experts.
     """
 
     sampling: Sampling
     max_new_tokens: int
     slots: int = 0
     rows: int = 0
+    routing: bool = False
 
 
 class Drawer(Protocol):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from dig_jax.models.api import Model, PromptCache, ResponseCache
 from dig_jax.models.inputs import Prompts
+from dig_jax.rollout.routing import KeptRouting
 from dig_jax.rollout.sampling import Sampling, sample
 from dig_jax.rollout.thinking import Budget
 
@@ -28,6 +29,7 @@ class Rollout:
       model_logprobs: float32 `[B, G, R]`, under the model itself: no temperature, filter or mask.
       finished: bool `[B, G]`, whether the end token came; False means truncated at R tokens.
       steps: int32 scalar, decoding steps until all had ended, the first token included.
+      routing: of prompts and completions; None where it was not asked for.
     """
 
     tokens: jax.Array
@@ -36,6 +38,7 @@ class Rollout:
     model_logprobs: jax.Array
     finished: jax.Array
     steps: jax.Array
+    routing: KeptRouting | None = None
 
 
 @flax.struct.dataclass

@@ -74,9 +74,11 @@ class LockstepPrograms:
         take as many parts.
 
         Raises:
-            ValueError: the limits ask for slots or rows that are refilled.
+            ValueError: the limits ask for slots or rows that are refilled, or for the experts of tokens.
         """
         count, group = keys.shape
+        if limits.routing:
+            raise ValueError("routing=True: decoding in step keeps no experts of tokens; the pool does")
         if limits.slots not in (0, group) or limits.rows not in (0, count):
             raise ValueError(
                 f"slots={limits.slots}, rows={limits.rows}: decoding in step takes all {group} completions of"

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from dig_jax.models.api import Model, PromptCache, ResponseCache
 from dig_jax.models.inputs import Prompts
+from dig_jax.rollout import routing as experts
 from dig_jax.rollout.engine import Rollout, is_end
 from dig_jax.rollout.sampling import Sampling, sample
 from dig_jax.rollout.thinking import Budget
@@ -58,7 +59,8 @@ class Pool:
     """A rollout under way, from `fill`; `drain` completes it.
 
     Attributes:
-      drawn: the completions as far as they are; [D,B*G,...] where a finished rollout has [B,G,...].
+      drawn: the completions as far as they are; [D,B*G,...] where a finished rollout has [B,G,...], and
+        [D,B,...] for what it has of prompts.
       slots: see `Slots`.
       prompts: caches of all D * B prompts; None when each has a row of its own.
       rows: caches of the prompts in the D * A rows.
@@ -85,6 +87,7 @@ def fill(
     rows: int,
     shards: int,
     budget: Budget | None = None,
+    routing: bool = False,
 ) -> Pool:
     """Reads the prompts, draws the first token of every completion and fills the pool.
 
@@ -98,9 +101,11 @@ def fill(
       rows: D * A, prompts that are in the pool at a time.
       shards: D.
       budget: of thought, [D*B,G]; None for as much as there is. The first token is never past it.
+      routing: keep which experts the tokens went to.
 
     Raises:
-      ValueError: there are more slots than completions, or D does not divide the rows or they the prompts.
+      ValueError: there are more slots than completions, or D does not divide the rows or they the prompts; or
+        the model has no experts to keep.
     """
     total, group = keys.shape
     if not 1 <= slots <= group:
@@ -128,6 +133,7 @@ def fill(
             model_logprobs=results(first[2], 0),
             finished=is_end(first[0], sampling),
             steps=jnp.int32(1),
+            routing=experts.begin(cache, shards, first[0].shape[1], max_new_tokens) if routing else None,
         ),
         slots=Slots(
             prompt=own,
@@ -168,7 +174,7 @@ def _prefill(model: Model, prompts: Prompts, rows: int, shards: int) -> tuple[ja
         return parts.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
     last, cache = jax.lax.map(read, jax.tree.map(split, prompts))
-    return join(last, 0), jax.tree.map(join, cache, _BATCH_AXIS)
+    return join(last, 0), jax.tree.map(join, cache, _batch_axes(cache))
 
 
 def drain(model: Model, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Rollout:
@@ -216,9 +222,10 @@ def run(model: Model, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Poo
 
 def to_rollout(pool: Pool, group: int) -> Rollout:
     """What was drawn so far, [D*B,G,...] for G = `group`."""
-
+    drawn = dataclasses.replace(pool.drawn, routing=None)
     # All but the number of steps, which is one for all.
-    return jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[2:]) if x.ndim else x, pool.drawn)
+    drawn = jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[2:]) if x.ndim else x, drawn)
+    return dataclasses.replace(drawn, routing=experts.join_shards(pool.drawn.routing, group))
 
 
 def _step(model: Model, keys: jax.Array, sampling: Sampling, window: int, pool: Pool) -> Pool:
@@ -243,12 +250,17 @@ def _step(model: Model, keys: jax.Array, sampling: Sampling, window: int, pool: 
     # Nowhere for idle slots: writing to completion B * G is dropped.
     target = jnp.where(running, slots.completion, completions)
 
-    def write(buffer: jax.Array, values: jax.Array) -> jax.Array:
+    def write(buffer: jax.Array, values: jax.Array, at: jax.Array = slots.length) -> jax.Array:
         def one_shard(buffer: jax.Array, which: jax.Array, at: jax.Array, values: jax.Array) -> jax.Array:
             return buffer.at[which, at].set(values, mode="drop")
 
-        return jax.vmap(one_shard)(buffer, target, slots.length, values)
+        return jax.vmap(one_shard)(buffer, target, at, values)
 
+    routing = drawn.routing
+    if routing is not None:  # of the token that was fed, which is the one before
+        fed = slots.length - 1
+        chosen = experts.of_step(cache, fed.reshape(flat)).reshape(*fed.shape, *routing.responses.shape[3:])
+        routing = dataclasses.replace(routing, responses=write(routing.responses, chosen, fed))
     finish = jax.vmap(lambda finished, which, ends: finished.at[which].set(ends, mode="drop"))
     pool = dataclasses.replace(
         pool,
@@ -259,6 +271,7 @@ def _step(model: Model, keys: jax.Array, sampling: Sampling, window: int, pool: 
             model_logprobs=write(drawn.model_logprobs, model_logprobs),
             finished=finish(drawn.finished, target, ends),
             steps=drawn.steps + 1,
+            routing=routing,
         ),
         cache=cache,
         slots=dataclasses.replace(slots, token=tokens, length=slots.length + 1),
@@ -309,7 +322,7 @@ def _refill_rows(pool: Pool) -> Pool:
         lambda new, old, axis: jnp.where(_along(free.reshape(-1), new.ndim, axis), new, old),
         _take_prompts(pool.prompts, prompt),
         pool.rows,
-        _BATCH_AXIS,
+        _batch_axes(pool.rows),
     )
     slots = dataclasses.replace(
         slots,
@@ -347,8 +360,9 @@ def _pick(values: jax.Array, completion: jax.Array) -> jax.Array:
     return jax.vmap(lambda values, which: values.at[which].get(mode="clip"))(values, completion)
 
 
-# The axis of the prompts in a cache of prompts.
-_BATCH_AXIS: Any = PromptCache(*cast(Any, (1, 1, 0, 0)))
+def _batch_axes(cache: PromptCache) -> Any:
+    """The axis of the prompts in each array of a cache of prompts."""
+    return PromptCache(*cast(Any, (1, 1, 0, 0, None if cache.routing is None else 1)))
 
 
 def _take_prompts(cache: PromptCache, prompt: jax.Array) -> PromptCache:
@@ -360,7 +374,7 @@ def _take_prompts(cache: PromptCache, prompt: jax.Array) -> PromptCache:
         pick = jax.vmap(partial(jnp.take, axis=axis), in_axes=(axis, 0), out_axes=axis)
         return pick(split, prompt).reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
-    return jax.tree.map(take, cache, _BATCH_AXIS)
+    return jax.tree.map(take, cache, _batch_axes(cache))
 
 
 def _along(mask: jax.Array, ndim: int, axis: int) -> jax.Array:

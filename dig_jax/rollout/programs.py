@@ -16,7 +16,14 @@ from jax.sharding import Mesh, NamedSharding
 from dig_jax.machines import parallel
 from dig_jax.machines.parallel import MeshJit
 from dig_jax.models.inputs import Prompts
-from dig_jax.models.nn.decoder import PROMPT_CACHE, RESPONSE_CACHE, PromptCache, ResponseCache
+from dig_jax.models.nn.decoder import (
+    PROMPT_CACHE,
+    PROMPT_ROUTING,
+    RESPONSE_CACHE,
+    RESPONSE_ROUTING,
+    PromptCache,
+    ResponseCache,
+)
 from dig_jax.rollout import pool
 from dig_jax.rollout.drawer import Limits, weights_program
 from dig_jax.rollout.engine import Rollout
@@ -85,6 +92,7 @@ def rollout_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> R
             rows=limits.rows or keys.shape[0],
             shards=shards,
             budget=budget,
+            routing=limits.routing,
         )
         return jax.lax.with_sharding_constraint(filled, pool_shardings(filled, mesh))
 
@@ -110,15 +118,21 @@ def pool_shardings(filled: Any, mesh: Mesh) -> Any:
     """
     rows = parallel.batch_sharding(mesh)
 
-    def caches(cache: Any, names: tuple[str | None, ...]) -> Any:
-        spec = parallel.mesh_axes(names, cache.k.shape, mesh, f"rollout cache {type(cache).__name__}")
-        return jax.tree.map(lambda x: NamedSharding(mesh, spec) if x.ndim > 1 else rows, cache)
+    def caches(cache: Any, names: tuple[str | None, ...], of_routing: tuple[str | None, ...]) -> Any:
+        where = f"rollout cache {type(cache).__name__}"
+
+        def split(x: Any, names: tuple[str | None, ...]) -> Any:
+            return x if x is None else NamedSharding(mesh, parallel.mesh_axes(names, x.shape, mesh, where))
+
+        others = jax.tree.map(lambda x: rows, cache)
+        routing = split(cache.routing, of_routing)
+        return dataclasses.replace(others, k=split(cache.k, names), v=split(cache.v, names), routing=routing)
 
     def place(x: Any) -> Any:
         if isinstance(x, PromptCache):
-            return caches(x, PROMPT_CACHE)
+            return caches(x, PROMPT_CACHE, PROMPT_ROUTING)
         if isinstance(x, ResponseCache):
-            return caches(x, RESPONSE_CACHE)
+            return caches(x, RESPONSE_CACHE, RESPONSE_ROUTING)
         return rows if x.ndim else parallel.replicated(mesh)
 
     return jax.tree.map(place, filled, is_leaf=lambda x: isinstance(x, PromptCache | ResponseCache))

@@ -49,6 +49,10 @@ class Completions:
     seconds: dict[str, float]
     thought_closed: np.ndarray | None = None
 
+    def without_routing(self) -> "Completions":
+        """The same, but for the experts of tokens, the largest of all arrays."""
+        return dataclasses.replace(self, rollout=dataclasses.replace(self.rollout, routing=None))
+
 
 class Sampler(Generic[AskedT]):
     """Draws completions from a policy and scores them.

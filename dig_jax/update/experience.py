@@ -21,14 +21,17 @@ from dig_jax.data.encode import Batch
 from dig_jax.data.loader import ExampleLoader
 from dig_jax.machines import agreement
 from dig_jax.models.inputs import Prompts, widen
+from dig_jax.rollout import routing as experts
 from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import Rollout, sample_keys
+from dig_jax.rollout.routing import KeptRouting
 from dig_jax.rollout.sampler import Completions, Sampler
 from dig_jax.rollout.sampling import RolloutConfig
 from dig_jax.tasks import mixture
 from dig_jax.tasks.rewards import weights_apart
 from dig_jax.update import grpo
 from dig_jax.update.policy import Experience
+from dig_jax.update.replay import ReplayConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Drawn:
         parts: int [B], number of the part of the mixture; 0 where there is one thing to ask.
         names: int32 [B], `agreement.checksums` of the pairs there; -1 where no process has the row.
         tokens, mask, behaviour_logprobs, advantages: as in `Experience`.
+        routing: the sampler's; None where it is not kept.
     """
 
     positions: np.ndarray
@@ -49,6 +53,7 @@ class Drawn:
     mask: grpo.Array
     behaviour_logprobs: grpo.Array
     advantages: grpo.Array
+    routing: KeptRouting | None = None
 
     @property
     def informative(self) -> np.ndarray:
@@ -94,7 +99,8 @@ class Collector:
         rows = rollout.rows or config.batch.rollout_prompts
         self._num_slots = rows * (rollout.slots or self._group_size)
         sampling = sampler.sampling(rollout.temperature, rollout.top_p, rollout.top_k)
-        self._limits = Limits(sampling, rollout.max_new_tokens, rollout.slots, rollout.rows)
+        keep = ReplayConfig.from_config(config).keeps_sampled
+        self._limits = Limits(sampling, rollout.max_new_tokens, rollout.slots, rollout.rows, routing=keep)
 
     def collect(self, params: nnx.State, step: int) -> Collected:
         """Samples and scores the prompts of `step`.
@@ -126,12 +132,13 @@ class Collector:
                 self._limits,
                 slice_prompts=self._slice_prompts,
             )
-            drawn.append(completions)
             costs.append(self._loader.figures(index))
             positions = self._loader.positions(index)
             fresh = self._compare(positions, self._loader.parts(positions), names, completions)
             parts.append(fresh.parts)
             kept = fresh if kept is None else _replace_uninformative(kept, fresh)
+            # By now `kept` has what is wanted of the experts, the largest of all arrays.
+            drawn.append(completions.without_routing())
             if np.all(kept.informative):
                 break
         assert first is not None and kept is not None  # there is at least one attempt
@@ -150,6 +157,7 @@ class Collector:
             mask=kept.mask[first.rows],
             behaviour_logprobs=kept.behaviour_logprobs[first.rows],
             advantages=kept.advantages[first.rows],
+            routing=kept.routing and experts.take(kept.routing, first.rows, prompts.tokens.shape[1]),
         )
         metrics, seconds, response_tokens = self._figures(drawn, parts)
         metrics["rollout/reshard_gb"] = self._sampler.moved_bytes / 1e9
@@ -223,7 +231,8 @@ class Collector:
         # As in TRL, a truncated completion stays in its group's mean and deviation: that the others did
         # better is true. What it was cut off from is not known, so its own tokens teach nothing.
         mask = rollout.mask * rollout.finished[..., None] if self._mask_truncated else rollout.mask
-        return Drawn(positions, parts, names, rollout.tokens, mask, rollout.logprobs, advantages)
+        drawn = (rollout.tokens, mask, rollout.logprobs, advantages, rollout.routing)
+        return Drawn(positions, parts, names, *drawn)
 
     def _figures(
         self, drawn: list[Completions], parts: list[np.ndarray]
@@ -279,4 +288,8 @@ def _replace_uninformative(kept: Drawn, fresh: Drawn) -> Drawn:
         values[into] = getattr(fresh, name)[taken]
         return values
 
-    return Drawn(**{field.name: replace(field.name) for field in dataclasses.fields(Drawn)})
+    names = {field.name for field in dataclasses.fields(Drawn)} - {"routing"}
+    routing = None
+    if kept.routing is not None and fresh.routing is not None:
+        routing = experts.replace(kept.routing, into, fresh.routing, taken)
+    return Drawn(routing=routing, **{name: replace(name) for name in names})

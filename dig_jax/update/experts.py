@@ -34,7 +34,7 @@ class MoEConfig:
     @classmethod
     def from_config(cls, config: ConfigDict) -> "MoEConfig":
         """The checked settings of a run."""
-        return cls(**config.moe.to_dict())
+        return cls(config.moe.router_loss_weight)
 
     def __post_init__(self) -> None:
         checks.at_least("moe.router_loss_weight", self.router_loss_weight, 0, "off")

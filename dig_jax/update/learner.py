@@ -22,9 +22,12 @@ from ml_collections import ConfigDict
 
 from dig_jax.machines import parallel
 from dig_jax.machines.parallel import MeshJit
+from dig_jax.models.api import Model
 from dig_jax.models.nn import freeze
 from dig_jax.models.nn.freeze import Freezing
-from dig_jax.update import experts, grpo, microbatches
+from dig_jax.models.nn.routing import unknown
+from dig_jax.rollout.routing import KeptRouting
+from dig_jax.update import experts, grpo, microbatches, replay
 from dig_jax.update import sft as supervised
 from dig_jax.update.experts import MoEConfig
 from dig_jax.update.grpo import GRPOConfig
@@ -135,22 +138,44 @@ class Learner:
 
     def logprobs(self, params: nnx.State, batch: Experience) -> jax.Array:
         """Log-probs [B, G, R] of the batch's tokens under `params`, micro-batch by micro-batch."""
-        model = nnx.merge(self.graphdef, params)
         group, longest = batch.tokens.shape[1:]
-        pieces = microbatches.cut_up(batch.mask, self.cut)
 
-        def score(length: int, micro: Experience) -> jax.Array:
-            micro = microbatches.trim(micro, length)
-            logprobs, _, _ = response_logprobs(
-                model, micro.prompts, micro.tokens, micro.mask, **self._head_settings()
-            )
-            return jnp.pad(logprobs, [(0, 0), (0, 0), (0, longest - length)])
+        def score(model: Model, micro: Experience) -> jax.Array:
+            return microbatches.pad(self._response_logprobs(model, micro)[0], longest)
 
-        branches = [functools.partial(score, length) for length in self.cut.lengths(longest)]
-        scores = jax.lax.map(
-            lambda piece: jax.lax.switch(piece.bucket, branches, microbatches.take(batch, piece)), pieces
-        )
+        scores, pieces = self._of_micro_batches(params, batch, score)
         return microbatches.put_back(scores, pieces, group)
+
+    def logprobs_and_routing(self, params: nnx.State, batch: Experience) -> tuple[jax.Array, KeptRouting]:
+        """The same, and the experts that the model, which has some, takes for that."""
+        group, longest = batch.tokens.shape[1:]
+
+        def score(model: Model, micro: Experience) -> tuple[jax.Array, KeptRouting]:
+            logprobs, routing = self._response_logprobs(model, micro)
+            assert routing is not None  # a dense model is refused: `ReplayConfig.check_model`
+            blank = unknown(routing.responses.dtype)
+            responses = microbatches.pad(routing.responses, longest, blank)
+            return microbatches.pad(logprobs, longest), KeptRouting(routing.prompts, responses)
+
+        (scores, routing), pieces = self._of_micro_batches(params, batch, score)
+        return microbatches.put_back(scores, pieces, group), KeptRouting(
+            microbatches.put_back_prompts(routing.prompts, pieces, group),
+            microbatches.put_back(routing.responses, pieces, group),
+        )
+
+    def replay_figures(self, params: nnx.State, batch: Experience) -> Metrics:
+        """What replaying the sampler's experts changes: `replay.figures` of a batch with its routing."""
+        tokens = grpo.step_totals(batch.mask).tokens
+        group = batch.mask.shape[1]
+        routed = replay.totals(batch, pieces=group // (self.cut.completions or group))
+
+        def measure(model: Model, micro: Experience) -> Metrics:
+            live, chosen = self._response_logprobs(model, dataclasses.replace(micro, routing=None))
+            assert chosen is not None  # as above
+            replayed, _ = self._response_logprobs(model, micro)
+            return replay.figures(micro, (live, chosen), replayed, tokens, routed)
+
+        return grpo.combine_metrics(self._of_micro_batches(params, batch, measure)[0])
 
     def update_grpo(self, state: TrainState, batch: Experience) -> tuple[TrainState, Metrics]:
         """One GRPO update."""
@@ -187,6 +212,35 @@ class Learner:
             )
 
         return self._update(state, _gradient(loss_fn), _split(batch, self.cut.prompts))
+
+    def _of_micro_batches(
+        self, params: nnx.State, batch: Experience, compute: Callable[[Model, Experience], Any]
+    ) -> tuple[Any, Pieces]:
+        """What is computed of every micro-batch, [N, ...], and which these are."""
+        model = nnx.merge(self.graphdef, params)
+        pieces = microbatches.cut_up(batch.mask, self.cut)
+
+        def of_length(length: int, micro: Experience) -> Any:
+            return compute(model, microbatches.trim(micro, length))
+
+        lengths = self.cut.lengths(batch.mask.shape[-1])
+        branches = [functools.partial(of_length, length) for length in lengths]
+        computed = jax.lax.map(
+            lambda piece: jax.lax.switch(piece.bucket, branches, microbatches.take(batch, piece)), pieces
+        )
+        return computed, pieces
+
+    def _response_logprobs(self, model: Model, micro: Experience) -> tuple[jax.Array, KeptRouting | None]:
+        """Log-probs [B,G,R], and the experts taken; None of a model that has none."""
+        logprobs, _, extras = response_logprobs(
+            model,
+            micro.prompts,
+            micro.tokens,
+            micro.mask,
+            routing=micro.routing,
+            **self._head_settings(),
+        )
+        return logprobs, KeptRouting.of(extras["routing"]) if "routing" in extras else None
 
     def _head_settings(self) -> dict[str, Any]:
         return {"temperature": self.temperature, "allowed": self.allowed, "chunk": self.chunk}
@@ -256,6 +310,8 @@ class TrainPrograms:
             of those that a stage of the run trains, in the dtype of computation.
         reference_logprobs: reference, parameters of the policy, Experience -> log-probs float32 [B, G, R].
         logprobs: parameters, Experience -> log-probs float32 [B, G, R].
+        logprobs_and_routing: the same, and the experts taken, of a model that has experts.
+        replay_figures: parameters, Experience with the sampler's routing -> metrics.
         update_grpo: state, Experience -> state, metrics; the state is donated.
         update_sft: state, Supervised -> state, metrics; the state is donated.
     """
@@ -266,6 +322,8 @@ class TrainPrograms:
     reference: MeshJit
     reference_logprobs: MeshJit
     logprobs: MeshJit
+    logprobs_and_routing: MeshJit
+    replay_figures: MeshJit
     update_grpo: MeshJit
     update_sft: MeshJit
 
@@ -285,6 +343,8 @@ def train_programs(learner: Learner, params: nnx.State, mesh: Mesh) -> TrainProg
 
     def reference_logprobs(reference: nnx.State, params: nnx.State, batch: Experience) -> jax.Array:
         _, shared = freeze.split(params, learner.frozen)
+        # Another policy than the one that sampled: its routers choose for themselves.
+        batch = dataclasses.replace(batch, routing=None)
         return learner.logprobs(nnx.merge_state(reference, shared), batch)
 
     def update(function: Callable[..., Any]) -> MeshJit:
@@ -298,6 +358,8 @@ def train_programs(learner: Learner, params: nnx.State, mesh: Mesh) -> TrainProg
         reference=parallel.jit(reference, mesh, out_shardings=copied),
         reference_logprobs=parallel.jit(reference_logprobs, mesh, out_shardings=rows),
         logprobs=parallel.jit(learner.logprobs, mesh, out_shardings=rows),
+        logprobs_and_routing=parallel.jit(learner.logprobs_and_routing, mesh, out_shardings=rows),
+        replay_figures=parallel.jit(learner.replay_figures, mesh, out_shardings=everywhere),
         update_grpo=update(learner.update_grpo),
         update_sft=update(learner.update_sft),
     )

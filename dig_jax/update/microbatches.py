@@ -19,8 +19,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dig_jax.models.inputs import Prompts
+from dig_jax.rollout.routing import KeptRouting
 from dig_jax.update.policy import Experience
+
+Change = Callable[[jax.Array], jax.Array]
 
 # Below this many tokens of a response, its prompt is most of the work.
 SHORTEST_BUCKET = 128
@@ -99,23 +101,40 @@ def take(batch: Experience, piece: Pieces) -> Experience:
     def responses(x: jax.Array) -> jax.Array:
         return rows(x.reshape(-1, *x.shape[2:]), piece.completions)
 
-    prompts = jax.tree.map(lambda x: rows(x, piece.completions[:, 0] // group), batch.prompts)
-    return _map_responses(responses, batch, prompts)
+    def prompts(x: jax.Array) -> jax.Array:
+        return rows(x, piece.completions[:, 0] // group)
+
+    return _change(batch, prompts, responses)
 
 
 def trim(batch: Experience, length: int) -> Experience:
-    """Responses cut to [..., length]; none may be longer."""
-    cut = lambda x: x[..., :length] if x.ndim == batch.mask.ndim else x  # noqa: E731
-    return _map_responses(cut, batch, batch.prompts)
+    """Responses cut to [B, G, length, ...]; none may be longer."""
+    return _change(batch, lambda x: x, lambda x: x[:, :, :length] if x.ndim > 2 else x)
+
+
+def pad(values: jax.Array, length: int, blank: int = 0) -> jax.Array:
+    """Values [B, g, R, ...] with `blank` after them, up to `length` in place of R."""
+    widths = [(0, 0), (0, 0), (0, length - values.shape[2]), *[(0, 0)] * (values.ndim - 3)]
+    return jnp.pad(values, widths, constant_values=blank)
 
 
 def put_back(values: jax.Array, pieces: Pieces, group: int) -> jax.Array:
-    """Values [N, L, g, R] of all micro-batches, where they belong: [B, G, R]."""
-    _, lanes, _, length = values.shape
+    """Values [N, L, g, R, ...] of all micro-batches, where they belong: [B, G, R, ...]."""
+    lanes = values.shape[1]
     numbers = pieces.completions.swapaxes(0, 1).reshape(lanes, -1)
-    in_lanes = values.swapaxes(0, 1).reshape(*numbers.shape, length)
+    in_lanes = values.swapaxes(0, 1).reshape(*numbers.shape, *values.shape[3:])
     where = jnp.argsort(numbers, axis=-1)
-    return jnp.take_along_axis(in_lanes, where[..., None], axis=1).reshape(-1, group, length)
+    index = where.reshape(*where.shape, *[1] * (in_lanes.ndim - 2))
+    return jnp.take_along_axis(in_lanes, index, axis=1).reshape(-1, group, *values.shape[3:])
+
+
+def put_back_prompts(values: jax.Array, pieces: Pieces, group: int) -> jax.Array:
+    """Values [N, L, ...] of the prompts of all micro-batches, each from one of its pieces: [B, ...]."""
+    size = pieces.completions.shape[-1]
+    prompts = pieces.completions[..., 0].swapaxes(0, 1) // group  # [L, N]
+    where = jnp.argsort(prompts, axis=-1)[:, :: group // size]
+    chosen = jax.vmap(lambda lane, index: lane[index])(values.swapaxes(0, 1), where)
+    return chosen.reshape(-1, *values.shape[2:])
 
 
 def padded_tokens(pieces: Pieces, lengths: tuple[int, ...]) -> jax.Array:
@@ -124,10 +143,12 @@ def padded_tokens(pieces: Pieces, lengths: tuple[int, ...]) -> jax.Array:
     return jnp.sum(jnp.array(lengths, jnp.float32)[pieces.bucket]) * lanes * size
 
 
-def _map_responses(
-    change: Callable[[jax.Array], jax.Array], batch: Experience, prompts: Prompts
-) -> Experience:
-    """Other prompts, and every array of the responses changed."""
-    names = [field.name for field in dataclasses.fields(batch) if field.name != "prompts"]
-    changed = jax.tree.map(change, {name: getattr(batch, name) for name in names})
-    return Experience(prompts=prompts, **changed)
+def _change(batch: Experience, prompts: Change, responses: Change) -> Experience:
+    """Every array changed: those of prompts [B, ...], and those of responses [B, G, ...]."""
+    names = {field.name for field in dataclasses.fields(batch)} - {"prompts", "routing"}
+    routing = batch.routing
+    return Experience(
+        prompts=jax.tree.map(prompts, batch.prompts),
+        routing=routing and KeptRouting(prompts(routing.prompts), responses(routing.responses)),
+        **jax.tree.map(responses, {name: getattr(batch, name) for name in names}),
+    )

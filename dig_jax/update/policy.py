@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dig_jax.models.api import Extras, Model, Routing
+from dig_jax.models.api import Extras, Model
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.head import token_logprobs
+from dig_jax.rollout.routing import KeptRouting
 from dig_jax.update import experts, grpo
 
 
@@ -27,6 +28,7 @@ class Experience:
       ref_logprobs: float32 `[B, G, R]` of the frozen reference; None when there is no KL penalty.
       old_logprobs: float32 `[B, G, R]` of the trainer before the first update on this rollout; None where the
         loss does not ask for them.
+      routing: the experts that the tokens go to; None where the model chooses.
     """
 
     prompts: Prompts
@@ -36,6 +38,7 @@ class Experience:
     advantages: grpo.Array
     ref_logprobs: grpo.Array | None = None
     old_logprobs: grpo.Array | None = None
+    routing: KeptRouting | None = None
 
 
 def forward(
@@ -43,7 +46,7 @@ def forward(
     prompts: Prompts,
     tokens: jax.Array,
     mask: jax.Array | None = None,
-    routing: Routing | None = None,
+    routing: KeptRouting | None = None,
 ) -> tuple[jax.Array, jax.Array, Extras]:
     """Runs prompts and their responses, each prompt once for all of its responses.
 
@@ -56,7 +59,8 @@ def forward(
       `[B, G, R, D]` (the prompt's last one for token 0, that of response token i - 1 for token i), and what
       the model says besides.
     """
-    prompt_hidden, response_hidden, extras = model(prompts, tokens, routing, mask)
+    ids = None if routing is None else routing.for_model()
+    prompt_hidden, response_hidden, extras = model(prompts, tokens, ids, mask)
     assert response_hidden is not None  # responses were given
     last = jnp.take_along_axis(prompt_hidden, prompts.length[:, None, None] - 1, axis=1)  # [B, 1, D]
     first = jnp.broadcast_to(last[:, :, None], (*tokens.shape[:2], 1, last.shape[-1]))
@@ -72,7 +76,7 @@ def response_logprobs(
     temperature: float,
     allowed: jax.Array | np.ndarray | None,
     chunk: int,
-    routing: Routing | None = None,
+    routing: KeptRouting | None = None,
 ) -> tuple[jax.Array, jax.Array, Extras]:
     """Log-probs of the response tokens and the policy's entropy at each, float32 `[B, G, R]`, 0 on padding.
 
@@ -120,6 +124,7 @@ def grpo_loss(
         temperature=temperature,
         allowed=allowed,
         chunk=chunk,
+        routing=experience.routing,
     )
     loss, metrics = grpo.policy_loss(
         logprobs,

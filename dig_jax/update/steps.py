@@ -9,6 +9,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,6 +32,7 @@ from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.learner import Learner, TrainPrograms, TrainState, train_programs, with_learning_rate
 from dig_jax.update.optimizer import OptimizerConfig
 from dig_jax.update.policy import Experience
+from dig_jax.update.replay import ReplayConfig
 
 Metrics = dict[str, float]
 Step = Callable[[TrainState, int], tuple[TrainState, Metrics, list["SkippedUpdate"]]]
@@ -42,6 +44,7 @@ Rates = Callable[[int], float]  # number of the update, from 0 -> its learning r
 NOT_COMPILED = (
     *("algorithm", "num_steps", "num_epochs", "seed", "advance", "data", "curriculum"),
     *("mixture", "task", "task_file", "reward", "referring", "conversation", "rewards"),
+    *("moe.replay", "moe.measure_every"),  # which arrays an update is given, and what is measured beside it
     *("grpo.dynamic_sampling", "grpo.reanchor", "grpo.mask_truncated", "grpo.overlong"),
     *("optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_updates", "optimizer.warmup_ratio"),
     "optimizer.restart",
@@ -158,7 +161,8 @@ def grpo_step(
     """
     batch = BatchConfig.from_config(config)
     num_updates, epochs, size = batch.updates_per_step, batch.update_epochs, batch.update_prompts
-    needs_old = GRPOConfig.from_config(config).needs_old_logprobs(num_updates)
+    replaying = ReplayConfig.from_config(config)
+    needs_old = replaying.replay == "old" or GRPOConfig.from_config(config).needs_old_logprobs(num_updates)
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
         began = time.perf_counter()
@@ -166,6 +170,10 @@ def grpo_step(
         start = time.perf_counter()
         cut = (collected.rows, size, batch.prompts)
         slices = parallel.cut_rows(collected.experience, *cut)
+        replayed = _replay_figures(state, *slices[0]) if replaying.measures(index) else {}
+        began_scoring = time.perf_counter()
+        if replaying.replay != "rollout":
+            slices = [(dataclasses.replace(part, routing=None), rows) for part, rows in slices]
         logprobs = [_logprobs(state, *part) for part in slices]
         scored = time.perf_counter()
         parts = []
@@ -177,7 +185,9 @@ def grpo_step(
             state, measured = programs.update_grpo(state, experience)
             parts.append(jax.device_get(measured))
         end = time.perf_counter()
-        seconds = collected.seconds | {"score": scored - start, "update": end - scored}
+        seconds = collected.seconds | {"score": scored - began_scoring, "update": end - scored}
+        if replayed:
+            seconds["measure_replay"] = began_scoring - start
         sampling_seconds = max(seconds["rollout"], 1e-9)
         figures = _mean(parts)
         if not needs_old:  # only the first update is made on the policy that sampled
@@ -185,6 +195,7 @@ def grpo_step(
         metrics = {
             **collected.metrics,
             **{f"grpo/{name}": value for name, value in figures.items()},
+            **replayed,
             "learning_rate": rates((index + 1) * num_updates - 1),
             **{f"time/{name}": value for name, value in seconds.items()},
             "tokens_per_second/rollout": collected.response_tokens / sampling_seconds,
@@ -192,18 +203,26 @@ def grpo_step(
         }
         return state, metrics, _skipped(parts, epochs * parallel.cut_rows(collected.ids, *cut), mesh, size)
 
-    def _logprobs(state: TrainState, part: Experience, rows: np.ndarray) -> dict[str, jax.Array]:
-        """The fields of `Experience` that are log-probs of other parameters than the update's.
+    def _replay_figures(state: TrainState, part: Experience, rows: np.ndarray) -> Metrics:
+        """What replay changes, or would change, on the pairs of the first update."""
+        figures = programs.replay_figures(state.params, parallel.put_batch(part, mesh, rows, size))
+        return {f"moe/{name}": float(value) for name, value in jax.device_get(figures).items()}
+
+    def _logprobs(state: TrainState, part: Experience, rows: np.ndarray) -> dict[str, Any]:
+        """The fields of `Experience` that are of other parameters than the update's: log-probs, and routing.
 
         The devices hold the prompts of one part at a time, and of none where no log-probs are wanted.
         """
-        known: dict[str, jax.Array] = {}
+        known: dict[str, Any] = {}
         if reference is None and not needs_old:
             return known
         experience = parallel.put_batch(part, mesh, rows, size)
         if reference is not None:
             known["ref_logprobs"] = programs.reference_logprobs(reference, state.params, experience)
-        if needs_old:
+        if replaying.replay == "old":
+            scored = programs.logprobs_and_routing(state.params, experience)
+            known["old_logprobs"], known["routing"] = scored
+        elif needs_old:
             known["old_logprobs"] = programs.logprobs(state.params, experience)
         return jax.block_until_ready(known)
 

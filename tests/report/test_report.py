@@ -186,6 +186,19 @@ def test_the_report_is_one_page_with_table_charts_pictures_and_settings(tmp_path
     assert all(link.startswith("data:") for link in page.links)
 
 
+def test_of_a_model_with_experts_the_report_shows_their_load_and_what_replay_changes(tmp_path):
+    run = writer(tmp_path)
+    for step in (1, 2):
+        run.step(step, {"grpo/expert_share_max": 0.2, "grpo/expert_entropy": 0.9, "moe/gap_live_mean": 0.1})
+    run.step(3, {"moe/gap_replayed_mean": 0.05, "moe/flipped_responses": 0.01})
+    run.close()
+    page = Outline(write_report(tmp_path).read_text())
+    for title in ("largest share", "evenness", "gap of log-probs", "other experts chosen"):
+        assert title in page.text, title
+    assert page.tags.count("svg") == 4  # and none in "All other metrics"
+    assert "unused" not in page.text
+
+
 def write_stages(workdir) -> None:
     """Two steps of `a`, then two of `b`, evaluated on a second held-out set as well."""
     (workdir / "config.json").write_text(json.dumps({"curriculum": {"order": ["a", "b"]}}))

@@ -5,6 +5,7 @@ import json
 import time
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from flax import nnx
 from configs import base
 from dig_jax.machines import parallel
 from dig_jax.models.inputs import Prompts
+from dig_jax.rollout.routing import KeptRouting
 from dig_jax.run import keys
 from dig_jax.update import sft
 from dig_jax.update.experience import Collected, Collector
@@ -23,8 +25,23 @@ from dig_jax.update.policy import Experience
 from dig_jax.update.steps import NOT_COMPILED, grpo_step, programs_key
 
 
+def experts_of(numbers: np.ndarray) -> KeptRouting:
+    """Of prompts of one token and two completions of three: everywhere the prompt's number."""
+    numbers = jnp.asarray(numbers, jnp.uint8)
+    return KeptRouting(
+        jnp.broadcast_to(numbers[:, None, None, None], (len(numbers), 1, 1, 1)),
+        jnp.broadcast_to(numbers[:, None, None, None, None], (len(numbers), 2, 3, 1, 1)),
+    )
+
+
+def first_experts(batch: Experience) -> list[int] | None:
+    return None if batch.routing is None else batch.routing.responses[:, 0, 0, 0, 0].tolist()
+
+
 class FixedCollector:
     """Hands out one experience of four prompts; the first token of each is its number."""
+
+    routing: KeptRouting | None = None
 
     def collect(self, params: object, step: int) -> Collected:
         numbers = np.arange(4, dtype=np.int32)
@@ -32,7 +49,7 @@ class FixedCollector:
         values = tokens.astype(np.float32)
         empty = numbers[:, None]
         prompts = Prompts(*[empty] * 8)
-        experience = Experience(prompts, tokens, values, values, values[..., 0])
+        experience = Experience(prompts, tokens, values, values, values[..., 0], routing=self.routing)
         return Collected(experience, numbers, np.array(list("abcd")), {}, {"rollout": 1.0}, 1)
 
 
@@ -42,15 +59,29 @@ class Programs:
     def __init__(self) -> None:
         self.made = self.scored = 0
         self.updates: list[tuple[list[int], float | None, float]] = []
+        self.experts: list[list[int] | None] = []  # that each update is given
+        self.scored_with: list[list[int] | None] = []
+        self.measured: list[list[int] | None] = []
 
     def logprobs(self, params: object, batch: Experience) -> jnp.ndarray:
         self.scored += 1
+        self.scored_with.append(first_experts(batch))
         return jnp.full(batch.tokens.shape, -1.0 - self.made)
+
+    def logprobs_and_routing(self, params: object, batch: Experience) -> tuple[jnp.ndarray, KeptRouting]:
+        assert batch.routing is None  # the model chooses
+        logprobs = self.logprobs(params, batch)
+        return logprobs, experts_of(10 + batch.tokens[:, 0, 0])
+
+    def replay_figures(self, params: object, batch: Experience) -> dict:
+        self.measured.append(first_experts(batch))
+        return {"gap_live_mean": np.float32(0.5)}
 
     def update_grpo(self, state: TrainState, batch: Experience) -> tuple[TrainState, dict]:
         old = None if batch.old_logprobs is None else float(batch.old_logprobs[0, 0, 0])
         rate = float(state.opt_state[1].hyperparams["learning_rate"])
         self.updates.append((batch.tokens[:, 0, 0].tolist(), old, rate))
+        self.experts.append(first_experts(batch))
         self.made += 1
         skipped = float(self.made == 3)
         figures = {"loss": np.float32(self.made), "grad_norm": 1.0, "skipped_updates": skipped}
@@ -61,17 +92,20 @@ class Programs:
 def step():
     """The function epochs -> the programs after the second step of a run, and the step's result."""
 
-    def run(epochs: int = 1, update_prompts: int = 2, importance_cap: float = 0.0):
+    def run(epochs: int = 1, update_prompts: int = 2, importance_cap: float = 0.0, **moe: object):
         config = base.get_config()
         config.batch.prompts, config.batch.update_prompts = 4, update_prompts
         config.batch.micro_prompts, config.batch.update_epochs = update_prompts, epochs
         config.grpo.importance_cap = importance_cap
+        config.moe.update(moe)
         programs, mesh = Programs(), parallel.make_mesh(config.mesh)
         optimizer = OptimizerConfig.from_config(config).make()
         params = nnx.state(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), nnx.Param)
         state = TrainState(params, optimizer.init(params), jnp.int32(0))
         rates = lambda number: 0.1 * number  # noqa: E731
-        result = grpo_step(config, programs, FixedCollector(), None, mesh, rates)(state, 1)
+        collector = FixedCollector()
+        collector.routing = jax.device_get(experts_of(np.arange(4))) if moe else None
+        result = grpo_step(config, programs, collector, None, mesh, rates)(state, 1)
         return programs, result
 
     return run
@@ -144,6 +178,31 @@ def test_tokens_per_second_count_all_the_time_that_a_step_takes(step, monkeypatc
     monkeypatch.setattr(FixedCollector, "collect", slow)
     _, (_, metrics, _) = step()
     assert metrics["tokens_per_second/step"] < 2  # one token, in more than half a second
+
+
+@pytest.mark.parametrize(
+    ("replay", "given"),
+    [("off", [None] * 4), ("old", [[10, 11], [12, 13]] * 2), ("rollout", [[0, 1], [2, 3]] * 2)],
+)
+def test_updates_are_given_the_experts_that_are_replayed(step, replay, given):
+    """The sampler's, those before the first update, or none, in all epochs the same."""
+    programs, (_, metrics, _) = step(epochs=2, replay=replay, measure_every=1)
+    assert programs.experts == given
+    assert {update[1] for update in programs.updates} == {-1.0 if replay == "old" else None}
+    # Measured is what the sampler took, whatever is replayed, on the first update's prompts.
+    assert programs.measured == [[0, 1]]
+    assert metrics["moe/gap_live_mean"] == 0.5 and metrics["time/measure_replay"] >= 0
+
+
+def test_replay_is_measured_at_the_steps_that_are_due_alone(step):
+    """This is the second step."""
+    programs, (_, metrics, _) = step(replay="rollout", measure_every=2)
+    assert programs.measured == [] and not any(name.startswith("moe/") for name in metrics)
+
+
+def test_old_logprobs_are_those_of_the_replayed_experts(step):
+    programs, _ = step(replay="rollout", importance_cap=2.0)
+    assert programs.scored_with == [[0, 1], [2, 3]]
 
 
 OPEN = ("curriculum", "mixture")  # what is in them is the user's

@@ -64,16 +64,18 @@ class MoE(nnx.Module):
         """Args:
           x: [...,D].
           ids: int [...,K], the experts to take instead of choosing (replay). Their weights are made of the
-            probabilities that the router gives them now, so it is trained all the same.
+            probabilities that the router gives them now, so it is trained all the same. Of tokens where
+            they are no expert's numbers (`routing.unknown`) the router chooses.
           counted: bool [...], the tokens of the statistics; None: nobody wants any.
 
         Returns:
           [...,D] in the dtype of x, the experts int32 [...,K], and sums over the tokens.
         """
         probabilities = self.router(x)
-        if ids is None:
-            ids = jax.lax.top_k(jax.lax.stop_gradient(probabilities), self.num_experts_per_tok)[1]
-        ids = checkpoint_name(ids.astype(jnp.int32), CHOICE)
+        chosen = jax.lax.top_k(jax.lax.stop_gradient(probabilities), self.num_experts_per_tok)[1]
+        if ids is not None:
+            chosen = jnp.where(ids < probabilities.shape[-1], ids.astype(jnp.int32), chosen)
+        ids = checkpoint_name(chosen.astype(jnp.int32), CHOICE)
         weights = jnp.take_along_axis(probabilities, ids, axis=-1)
         weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
         flat = (array.reshape(-1, array.shape[-1]) for array in (x, ids, weights))

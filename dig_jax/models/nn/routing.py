@@ -57,8 +57,16 @@ class Extras(TypedDict, total=False):
 
 
 def id_dtype(num_experts: int) -> np.dtype:
-    """The smallest unsigned integer that holds the number of every expert: one byte for up to 256."""
-    return np.min_scalar_type(num_experts - 1)
+    """The smallest unsigned integer that holds the numbers of all experts and one more: a byte for up to 255.
+
+    What is no expert stands for a choice that nobody has made: `unknown`.
+    """
+    return np.min_scalar_type(num_experts)
+
+
+def unknown(dtype: np.typing.DTypeLike) -> int:
+    """Stands for the experts of a token that nobody has chosen: the router chooses them."""
+    return int(np.iinfo(dtype).max)
 
 
 def router_loss(statistics: RouterStatistics) -> jax.Array:
