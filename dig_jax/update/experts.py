@@ -6,6 +6,7 @@ averaged, each with the weight of its response tokens.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from dig_jax.models.nn import routing
 
 SUMS = "router"  # among the metrics of micro-batches: sums that the metrics of an update are made of
 
-Metrics = dict[str, jax.Array]
+Metrics = dict[str, Any]  # arrays, and `SUMS` among them
 
 
 @dataclasses.dataclass(frozen=True)

@@ -330,7 +330,7 @@ class TextDecoder(nnx.Module):
         per_layer = (self._layer_numbers(), self.layers, prompt_cache.k, prompt_cache.v)
         x, (k, v, said) = jax.lax.scan(run, x[:, :, None], per_layer)
         hidden, written = self.norm(x[:, :, 0]), _write_slots(cache, k, v, step)
-        return hidden, written.replace(routing=_write_routing(cache.routing, said, step))
+        return hidden, ResponseCache(written.k, written.v, _write_routing(cache.routing, said, step))
 
     def rotation(self, positions: jax.Array) -> Rotation:
         """Multimodal rotary embedding of int positions [...,T,3] (time, row, column): angles [...,T,E/2]."""

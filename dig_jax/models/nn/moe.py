@@ -78,9 +78,9 @@ class MoE(nnx.Module):
         ids = checkpoint_name(chosen.astype(jnp.int32), CHOICE)
         weights = jnp.take_along_axis(probabilities, ids, axis=-1)
         weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
-        flat = (array.reshape(-1, array.shape[-1]) for array in (x, ids, weights))
-        y = experts_mlp(*flat, self.gate_up[...], self.down[...], self.how).reshape(x.shape)
-        return y, ids, None if counted is None else _statistics(probabilities, ids, counted)
+        rows, chosen, shares = (array.reshape(-1, array.shape[-1]) for array in (x, ids, weights))
+        y = experts_mlp(rows, chosen, shares, self.gate_up[...], self.down[...], self.how)
+        return y.reshape(x.shape), ids, None if counted is None else _statistics(probabilities, ids, counted)
 
 
 def _statistics(probabilities: jax.Array, ids: jax.Array, counted: jax.Array) -> RouterStatistics:

@@ -232,6 +232,7 @@ class VisionLanguageModel(nnx.Module):
 
     def _narrow(self, ids: jax.Array) -> jax.Array:
         """Numbers of experts in as few bits as there are."""
+        assert isinstance(self.config.text, MoETextConfig)  # others have none to be numbered
         return ids.astype(id_dtype(self.config.text.num_experts))
 
     def _extras(self, said: RouterOutput | None) -> Extras:
