@@ -1,6 +1,7 @@
 """What a server refuses before a model is asked: bodies, keys, hosts, pictures. No model is needed."""
 
 import http.server
+import importlib.util
 import io
 import json
 import pathlib
@@ -18,7 +19,7 @@ from PIL import Image
 
 from dig_jax.rollout.tickets import Stats
 from dig_jax.serve import pictures
-from dig_jax.serve.__main__ import _settings, parse_arguments
+from dig_jax.serve.__main__ import _settings, main, parse_arguments
 from dig_jax.serve.app import make_app
 from dig_jax.serve.errors import Refused
 from dig_jax.serve.settings import ServeSettings
@@ -215,6 +216,16 @@ def test_a_remote_picture_is_fetched_from_a_public_address_alone(monkeypatch: py
 
 
 # The command
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name))
+    with pytest.raises(SystemExit, match="2"):
+        main(["--model=nowhere"])
+    assert "uvicorn: not installed; pip install 'dig_jax[serve]'" in capsys.readouterr().err
 
 
 def test_the_flags_are_the_settings(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
