@@ -111,7 +111,7 @@ def lines(out: epath.Path, data: epath.PathLike) -> list[Line]:
         _, rows, _ = marked[name]
         summary = summaries[name]
         low, high = summary["intervals"][score]
-        floors, seeing = {"chance": CHANCE.get(name, 0.0)}, {}
+        floors, seeing = {"chance": CHANCE.get(name, 0.0)}, dict[str, float]()
         if name not in CHANCE:
             floors, seeing = align_floors.of_rows(data, rows)
         found.append(
