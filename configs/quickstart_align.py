@@ -9,7 +9,7 @@ renders scenes, makes the kinds of questions of them, trains with this config fr
     align    1a  relations and attributes of crops (I-T); the decoder is frozen
     caption  1b  the same; all is learnt
     local    2   phrases and crops to boxes, which crop, yes or no, and words for crops and boxes
-    global   3   conversations and descriptions with boxes, beside questions of the stage before
+    detail   3   conversations and descriptions with boxes, beside questions of the stage before
 
 Nothing here is pretrained, so both towers learn in all stages; the paper freezes them throughout. Pictures
 have 36 tokens and crops 9. Boxes are multiples of 20 thousandths, whose numbers are one token each.
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from configs import base
 
 DATA = "data/quickstart_align"
-ORDER = ("align", "caption", "local", "global")
+ORDER = ("align", "caption", "local", "detail")
 
 
 def get_config() -> ConfigDict:
@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
             "align": {"num_steps": 60, "model": {"freeze_text": True}, **relations},
             "caption": {"num_steps": 120, **relations},
             "local": {"num_steps": 2400, "mixture": _local()},
-            "global": {
+            "detail": {
                 "num_steps": 120,
                 "optimizer": {"learning_rate": 3e-4},
                 "sft": {"max_answer_tokens": 96, "max_earlier_tokens": 96, "cut_answers": True},

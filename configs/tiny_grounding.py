@@ -12,7 +12,7 @@ Four stages of supervised training, each with a new optimizer and a cosine over 
     caption  1b  projector and decoder, of the same captions                    2e-5, 256, 1 epoch
     local    2   phrases and boxes of RefCOCO, RefCOCO+, RefCOCOg and
                  Visual Genome, and the kinds with object crops                 2e-5, 256, 17,016 steps
-    global   3   LLaVA's 665K, grounded conversations and descriptions          2e-5, 128, 2 epochs
+    detail   3   LLaVA's 665K, grounded conversations and descriptions          2e-5, 128, 2 epochs
 
 Batches are the paper's, 32 and 16, for each of its 8 GPUs. Of what it does not say: both towers stay frozen;
 the optimizer is AdamW with LLaVA's defaults; examples of `local` come in the shares of the paper's counts,
@@ -28,7 +28,7 @@ CAPTIONS = "data/llava/LLaVA-CC3M-Pretrain-595K/chat.json"
 INSTRUCTIONS = "data/llava/llava_v1_5_mix665k.json"
 PHRASES = ("data/refcoco", "data/refcoco+", "data/refcocog", "data/visual_genome/region_descriptions.json")
 ALIGNED, GLOBAL = "data/align", "data/align_global"
-ORDER = ("align", "caption", "local", "global")
+ORDER = ("align", "caption", "local", "detail")
 
 
 def get_config() -> ConfigDict:
@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
             "caption": _stage(2e-5, 256, 64, data=_captions(), num_epochs=1.0),
             # Questions with four crops are five times an image: each batch is of one part.
             "local": _stage(2e-5, 256, 64, num_steps=17_016, mixture=_local(), data={"group_sizes": True}),
-            "global": _stage(
+            "detail": _stage(
                 2e-5,
                 128,
                 512,
