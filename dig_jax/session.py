@@ -61,6 +61,7 @@ from dig_jax.run.loading import Opened
 
 STREAMED_TOKENS = 4  # decoded between two pieces of text: a call costs little, but not nothing
 ROWS = 8  # questions decoded at a time, per group of devices that shares the model
+MOST_PROMPT_TOKENS = 8192  # of a batcher's row, unless asked for: 10 GB of caches for 8 rows of an 8B model
 WAITING = 4  # times as many are read together; the next begins when one is done
 
 
@@ -257,7 +258,7 @@ class Session:
         Args:
           rows: answers decoded at a time, rounded up to a multiple of the groups of devices.
           max_prompt_tokens: of the longest prompt; None: four images as large as the model looks at and 1,024
-            tokens of text, or what the model's context leaves.
+            tokens of text, but at most 8,192, and what the model's context leaves.
           max_answer_tokens: of the longest answer; None: as many as the model's own (`desk.longest`), at
             least 2,048, or half the model's context.
           waiting: requests that may wait for a row.
@@ -273,7 +274,7 @@ class Session:
         answer = min(longest, context // 2) if max_answer_tokens is None else max_answer_tokens
         if max_prompt_tokens is None:
             image = self.desk.image_config.max_pixels // self.desk.image_config.factor**2
-            max_prompt_tokens = min(4 * image + 1024, context - answer)
+            max_prompt_tokens = min(4 * image + 1024, MOST_PROMPT_TOKENS, context - answer)
         for name, value, most in (
             ("rows", rows, 4096),
             ("max_prompt_tokens", max_prompt_tokens, context - 1),

@@ -46,7 +46,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--host", default=of.host, help="address to listen at (default: %(default)s)")
     add("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
     add("--rows", type=int, default=8, help="answers decoded at a time (default: %(default)s)")
-    add("--max_prompt_tokens", type=int, help="of the longest prompt (default: four images and some text)")
+    add(
+        "--max_prompt_tokens",
+        type=int,
+        help="of the longest prompt (default: four images and some text, at most 8192)",
+    )
     add("--max_answer_tokens", type=int, help="of the longest answer (default: the run's, at least 2048)")
     add("--waiting", type=int, default=of.waiting, help="requests that may wait (default: %(default)s)")
     add("--timeout_seconds", type=float, default=of.timeout_seconds, help="of an answer (%(default)g)")
