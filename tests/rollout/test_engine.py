@@ -94,7 +94,12 @@ def test_greedy_completions_equal_transformers_generate(tiny_qwen3vl, model, exa
 
 @pytest.mark.parametrize(
     "kind",
-    ["tiny_qwen3vl", "tiny_qwen2_5_vl", pytest.param("tiny_qwen3vl_thinking", marks=pytest.mark.slow)],
+    [
+        "tiny_qwen3vl",
+        "tiny_qwen2_5_vl",
+        pytest.param("small_experts", marks=pytest.mark.slow),
+        pytest.param("tiny_qwen3vl_thinking", marks=pytest.mark.slow),
+    ],
 )
 def test_rows_of_no_image_to_three_are_completed_as_by_transformers(kind, sampling, request):
     """Sixty-four tokens of each, in one batch; the last model has a tied head."""
