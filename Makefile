@@ -218,7 +218,7 @@ bench-all: setup-dev $(TRL)/.stamp
 bench-grpo_step: setup $(TRL)/.stamp
 	$(PY) -m bench.grpo_step --trl-python=$(TRL)/bin/python $(BENCH_ARGS)
 
-bench-inference bench-evaluate bench-parity bench-accelerator: bench-%: setup-dev
+bench-inference bench-evaluate bench-parity bench-accelerator bench-experts: bench-%: setup-dev
 	$(PY) -m bench.$* $(BENCH_ARGS)
 
 bench-generator: setup setup-render  ## pairs per minute, the generator against plain Blender, alternating
