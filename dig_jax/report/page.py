@@ -42,11 +42,11 @@ _TRAINING_CHARTS = (
         (("router's own experts", "moe/gap_live_mean"), ("the sampler's", "moe/gap_replayed_mean")),
     ),
     (
-        "Sampler against trainer: other experts chosen",
+        "Sampler against trainer: flipped choices",
         (
             ("answers", "moe/flipped_responses"),
             ("prompts", "moe/flipped_prompts"),
-            ("answer tokens, in some layer", "moe/flipped_tokens"),
+            ("tokens", "moe/flipped_tokens"),
         ),
     ),
 )

@@ -193,7 +193,7 @@ def test_of_a_model_with_experts_the_report_shows_their_load_and_what_replay_cha
     run.step(3, {"moe/gap_replayed_mean": 0.05, "moe/flipped_responses": 0.01})
     run.close()
     page = Outline(write_report(tmp_path).read_text())
-    for title in ("largest share", "evenness", "gap of log-probs", "other experts chosen"):
+    for title in ("largest share", "evenness", "gap of log-probs", "flipped choices"):
         assert title in page.text, title
     assert page.tags.count("svg") == 4  # and none in "All other metrics"
     assert "unused" not in page.text
