@@ -2,7 +2,7 @@
 
     make bench BENCH=accelerator
     python -m bench.accelerator [--size=8B] [--layers=12] [--repeats=5] [--profile=DIR]
-        [--remat=dots] [--alone]
+        [--remat=dots] [--alone] [--phases=decode] [--layer_arrays=stacked] [--weight_dtype=int8]
 
 The model has the widths of the largest published Qwen3-VL of which at least four decoder layers can be
 trained in the memory of one device (float32 parameters and moments), and as many layers as fit; random
@@ -12,7 +12,7 @@ tokens.
 - update: one GRPO update on that prompt. MFU is the useful work (forward and backward of prompt and
   completions, the prompt once, nothing for rematerialisation) over the time and the device's peak.
 - decode: the bytes that a step has to read (weights of decoder and head, caches; see `bench/bandwidth.py`)
-  over the time and the device's peak bandwidth.
+  over the time and the device's peak bandwidth. The peer is held to its own bytes where ours are int8.
 
 The peer is transformers on the same device with the same widths, depth and tokens, held to the same useful
 work. The sides run one after the other, each in a process of its own, because each takes most of the memory.
@@ -31,7 +31,7 @@ import jax
 from flax import nnx
 
 from bench import accelerator_sides, bandwidth, results, timing
-from bench.accelerator_sides import Figures, Job
+from bench.accelerator_sides import PHASES, Figures, Job
 from bench.inference_sizes import IMAGES, SIZES, Size
 from bench.peaks import PEAKS
 from bench.results import Result
@@ -40,6 +40,7 @@ from dig_jax.aot.inputs import Workload
 from dig_jax.data.buckets import Bucket
 from dig_jax.models.nn import freeze
 from dig_jax.models.nn.layers import REMAT
+from dig_jax.models.nn.sampling_copy import AS_TRAINED, LAYERS, WEIGHT_DTYPES, Form, sampling_copy
 from dig_jax.models.qwen3_vl import published
 from dig_jax.models.qwen3_vl.config import Qwen3VLConfig
 from dig_jax.models.qwen3_vl.model import Qwen3VL
@@ -62,7 +63,11 @@ def main(argv: list[str] | None = None) -> None:
         results.save([], args.json)
         return
     try:
-        job = tiny_job(args.repeats, args.threads) if args.tiny else accelerator_job(args, device)
+        form = Form.choose(args.layer_arrays, args.weight_dtype, device.platform)
+        if args.tiny:
+            job = tiny_job(args.repeats, args.threads, form, args.phases)
+        else:
+            job = accelerator_job(args, device, form)
     except ValueError as error:
         sys.exit(f"error: {error}")
     if args.side:
@@ -89,10 +94,11 @@ def main(argv: list[str] | None = None) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What has to be done: floating-point operations of an update, bytes that a decoding step reads."""
+    """What has to be done: operations of an update, bytes that a decoding step reads, ours and the peer's."""
 
     flops: float
     step_bytes: float
+    peer_bytes: float
 
 
 def useful_work(job: Job) -> Work:
@@ -101,11 +107,17 @@ def useful_work(job: Job) -> Work:
     bucket = Bucket(size.prompt_length, size.num_patches)
     load = Workload(bucket, IMAGES, job.group, size.new_tokens)
     dtype = jax.numpy.dtype(job.precision)
-    model = nnx.eval_shape(lambda: Qwen3VL(size.config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype))
-    return Work(
-        flops.update(size.config, load, trained=set(freeze.PARTS), adapters=False),
-        bandwidth.mean_step_bytes(model, size.prompt_length, job.group, size.new_tokens),
-    )
+
+    def step_bytes(form: Form) -> float:
+        model = nnx.eval_shape(
+            lambda: sampling_copy(
+                Qwen3VL(size.config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype), form
+            )
+        )
+        return bandwidth.mean_step_bytes(model, size.prompt_length, job.group, size.new_tokens)
+
+    both = flops.update(size.config, load, trained=set(freeze.PARTS), adapters=False)
+    return Work(both, step_bytes(job.form), step_bytes(AS_TRAINED))
 
 
 def lines(work: Work, ours: Figures, peer: Figures | None, device_kind: str) -> list[Result]:
@@ -113,12 +125,18 @@ def lines(work: Work, ours: Figures, peer: Figures | None, device_kind: str) -> 
     peak = PEAKS.get(device_kind)
     limits = (peak.flops, peak.bandwidth) if peak else (0.0, 0.0)
     found = []
-    for what, amount, unit, limit, field in (
-        ("update, MFU", work.flops, "TFLOP/s", limits[0], "update_s"),
-        ("decode, share of bandwidth", work.step_bytes, "TB/s", limits[1], "step_s"),
+    for what, amounts, unit, limit, field in (
+        ("update, MFU", (work.flops, work.flops), "TFLOP/s", limits[0], "update_s"),
+        ("decode, share of bandwidth", (work.step_bytes, work.peer_bytes), "TB/s", limits[1], "step_s"),
     ):
         seconds = [getattr(side, field) for side in (ours, peer) if side]
-        rates = [f"{amount / s / limit:.1%}" if limit else f"{amount / s / 1e12:.3g} {unit}" for s in seconds]
+        if not seconds[0]:
+            continue
+        rates = [
+            (f"{amount / s / limit:.1%}" if limit else f"{amount / s / 1e12:.3g} {unit}")
+            + f", {1e3 * s:.4g} ms"
+            for amount, s in zip(amounts, seconds, strict=False)
+        ]
         line = Result(f"{what}, on {device_kind}", rates[0])
         found.append(
             dataclasses.replace(line, peer=rates[1], ratio=seconds[1] / seconds[0]) if peer else line
@@ -126,7 +144,7 @@ def lines(work: Work, ours: Figures, peer: Figures | None, device_kind: str) -> 
     return found
 
 
-def accelerator_job(args: argparse.Namespace, device: jax.Device) -> Job:
+def accelerator_job(args: argparse.Namespace, device: jax.Device, form: Form) -> Job:
     """The job for a device, as the options say or as its memory allows."""
     if args.size and args.layers:
         name, layers = args.size, args.layers
@@ -135,7 +153,7 @@ def accelerator_job(args: argparse.Namespace, device: jax.Device) -> Job:
         name, layers = widest(memory, (args.size,) if args.size else tuple(reversed(published.SIZES)))
     config = with_layers(published.architecture(name), layers)
     size = Size(config, grid=28, words=60, prompts=1, new_tokens=1024)
-    return Job(size, 8, args.repeats, "bfloat16", args.threads, args.remat)
+    return Job(size, 8, args.repeats, "bfloat16", args.threads, args.remat, form, args.phases)
 
 
 def widest(memory: int, sizes: tuple[str, ...]) -> tuple[str, int]:
@@ -162,10 +180,10 @@ def with_layers(config: Qwen3VLConfig, layers: int) -> Qwen3VLConfig:
     return config.resized(text={"num_hidden_layers": layers}, vision={"deepstack_visual_indexes": taps})
 
 
-def tiny_job(repeats: int, threads: int) -> Job:
+def tiny_job(repeats: int, threads: int, form: Form = AS_TRAINED, phases: tuple[str, ...] = PHASES) -> Job:
     """A toy model, in float32."""
     size = dataclasses.replace(SIZES["small"], prompts=1, new_tokens=12)
-    return Job(size, 2, repeats, "float32", threads)
+    return Job(size, 2, repeats, "float32", threads, form=form, phases=phases)
 
 
 def count_parameters(config: Qwen3VLConfig) -> int:
@@ -182,6 +200,13 @@ def _in_own_process(side: str, argv: list[str]) -> Figures:
     return Figures(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def _phases(text: str) -> tuple[str, ...]:
+    phases = tuple(text.split(","))
+    if not set(phases) <= set(PHASES):
+        raise argparse.ArgumentTypeError(f"{text}: expected {' or '.join(PHASES)}")
+    return phases
+
+
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = results.make_parser("accelerator", __doc__)
     parser.add_argument("--size", choices=published.SIZES, help="whose widths (default: widest that fits)")
@@ -191,6 +216,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=results.at_least(1), default=5, help="runs that count (default 5)")
     parser.add_argument(
         "--remat", choices=tuple(REMAT), default="full", help="our side's model.remat (default full)"
+    )
+    parser.add_argument(
+        "--layer_arrays", choices=LAYERS, default="auto", help="our side's rollout.layers (default auto)"
+    )
+    parser.add_argument(
+        "--weight_dtype", choices=WEIGHT_DTYPES, default="", help="our side's rollout.weight_dtype"
+    )
+    parser.add_argument(
+        "--phases", type=_phases, default=PHASES, help="update, decode or both (update,decode: the default)"
     )
     parser.add_argument("--alone", action="store_true", help="leave the peer out")
     parser.add_argument("--tiny", action="store_true", help="a toy model, on whatever there is")

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 
 from bench.inference_sizes import Prompt, Size, make_prompts
+from dig_jax.models.nn.sampling_copy import AS_TRAINED, Form
+
+PHASES = ("update", "decode")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Job:
       precision: "bfloat16", or "float32" where it has to run on a CPU.
       threads: of the peer, on the host.
       remat: of our update (`config.model.remat`); the peer recomputes every layer.
+      form: of our weights for decoding (`config.rollout.layers`, `weight_dtype`).
+      phases: "update", "decode" or both.
     """
 
     size: Size
@@ -33,11 +38,13 @@ class Job:
     precision: str
     threads: int
     remat: str = "full"
+    form: Form = AS_TRAINED
+    phases: tuple[str, ...] = PHASES
 
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """What one side took: median seconds of an update, and of one decoding step."""
+    """What one side took: median seconds of an update, and of one decoding step; 0 for what was not run."""
 
     update_s: float
     step_s: float
@@ -63,13 +70,16 @@ def dig_jax(job: Job, profile: str = "") -> Figures:
         options: dict[str, Any] = {"dtype": dtype, "remat": job.remat, "attention": kernel}
         return jax.jit(lambda: Qwen3VL(config, rngs=nnx.Rngs(0), param_dtype=param_dtype, **options))()
 
-    update = _our_update(job, model(jnp.float32), prompts[0])
-    update_s = _median(update, job.repeats)
-    timing.profile(profile and f"{profile}/update", update)
-    del update  # and with it the state, which takes most of the memory
-    decoder = DigJax(model(dtype), job.size, prompts, job.group)
-    step_s = _median_step(decoder, job)
-    timing.profile(profile and f"{profile}/decode", decoder.decode)
+    update_s = step_s = 0.0
+    if "update" in job.phases:
+        update = _our_update(job, model(jnp.float32), prompts[0])
+        update_s = _median(update, job.repeats)
+        timing.profile(profile and f"{profile}/update", update)
+        del update  # and with it the state, which takes most of the memory
+    if "decode" in job.phases:
+        decoder = DigJax(model(dtype), job.size, prompts, job.group, job.form)
+        step_s = _median_step(decoder, job)
+        timing.profile(profile and f"{profile}/decode", decoder.decode)
     return Figures(update_s, step_s)
 
 
@@ -135,14 +145,18 @@ def transformers(job: Job) -> Figures:
                 config, dtype=param_dtype, attn_implementation="sdpa"
             )
 
-    update = _their_update(job, model(torch.float32), prompts[0], device, dtype)
-    update_s = _median(update, job.repeats)
-    del update
-    if device == "cuda":
-        torch.cuda.empty_cache()
-    decoder = Transformers(model(dtype), job.size, prompts, job.group, device)
-    decoder.choose_cache(runs=1)
-    return Figures(update_s, _median_step(decoder, job))
+    update_s = step_s = 0.0
+    if "update" in job.phases:
+        update = _their_update(job, model(torch.float32), prompts[0], device, dtype)
+        update_s = _median(update, job.repeats)
+        del update
+        if device == "cuda":
+            torch.cuda.empty_cache()
+    if "decode" in job.phases:
+        decoder = Transformers(model(dtype), job.size, prompts, job.group, device)
+        decoder.choose_cache(runs=1)
+        step_s = _median_step(decoder, job)
+    return Figures(update_s, step_s)
 
 
 def _their_update(job: Job, model: Any, prompt: Prompt, device: str, dtype: Any) -> Callable[[], None]:

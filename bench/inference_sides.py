@@ -26,6 +26,8 @@ from dig_jax.machines import parallel
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.inputs import make_prompts as pad_prompts
 from dig_jax.models.nn.multimodal import VisionLanguageModel
+from dig_jax.models.nn.sampling_copy import Form, sampling_copy
+from dig_jax.rollout.drawer import answering_form
 from dig_jax.rollout.engine import Decoding, sample_keys
 from dig_jax.rollout.lockstep import lockstep_programs
 from dig_jax.rollout.sampling import Sampling
@@ -54,13 +56,19 @@ class DigJax:
     Args:
       source: the folder of the model, which needs no tokenizer, or the model itself.
       size, prompts, group: what is asked.
+      form: of the weights; None: as a session on such devices has them.
 
     Attributes:
       model: that of the folder, in float32.
     """
 
     def __init__(
-        self, source: epath.PathLike | VisionLanguageModel, size: Size, prompts: list[Prompt], group: int
+        self,
+        source: epath.PathLike | VisionLanguageModel,
+        size: Size,
+        prompts: list[Prompt],
+        group: int,
+        form: Form | None = None,
     ):
         config = base.get_config()
         config.model.dtype = "float32"
@@ -69,9 +77,11 @@ class DigJax:
             graphdef, params = nnx.split(source)
         else:
             graphdef, params = loading.load_policy(config, loading.open_weights(epath.Path(source)), mesh)
-        self._programs = lockstep_programs(graphdef, params, mesh)
-        self._weights = self._programs.weights(params)
-        self.model: VisionLanguageModel = nnx.merge(graphdef, self._weights)
+        form = answering_form(config, mesh) if form is None else form
+        model = sampling_copy(nnx.merge(graphdef, params), form)
+        self.model: VisionLanguageModel = model
+        graphdef, self._weights = nnx.split(model, nnx.Param)
+        self._programs = lockstep_programs(graphdef, self._weights, mesh)
         self._new_tokens = size.new_tokens
         place = functools.partial(parallel.put_whole, mesh=mesh)
         self._batch, self._one = (place(self._pad(size, part)) for part in (prompts, prompts[:1]))

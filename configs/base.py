@@ -158,6 +158,12 @@ def get_config() -> ConfigDict:
     config.rollout.mesh.fsdp = 1
     config.rollout.mesh.expert = 1  # the experts alone are split over it: as large as the memory asks for
     config.rollout.mesh.tensor = 1
+    # The decoder layers' weights for sampling: "stacked", as in training, or "apart", in arrays of their own.
+    # Apart, programs are longer and copy nothing. "auto": apart on GPUs, whose compiler copies.
+    config.rollout.layers = "auto"
+    # "": model.dtype. "int8": kernels of decoder layers, in training's rollouts alone; decoding reads half as
+    # much. The sampler is another policy then: needs grpo.importance_cap, such as 2.0. docs/training.md
+    config.rollout.weight_dtype = ""
     config.rollout.max_new_tokens = 2048
     config.rollout.temperature = 1.0
     # Filters make the sampler another policy than the trainer's: with either, set grpo.importance_cap too.

@@ -30,7 +30,7 @@ from dig_jax.machines import agreement, gathering, parallel
 from dig_jax.machines.folder import writable_file, write_result
 from dig_jax.measure import command
 from dig_jax.models.hf.published_sampling import model_sampling
-from dig_jax.rollout.drawer import Limits
+from dig_jax.rollout.drawer import Limits, answering_form
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.rollout.sampler import Completions, Sampler
@@ -304,7 +304,8 @@ def _evaluate_and_print(args: argparse.Namespace, opened: Opened, config: Config
             config, task, args.data, args.split, model, tokenizer, sampling_mesh, args.mismatched
         )
         graphdef, params = loading.load_policy(config, opened, mesh)
-        programs = rollout_programs(graphdef, params, sampling_mesh)
+        form = answering_form(config, sampling_mesh)
+        programs = rollout_programs(graphdef, params, sampling_mesh, form)
         sampler = Sampler(programs, tokenizer, task)
         result = evaluate(
             sampler,

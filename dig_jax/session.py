@@ -35,6 +35,7 @@ from dig_jax.data.buckets import round_up_coarsely
 from dig_jax.data.example import Turn
 from dig_jax.data.shown import Picture
 from dig_jax.machines import parallel
+from dig_jax.models.nn.sampling_copy import sampling_copy
 from dig_jax.rollout.asking import (
     DEFAULT_NEW_TOKENS,
     AnswerSettings,
@@ -50,7 +51,7 @@ from dig_jax.rollout.asking import (
 )
 from dig_jax.rollout.batcher import Batcher
 from dig_jax.rollout.continuous import Room, continuous_programs
-from dig_jax.rollout.drawer import Limits
+from dig_jax.rollout.drawer import Limits, answering_form
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.lockstep import LockstepPrograms, lockstep_programs
 from dig_jax.rollout.programs import RolloutPrograms, rollout_programs
@@ -151,7 +152,8 @@ class Session:
     def policy(self) -> tuple[nnx.GraphDef, nnx.State]:
         """Structure and weights of the model, as it computes; they are read for the first use."""
         model = nnx.merge(*loading.load_policy(self.config, self.opened, self.mesh))
-        return nnx.split(model.in_compute_dtype(), nnx.Param)
+        form = answering_form(self.config, self.mesh)
+        return nnx.split(sampling_copy(model, form, consume=True), nnx.Param)
 
     @functools.cached_property
     def _lockstep(self) -> LockstepPrograms:

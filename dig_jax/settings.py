@@ -136,11 +136,13 @@ def _check_grpo(config: ConfigDict, batch: BatchConfig, rollout: RolloutConfig) 
     if rollout.temperature <= 0:
         raise ValueError(f"config.rollout.temperature={rollout.temperature}: must be above 0 to sample")
     _overlong(config)
+    rollout.check_weighed(config.grpo.importance_cap)
 
 
 # A resumed run may change these: they decide what is written and where it runs, not what is computed.
 FREE_ON_RESUME = (
-    *("rollout.slots", "rollout.rows", "rollout.mesh", "distributed", "compile_cache", "compile_cache_gb"),
+    *("rollout.slots", "rollout.rows", "rollout.mesh", "rollout.layers"),
+    *("distributed", "compile_cache", "compile_cache_gb"),
     *("mesh", "model.remat", "model.attention", "model.experts", "model.expert_room"),
     *("optimizer.offload", "eval", "checkpoint", "log"),
     *("data.prefetch", "data.images", "data.max_bad_records"),

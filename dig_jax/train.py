@@ -28,6 +28,7 @@ from dig_jax.machines.stopping import Stop, Stopped
 from dig_jax.models.nn import freeze
 from dig_jax.report.runlog import RunLog
 from dig_jax.report.shown import Shown
+from dig_jax.rollout.drawer import answering_form, sampling_form
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.rollout.sampler import Sampler
 from dig_jax.run import curriculum, epochs, evaluations, loading, lock
@@ -155,11 +156,15 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
         plain = loading.load_params(config, opened.with_weights_of(init_folder), mesh)
         return loading.with_adapters(config, *plain, mesh)[1]
 
-    drawer = rollout_programs(graphdef, shapes, sampling_mesh)
+    form, measured = sampling_form(config, sampling_mesh), answering_form(config, sampling_mesh)
+    drawer = rollout_programs(graphdef, shapes, sampling_mesh, form)
+    answering = drawer
+    if measured != form:  # what is saved is measured, not what samples
+        answering = rollout_programs(graphdef, shapes, sampling_mesh, measured)
     rows = opened.architecture.text.vocab_size
     maker = StepMaker(graphdef, shapes, mesh, drawer, tokenizer, rows, check)
     held_out = [
-        HeldOut(entry, loader, maker.sampler(task))
+        HeldOut(entry, loader, maker.sampler(task, answering))
         for entry, loader, task in zip(entries, eval_data, eval_tasks, strict=True)
     ]
     return Parts(

@@ -21,7 +21,7 @@ from dig_jax.machines import parallel
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.nn import freeze
 from dig_jax.models.nn.freeze import Freezing
-from dig_jax.rollout.drawer import Limits
+from dig_jax.rollout.drawer import Limits, sampling_form
 from dig_jax.rollout.programs import pool_shardings, rollout_programs
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.run import loading
@@ -150,7 +150,7 @@ def _rollout_phases(
     plan: Plan, graphdef: nnx.GraphDef, params: nnx.State, held: dict[str, int]
 ) -> Iterator[Phase]:
     config, work, mesh = plan.config, plan.work, plan.rollout_mesh
-    programs = rollout_programs(graphdef, params, mesh)
+    programs = rollout_programs(graphdef, params, mesh, sampling_form(config, mesh))
     weights = parallel.abstract(programs.weights.eval_shape(params), mesh)
     yield Phase("reshard", partial(programs.weights.lower, params), held, "sampling weights", runs=1, flops=0)
 

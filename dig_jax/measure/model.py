@@ -25,7 +25,7 @@ from dig_jax.measure.drawing import Desk, How, RowSource
 from dig_jax.models import families
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.hf.published_sampling import model_sampling
-from dig_jax.rollout.drawer import Drawer
+from dig_jax.rollout.drawer import Drawer, answering_form
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.rollout.sampler import sampling_of
 from dig_jax.rollout.thinking import make_budget
@@ -175,6 +175,7 @@ def load(config: ConfigDict, opened: loading.Opened, how: How) -> tuple[Model, n
     if opened.run is None:
         config.model.param_dtype = config.model.dtype  # nothing is trained: no master copy
     graphdef, params = loading.load_policy(config, opened, mesh)
-    drawer = rollout_programs(graphdef, params, parallel.rollout_mesh(config.rollout.mesh, mesh))
+    sampling_mesh = parallel.rollout_mesh(config.rollout.mesh, mesh)
+    drawer = rollout_programs(graphdef, params, sampling_mesh, answering_form(config, sampling_mesh))
     weights = jax.block_until_ready(drawer.weights(params))
     return asked_model(config, opened, drawer, how), weights, fingerprint(params)

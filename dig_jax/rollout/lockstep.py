@@ -16,8 +16,9 @@ from dig_jax.data.buckets import round_up_coarsely
 from dig_jax.machines import parallel
 from dig_jax.machines.parallel import MeshJit
 from dig_jax.models.inputs import Prompts
+from dig_jax.models.nn.sampling_copy import AS_TRAINED, Form
 from dig_jax.rollout import engine
-from dig_jax.rollout.drawer import Limits, weights_program
+from dig_jax.rollout.drawer import Limits, weights_copy
 from dig_jax.rollout.engine import Decoding, Rollout
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import Budget
@@ -32,7 +33,7 @@ class LockstepPrograms:
 
     Attributes:
         mesh: the devices of the programs.
-        weights: parameters as training has them -> a copy in the dtype of computation, as `mesh` splits it.
+        weights: parameters as training has them -> a copy in its own form, as `mesh` splits it.
         start: weights, Prompts, keys [B,G], Sampling, room for tokens -> Decoding.
         advance: weights, Decoding, keys, tokens to reach, Sampling, Budget [B,G] or None -> Decoding; the
             one it was is donated.
@@ -106,10 +107,15 @@ class LockstepPrograms:
             decoding = self.advance(weights, decoding, keys, np.int32(reached), limits.sampling, budget)
 
 
-def lockstep_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> LockstepPrograms:
-    """Programs on `mesh` for parameters like `params`, as training places them: arrays or shapes."""
-    weights, moved_bytes = weights_program(graphdef, params, mesh)
-    return LockstepPrograms(mesh, weights, *_decoding_programs(graphdef, mesh), moved_bytes)
+def lockstep_programs(
+    graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh, form: Form = AS_TRAINED
+) -> LockstepPrograms:
+    """Programs on `mesh` for parameters like `params`, as training places them: arrays or shapes.
+
+    The copy of the weights is in the given form.
+    """
+    copy = weights_copy(graphdef, params, mesh, form)
+    return LockstepPrograms(mesh, copy.program, *_decoding_programs(copy.graphdef, mesh), copy.moved_bytes)
 
 
 @functools.cache  # a process that loads a model again does not trace again

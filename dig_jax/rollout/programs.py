@@ -24,8 +24,9 @@ from dig_jax.models.nn.decoder import (
     PromptCache,
     ResponseCache,
 )
+from dig_jax.models.nn.sampling_copy import AS_TRAINED, Form
 from dig_jax.rollout import pool
-from dig_jax.rollout.drawer import Limits, weights_program
+from dig_jax.rollout.drawer import Limits, weights_copy
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.pool import Pool
 from dig_jax.rollout.thinking import Budget
@@ -37,7 +38,7 @@ class RolloutPrograms:
 
     Attributes:
         mesh: the devices of the programs.
-        weights: parameters as training has them -> a copy in the dtype of computation, as `mesh` splits it.
+        weights: parameters as training has them -> a copy in its own form, as `mesh` splits it.
         fill: weights, Prompts, keys [B,G], Limits, Budget [B,G] or None -> Pool.
         drain: weights, Pool, keys, Limits -> Rollout, Pool; the pool is donated to the one that comes back.
         moved_bytes: bytes that travel between devices in `weights`, over all devices.
@@ -75,15 +76,21 @@ class RolloutPrograms:
         return parallel.on_every_host(drawn, mesh)
 
 
-def rollout_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> RolloutPrograms:
-    """Programs on `mesh` for parameters like `params`, as training places them: arrays or shapes."""
+def rollout_programs(
+    graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh, form: Form = AS_TRAINED
+) -> RolloutPrograms:
+    """Programs on `mesh` for parameters like `params`, as training places them: arrays or shapes.
+
+    The copy of the weights is in the given form.
+    """
     shards = parallel.data_shards(mesh)
+    copy = weights_copy(graphdef, params, mesh, form)
 
     def fill(
         weights: nnx.State, prompts: Prompts, keys: jax.Array, limits: Limits, budget: Budget | None = None
     ) -> Pool:
         filled = pool.fill(
-            nnx.merge(graphdef, weights),
+            nnx.merge(copy.graphdef, weights),
             prompts,
             keys,
             sampling=limits.sampling,
@@ -97,17 +104,16 @@ def rollout_programs(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh) -> R
         return jax.lax.with_sharding_constraint(filled, pool_shardings(filled, mesh))
 
     def drain(weights: nnx.State, filled: Pool, keys: jax.Array, limits: Limits) -> tuple[Rollout, Pool]:
-        ended = pool.run(nnx.merge(graphdef, weights), filled, keys, sampling=limits.sampling)
+        ended = pool.run(nnx.merge(copy.graphdef, weights), filled, keys, sampling=limits.sampling)
         drawn = parallel.split_rows(pool.to_rollout(ended, keys.shape[1]), mesh)
         return drawn, jax.lax.with_sharding_constraint(ended, pool_shardings(ended, mesh))
 
-    weights_copy, moved_bytes = weights_program(graphdef, params, mesh)
     return RolloutPrograms(
         mesh=mesh,
-        weights=weights_copy,
+        weights=copy.program,
         fill=parallel.jit(fill, mesh, static_argnums=3),
         drain=parallel.jit(drain, mesh, static_argnums=3, donate_argnums=1),
-        moved_bytes=moved_bytes,
+        moved_bytes=copy.moved_bytes,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dig_jax.machines import checks
+from dig_jax.models.nn.sampling_copy import LAYERS, WEIGHT_DTYPES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,7 @@ class RolloutConfig:
       group_size: G, completions per prompt.
       slots: of a prompt decoded at a time; 0 = all G.
       rows: prompts decoded at a time, over all devices; 0 = all that are sampled together.
+      layers, weight_dtype: of the copy of the weights, see `sampling_copy.Form`.
       max_new_tokens: R, of a completion.
       temperature, top_p, top_k: as in `Sampling`.
     """
@@ -30,6 +32,8 @@ class RolloutConfig:
     group_size: int
     slots: int
     rows: int
+    layers: str
+    weight_dtype: str
     max_new_tokens: int
     temperature: float
     top_p: float
@@ -47,10 +51,21 @@ class RolloutConfig:
         checks.at_least("rollout.max_new_tokens", self.max_new_tokens, 1)
         checks.within("rollout.slots", self.slots, 0, self.group_size, "rollout.group_size", "all")
         checks.at_least("rollout.rows", self.rows, 0, "all")
+        checks.one_of("rollout.layers", self.layers, LAYERS)
+        checks.one_of("rollout.weight_dtype", self.weight_dtype, WEIGHT_DTYPES)
         checks.at_least("rollout.temperature", self.temperature, 0, "greedy")
         checks.above("rollout.top_p", self.top_p, 0)
         checks.within("rollout.top_p", self.top_p, 0, 1)
         checks.at_least("rollout.top_k", self.top_k, 0, "off")
+
+    def check_weighed(self, importance_cap: float) -> None:
+        """Refuses rounded weights to sample with where no importance weights correct for them."""
+        if self.weight_dtype and not importance_cap:
+            raise ValueError(
+                f"config.rollout.weight_dtype={self.weight_dtype!r} samples from another policy than the"
+                " trainer's: weigh its tokens (config.grpo.importance_cap=2.0; GSPO has no such weights), or"
+                " set it to ''"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

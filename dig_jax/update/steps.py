@@ -126,9 +126,9 @@ class StepMaker:
             self._made[key] = train_programs(self._learner(stage), self._params, self._mesh)
         return self._made[key]
 
-    def sampler(self, asked: AskedT) -> Sampler[AskedT]:
-        """Draws completions and has them scored."""
-        return Sampler(self._drawer, self._tokenizer, asked, self._check)
+    def sampler(self, asked: AskedT, drawer: Drawer | None = None) -> Sampler[AskedT]:
+        """Draws completions and has them scored; None: with the drawer of the steps."""
+        return Sampler(drawer or self._drawer, self._tokenizer, asked, self._check)
 
     def _learner(self, stage: Stage) -> Learner:
         return Learner.from_config(

@@ -150,13 +150,15 @@ def test_too_little_memory_is_named():
 
 
 def test_shares_are_work_over_time_over_peak():
-    work = Work(flops=98.9e12, step_bytes=3.35e9)
+    work = Work(flops=98.9e12, step_bytes=3.35e9, peer_bytes=6.7e9)
     kind = "NVIDIA H100 80GB HBM3"
     update, decode = accelerator.lines(work, Figures(0.2, 2e-3), Figures(0.4, 10e-3), kind)
-    assert (update.ours, update.peer, update.ratio) == ("50.0%", "25.0%", 2)
-    assert (decode.ours, decode.peer, decode.ratio) == ("50.0%", "10.0%", 5)
+    assert (update.ours, update.peer, update.ratio) == ("50.0%, 200 ms", "25.0%, 400 ms", 2)
+    assert (decode.ours, decode.peer, decode.ratio) == ("50.0%, 2 ms", "20.0%, 10 ms", 5)
     unknown = accelerator.lines(work, Figures(0.1, 1e-3), Figures(0.1, 1e-3), "NVIDIA New")
-    assert [line.ours for line in unknown] == ["989 TFLOP/s", "3.35 TB/s"]
+    assert [line.ours for line in unknown] == ["989 TFLOP/s, 100 ms", "3.35 TB/s, 1 ms"]
+    (alone,) = accelerator.lines(work, Figures(0.0, 2e-3), None, kind)
+    assert alone.what.startswith("decode")
 
 
 def test_the_work_of_an_update_grows_with_the_completions_and_not_with_copies_of_the_prompt():

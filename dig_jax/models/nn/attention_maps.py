@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.attention import MASKED
 from dig_jax.models.nn.decoder import TextLayer, add_deepstack
+from dig_jax.models.nn.layers import scan_layers, split_last
 from dig_jax.models.nn.multimodal import VisionLanguageModel
 
 
@@ -40,10 +41,8 @@ def last_layer(model: VisionLanguageModel, prompts: Prompts, answers: jax.Array)
         (x, y), _, _ = layer(streams, rotations, mix)
         return (add_deepstack(x, number, deepstack), y), None
 
-    last = text.config.num_hidden_layers - 1
-    before = jax.tree.map(lambda stacked: stacked[:last], text.layers)
-    (x, y), _ = jax.lax.scan(step, (x, y), (jnp.arange(last), before))
-    layer = jax.tree.map(lambda stacked: stacked[last], text.layers)
+    before, layer = split_last(text.layers)
+    (x, y), _ = scan_layers(before, step, (x, y))
     prompt, own = layer.project((x, y), rotations)
     q, k = (
         jnp.concatenate([whole, part[:, 0]], axis=1) for whole, part in ((prompt.q, own.q), (prompt.k, own.k))

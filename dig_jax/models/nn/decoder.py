@@ -26,11 +26,13 @@ from dig_jax.models.nn.layers import (
     RMSNorm,
     Rotation,
     constrain,
+    first_layer,
     look_up,
     make_param,
     map_shards,
     remat,
     rope_frequencies,
+    scan_layers,
     stack_layers,
 )
 from dig_jax.models.nn.routing import RouterOutput, Routing
@@ -227,7 +229,7 @@ class TextDecoder(nnx.Module):
             (x,), (own,), said = layer([x], [rotation], mix, ids, counted)
             return x, own, said
 
-        run = remat(run, self.remat, self.layers.KEPT)
+        run = remat(run, self.remat, first_layer(self.layers).KEPT)
 
         def step(x: jax.Array, xs: tuple) -> tuple[jax.Array, tuple]:
             index, layer, ids = xs
@@ -235,7 +237,7 @@ class TextDecoder(nnx.Module):
             kept = KeyValues.of(own, None)
             return add_deepstack(x, index, deepstack), (kept.k, kept.v, said)
 
-        x, (k, v, said) = jax.lax.scan(step, prompt, (self._layer_numbers(), self.layers, ids))
+        x, (k, v, said) = scan_layers(self.layers, step, prompt, ids)
         return self.norm(x), (constrain(k, *PROMPT_CACHE), constrain(v, *PROMPT_CACHE)), said
 
     def with_responses(
@@ -271,7 +273,7 @@ class TextDecoder(nnx.Module):
             streams, _, said = layer([x, y], rotations, mix, ids, counted)
             return streams, said
 
-        run = remat(run, self.remat, self.layers.KEPT)
+        run = remat(run, self.remat, first_layer(self.layers).KEPT)
 
         def step(
             streams: tuple[jax.Array, jax.Array], xs: tuple
@@ -280,7 +282,7 @@ class TextDecoder(nnx.Module):
             (x, y), said = run(layer, *streams, ids)
             return (add_deepstack(x, index, deepstack), y), said
 
-        (x, y), said = jax.lax.scan(step, (prompt, responses), (self._layer_numbers(), self.layers, ids))
+        (x, y), said = scan_layers(self.layers, step, (prompt, responses), ids)
         return self.norm(x), self.norm(y), said
 
     def decode(
@@ -327,8 +329,7 @@ class TextDecoder(nnx.Module):
             kept = KeyValues.of(new, None)
             return x, (kept.k, kept.v, said)
 
-        per_layer = (self._layer_numbers(), self.layers, prompt_cache.k, prompt_cache.v)
-        x, (k, v, said) = jax.lax.scan(run, x[:, :, None], per_layer)
+        x, (k, v, said) = scan_layers(self.layers, run, x[:, :, None], prompt_cache.k, prompt_cache.v)
         hidden, written = self.norm(x[:, :, 0]), _write_slots(cache, k, v, step)
         return hidden, ResponseCache(written.k, written.v, _write_routing(cache.routing, said, step))
 
@@ -337,9 +338,6 @@ class TextDecoder(nnx.Module):
         frequencies = rope_frequencies(self.config.rope_theta, self.config.head_dim)
         axes = self.axes_of(self.config)
         return Rotation.from_angles(positions.astype(jnp.float32)[..., axes] * frequencies)
-
-    def _layer_numbers(self) -> jax.Array:
-        return jnp.arange(self.config.num_hidden_layers)
 
 
 def add_deepstack(x: jax.Array, layer: jax.Array, deepstack: jax.Array) -> jax.Array:

@@ -175,7 +175,8 @@ class Linear(nnx.Module):
     `kernel` is [*in_shape, *out_shape] with `axes` naming all of them; `bias`, if any, is [*out_shape]. An
     `adapter`, if it is given one, maps the same [T, *in_shape] to float32 [T, *out_shape]. That is added
     before the sums are rounded to the dtype of x: a fresh adapter's part is smaller than half the last bit of
-    a bfloat16 y, and added to that it would vanish.
+    a bfloat16 y, and added to that it would vanish. An int8 kernel (`sampling_copy`) is
+    [*out_shape, *in_shape], and comes with a float32 `kernel_scale` [*out_shape].
     """
 
     def __init__(
@@ -193,17 +194,19 @@ class Linear(nnx.Module):
         self.kernel = make_param(rngs, (*in_shape, *out_shape), axes, std=std, dtype=dtype)
         self.bias = make_constant(out_shape, axes[self.num_in :], 0.0, dtype) if bias else None
         self.adapter: Callable[[jax.Array], jax.Array] | None = None
+        self.kernel_scale: nnx.Param | None = None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         tokens, width = x.shape[: x.ndim - self.num_in], x.shape[x.ndim - self.num_in :]
         # The gradient of the kernel sums over all tokens; over several dimensions, XLA on a CPU transposes
         # for that, in a tenth of the time of a training step.
         flat = x.reshape(math.prod(tokens), *width)
-        if self.adapter is None:
+        if self.adapter is None and self.kernel_scale is None:
             kernel = self.kernel[...].astype(x.dtype)
             y = jnp.tensordot(flat, kernel, axes=self.num_in, precision=precision_for(x))
         else:
-            y = product(flat, self.kernel[...], self.num_in) + self.adapter(flat)
+            y = self._sums(flat)
+            y = y if self.adapter is None else y + self.adapter(flat)
             y = checkpoint_name(y.astype(x.dtype), ADAPTED)
         y = y.reshape(*tokens, *y.shape[1:])
         if self.bias is None:
@@ -211,6 +214,21 @@ class Linear(nnx.Module):
         # Added in float32: the gradient of the bias sums over all tokens in the dtype of the addition.
         bias = self.bias[...].astype(x.dtype).astype(jnp.float32)
         return (y + bias).astype(x.dtype)
+
+    def _sums(self, x: jax.Array) -> jax.Array:
+        """x [T, *in_shape] times the kernel, in float32."""
+        if self.kernel_scale is None:
+            return product(x, self.kernel[...], self.num_in)
+        kernel, scale = self.kernel[...].astype(x.dtype), self.kernel_scale[...]
+        of_x, of_kernel = (tuple(range(a.ndim - self.num_in, a.ndim)) for a in (x, kernel))
+        sums = jax.lax.dot_general(
+            x,
+            kernel,
+            ((of_x, of_kernel), ((), ())),
+            precision=precision_for(x),
+            preferred_element_type=jnp.float32,
+        )
+        return sums * scale
 
 
 @jax.custom_vjp
@@ -298,6 +316,49 @@ def stack_layers(make: Callable[[nnx.Rngs], M], count: int, rngs: nnx.Rngs) -> M
         return make(rngs)
 
     return create(rngs)
+
+
+def first_layer(layers: Any) -> Any:
+    """The first of layers that are apart; of stacked ones the stack, which has the same attributes."""
+    return layers[0] if isinstance(layers, nnx.List) else layers
+
+
+def split_last(layers: Any) -> tuple[Any, Any]:
+    """All layers but the last, and the last."""
+    if isinstance(layers, nnx.List):
+        return nnx.List(list(layers)[:-1]), layers[-1]
+    return jax.tree.map(lambda x: x[:-1], layers), jax.tree.map(lambda x: x[-1], layers)
+
+
+def scan_layers(
+    layers: Any, step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, *stacked: Any
+) -> tuple[Any, Any]:
+    """`lax.scan` over layers from `stack_layers`; an `nnx.List` of them (`sampling_copy`) is unrolled.
+
+    Args:
+      layers: the layers.
+      step: from the carry and (number, layer, the layer's part of each of `stacked`) to the next carry and
+        what is kept of the layer, which comes back stacked.
+      carry: what the first layer gets.
+      stacked: trees of arrays with a leading axis of layers.
+    """
+    if not isinstance(layers, nnx.List):
+        numbers = jnp.arange(jax.tree.leaves(layers)[0].shape[0])
+        return jax.lax.scan(step, carry, (numbers, layers, *stacked))
+    kept = None
+    for number, layer in enumerate(layers):
+        # What a layer reads of a cache is cut out when it is its turn, and not for all layers at once.
+        carry, index = jax.lax.optimization_barrier((carry, jnp.int32(number)))
+        own = jax.tree.map(
+            functools.partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False), stacked
+        )
+        carry, result = step(carry, (index, layer, *own))
+        if kept is None:
+            kept = jax.tree.map(lambda x: jnp.zeros((len(layers), *x.shape), x.dtype), result)
+        # Written in place: stacked at the end, there would be two of all for a moment.
+        write = functools.partial(jax.lax.dynamic_update_index_in_dim, index=number, axis=0)
+        kept = jax.tree.map(write, kept, result)
+    return carry, kept
 
 
 def remat(function: Callable[..., Any], policy: str, kept: tuple[str, ...] = ()) -> Callable[..., Any]:

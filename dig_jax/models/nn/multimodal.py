@@ -210,13 +210,15 @@ class VisionLanguageModel(nnx.Module):
     def in_compute_dtype(self) -> Self:
         """The same function with kernels and embeddings cast to `dtype` once, instead of at every use.
 
-        Decoding reads all of them for every token, so it should not read float32 ones. Norms, routers and the
-        table of patch positions are used in float32 and stay so: every operation gets what it got.
+        Decoding reads all of them for every token, so it should not read float32 ones. Norms, routers, the
+        table of patch positions and scales of int8 kernels are used in float32 and stay so: every operation
+        gets what it got.
         """
         graphdef, params = nnx.split(self, nnx.Param)
 
         def cast(path: tuple[Any, ...], param: nnx.Variable) -> nnx.Variable:
-            if path[-1] == "pos_embed" or any(n == "router" or "norm" in str(n) for n in path):
+            as_is = path[-1] in ("pos_embed", "kernel_scale") or not jnp.issubdtype(param.dtype, jnp.floating)
+            if as_is or any(n == "router" or "norm" in str(n) for n in path):
                 return param
             return param.replace(param[...].astype(self.dtype))
 
