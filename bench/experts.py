@@ -11,6 +11,7 @@ of the chosen experts alone.
 
 import argparse
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -103,8 +104,7 @@ def ours(form: str, drawn: tuple[np.ndarray, ...], backward: bool) -> Callable[[
 
     how = kernels.choose_experts(form, jax.devices()[0], jnp.dtype(jnp.float32), 1.5)
 
-    def forward(*args: jax.Array) -> jax.Array:
-        return experts_mlp(*args, how=how)
+    forward: Any = functools.partial(experts_mlp, how=how)
 
     def loss(*args: jax.Array) -> jax.Array:
         return jnp.sum(jnp.square(forward(*args)))

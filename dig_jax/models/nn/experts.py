@@ -6,6 +6,7 @@ Shape letters: N tokens, D width, E experts, K experts per token, I inner width 
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,7 @@ def _grouped(
     down: jax.Array,
 ) -> jax.Array:
     """Each device's tokens, under the rules in force (`layers.constrain`), by its experts or by others'."""
-    rules = dict(spmd.get_logical_axis_rules())
+    rules: Any = dict(spmd.get_logical_axis_rules())
     mesh = jax.sharding.get_abstract_mesh()
     if not rules or mesh.size == 1:
         return grouped_mlp(form, x, ids, weights, gate_up, down)

@@ -6,7 +6,7 @@ memory, and tiles that are not in use are left at once.
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,15 @@ def _fits(size: int, most: int) -> int:
 
 
 def _rows_kernel(
-    expert_ref, rows_ref, kernel_ref, out_ref, *, tile: int, block: int, depth: int, transposed: bool
+    expert_ref: Any,
+    rows_ref: Any,
+    kernel_ref: Any,
+    out_ref: Any,
+    *,
+    tile: int,
+    block: int,
+    depth: int,
+    transposed: bool,
 ) -> None:
     column, row = pl.program_id(0), pl.program_id(1)
     expert = expert_ref[row]
@@ -113,7 +121,7 @@ def _rows_kernel(
     def _() -> None:
         mine, columns = pl.ds(row * tile, tile), pl.ds(column * block, block)
 
-        def step(number, total):
+        def step(number: jax.Array, total: jax.Array) -> jax.Array:
             along = pl.ds(number * depth, depth)
             x = rows_ref[mine, along]
             if transposed:
@@ -126,13 +134,21 @@ def _rows_kernel(
 
 
 def _outer_kernel(
-    starts_ref, ends_ref, rows_ref, others_ref, out_ref, *, step: int, block: int, width: int
+    starts_ref: Any,
+    ends_ref: Any,
+    rows_ref: Any,
+    others_ref: Any,
+    out_ref: Any,
+    *,
+    step: int,
+    block: int,
+    width: int,
 ) -> None:
     expert = pl.program_id(2)
     mine, columns = pl.ds(pl.program_id(0) * block, block), pl.ds(pl.program_id(1) * width, width)
     start = starts_ref[expert]
 
-    def add(number, total):
+    def add(number: jax.Array, total: jax.Array) -> jax.Array:
         tokens = pl.ds(start + number * step, step)
         return total + _dot(rows_ref[tokens, mine], others_ref[tokens, columns], 0, 0)
 
