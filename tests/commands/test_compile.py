@@ -129,7 +129,7 @@ def test_a_supervised_stage_is_an_update_of_what_it_trains():
     for name, shown in (
         ("align", {"images": 1}),
         ("local", {"images": 1, "objects": 4}),
-        ("global", {"images": 1}),
+        ("detail", {"images": 1}),
     ):
         stage = command.stage_of(config, name)
         bucket = prompt_bucket(model, command.size_of("", model), 60, **shown)
@@ -141,7 +141,7 @@ def test_a_supervised_stage_is_an_update_of_what_it_trains():
     # 576 tokens of an image and 144 of an object, each with its two markers, and 60 words.
     assert found["align"][0].bucket == Bucket(640, 576)
     assert found["local"][0].bucket == Bucket(1280, 5 * 576)  # 1,222, rounded up
-    assert (found["global"][0].response, found["global"][0].earlier) == (512, 1024)
+    assert (found["detail"][0].response, found["detail"][0].earlier) == (512, 1024)
     projector = 8_392_704  # docs/tiny_grounding.md; the four markers rest with the decoder
     assert found["align"][1].gradients == 4 * projector
     assert found["local"][1].gradients > 4 * (projector + 151_936 * 2048)

@@ -152,7 +152,10 @@ def test_the_command_writes_a_folder_and_explains_what_it_cannot(tmp_path, capsy
     for flags, reason in (
         (["--deepstack", "0"], "deepstack: the tower of Qwen2.5-VL has no such setting"),
         (["--number_step=10"], "qwen2_5_vl writes boxes in pixels, which have no step"),
-        (["--family=qwen9"], "model_type is 'qwen9', but only 'qwen3_vl' (Qwen3-VL) or 'qwen2_5_vl'"),
+        (
+            ["--family=qwen9"],
+            "model_type is 'qwen9', but only 'qwen3_vl' (Qwen3-VL) or 'qwen3_vl_moe' (Qwen3-VL-",
+        ),
     ):
         assert main([f"--out={tmp_path / 'other'}", "--family=qwen2_5_vl", *flags]) == 1
         assert reason in capsys.readouterr().err

@@ -15,8 +15,9 @@ from configs import base
 from dig_jax.data.buckets import Bucket
 from dig_jax.machines import parallel
 from dig_jax.models import families
+from dig_jax.models.architecture import MoETextConfig
 from dig_jax.models.inputs import Prompts, make_prompts
-from dig_jax.models.nn import freeze
+from dig_jax.models.nn import expert_parallel, freeze
 from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import Rollout, sample_keys
 from dig_jax.rollout.pool import Pool
@@ -29,17 +30,19 @@ from dig_jax.update.policy import Experience, forward
 
 PROMPTS, GROUP, LENGTH = 16, 2, 8
 GRID = (4, 4)  # patches of an image
+WORDS = 300  # tokens that can be drawn
 
 
 class Side:
     """The programs of a run on a mesh."""
 
-    def __init__(self, folder: epath.Path, devices: list[jax.Device], sizes: tuple[int, int, int], rank: int):
+    def __init__(self, folder: epath.Path, devices: list[jax.Device], sizes: tuple[int, ...], rank: int):
         config = base.get_config()
         config.model.dtype = "float32"
         config.grpo.kl_coef = 0.0
-        config.mesh.data, config.mesh.fsdp, config.mesh.tensor = sizes
-        config.rollout.mesh.tensor = sizes[2]
+        config.mesh.update(dict(zip(parallel.AXES, sizes, strict=True)))
+        config.rollout.mesh.expert, config.rollout.mesh.tensor = sizes[2:]
+        config.model.expert_room = 1.0  # where experts are split, choices go in several rounds
         self.mesh = parallel.make_mesh(config.mesh, devices)
         self.model_config = families.load_config(folder)
         config.model.lora.rank, config.model.lora.alpha = rank, float(rank)
@@ -53,14 +56,16 @@ class Side:
 
         self.params = nnx.merge_state(others, jax.tree.map(drawn, adapters))
         rows = self.model_config.text.vocab_size
-        self.learner = make_learner(self.graphdef, rows, config, chunk=4, cut=Cut(8))
+        # What the sampler can draw: ratios are 1, far from where they are clipped and gradients jump.
+        allowed = np.arange(rows) < WORDS
+        self.learner = make_learner(self.graphdef, rows, config, chunk=4, cut=Cut(8), allowed=allowed)
         self.rollout_mesh = parallel.rollout_mesh(config.rollout.mesh, self.mesh)
         self.programs = rollout_programs(self.graphdef, self.params, self.rollout_mesh)
 
     def draw(self) -> tuple[Pool, Rollout, nnx.State]:
         """The filled pool as it lies on the devices, the completions, and the weights that drew them."""
         sampling = Sampling(
-            temperature=1.0, top_p=1.0, top_k=0, eos_ids=(5,), suppressed=(), vocab_size=300, pad_id=0
+            temperature=1.0, top_p=1.0, top_k=0, eos_ids=(5,), suppressed=(), vocab_size=WORDS, pad_id=0
         )
         limits = Limits(sampling, LENGTH, slots=1, rows=8)
         prompts = parallel.put_batch(self.prompts(), self.rollout_mesh)
@@ -125,8 +130,9 @@ def distance(a: nnx.State, b: nnx.State) -> float:
 def main() -> None:
     folder = epath.Path(sys.argv[1])
     sizes, rank = tuple(map(int, sys.argv[2].split(","))), int(sys.argv[3])
-    one = Side(folder, jax.devices()[:1], (1, 1, 1), rank)
-    many = Side(folder, jax.devices(), sizes, rank)  # type: ignore[arg-type]
+    expert_parallel.LEAST_PLACES = 1
+    one = Side(folder, jax.devices()[:1], (1, 1, 1, 1), rank)
+    many = Side(folder, jax.devices(), sizes, rank)
     _, expected, _ = one.draw()
     pool, drawn, weights = many.draw()
     state, loss = many.update(expected)
@@ -136,8 +142,11 @@ def main() -> None:
 
     def layer(tree: nnx.State, part: str, name: str) -> jax.Array:
         linear = tree["text"]["layers"][part][name]
+        if isinstance(linear, nnx.Variable):
+            return linear.get_value()
         return (linear["adapter"]["b"] if rank else linear["kernel"]).get_value()
 
+    mlp = "gate_up" if isinstance(many.model_config.text, MoETextConfig) else "gate_proj"
     reference = train_programs(many.learner, many.params, many.mesh).reference(many.params)
     trees = {"params": state.params, "mu": mu, "nu": nu}
     trees |= {"reference": reference, "weights": weights}
@@ -149,7 +158,7 @@ def main() -> None:
                 "loss": [loss, loss_of_one],
                 # The first moment after one update is a multiple of the gradient.
                 "gradient_distance": distance(mu, mu_of_one),
-                "gate_proj": {name: shard(layer(tree, "mlp", "gate_proj")) for name, tree in trees.items()},
+                "mlp": {name: shard(layer(tree, "mlp", mlp)) for name, tree in trees.items()},
                 "k_proj": {name: shard(layer(tree, "attn", "k_proj")) for name, tree in trees.items()},
                 "embedding": {
                     name: shard(tree["text"]["embedding"].get_value())

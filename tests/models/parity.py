@@ -20,6 +20,7 @@ from dig_jax.models import families
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.multimodal import VisionLanguageModel
+from dig_jax.models.nn.routing import Routing
 from tests.models.conftest import Example, PromptMaker, Reference
 
 LOGITS_TOLERANCE = 1e-5  # absolute
@@ -147,12 +148,14 @@ class Outcome:
 
 
 @functools.partial(jax.jit, compiler_options=QUICK)
-def _logits_loss_and_gradients(model: VisionLanguageModel, prompts: Prompts, weights: jax.Array) -> Any:
+def _logits_loss_and_gradients(
+    model: VisionLanguageModel, prompts: Prompts, weights: jax.Array, routing: Routing | None
+) -> Any:
     graphdef, params = nnx.split(model, nnx.Param)
 
     def loss(params: nnx.State) -> tuple[jax.Array, jax.Array]:
         merged = nnx.merge(graphdef, params)
-        logits = merged.logits(merged(prompts)[0])
+        logits = merged.logits(merged(prompts, routing=routing)[0])
         logprobs = jax.nn.log_softmax(logits[:, :-1])
         chosen = jnp.take_along_axis(logprobs, prompts.tokens[:, 1:, None], axis=-1)[..., 0]
         return -jnp.sum(chosen * weights), logits
@@ -161,10 +164,11 @@ def _logits_loss_and_gradients(model: VisionLanguageModel, prompts: Prompts, wei
     return logits, value, gradients
 
 
-def run_ours(model: VisionLanguageModel, prompts: Prompts) -> Outcome:
+def run_ours(model: VisionLanguageModel, prompts: Prompts, routing: Routing | None = None) -> Outcome:
+    """Args: routing: the experts to take; None: the model chooses, where it has any."""
     real = np.arange(1, prompts.tokens.shape[1]) < prompts.length[:, None]
     weights = (real / real.sum()).astype(np.float32)
-    logits, loss, gradients = _logits_loss_and_gradients(model, prompts, weights)
+    logits, loss, gradients = _logits_loss_and_gradients(model, prompts, weights, routing)
     rows = [row[:length] for row, length in zip(np.asarray(logits), prompts.length, strict=True)]
     return Outcome(rows, float(loss), checkpoint(gradients, model.config))
 

@@ -46,9 +46,9 @@ def small(tmp_path_factory: pytest.TempPathFactory, aligned: pathlib.Path) -> Co
     for part in stages.local.mixture.values():
         part.weight = 1.0  # each has a batch
     stages.local.num_steps = 4
-    stages["global"].num_epochs = 1.0
-    stages["global"].data.train = (str(captions), str(aligned))
-    stages["global"].data.prompt_lengths = (96, 160)
+    stages.detail.num_epochs = 1.0
+    stages.detail.data.train = (str(captions), str(aligned))
+    stages.detail.data.prompt_lengths = (96, 160)
     return config.lock()  # as commands do
 
 

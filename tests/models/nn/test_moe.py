@@ -147,6 +147,6 @@ def test_the_load_of_experts_in_figures():
     assert figures["experts_unused"] == 0.25
 
 
-@pytest.mark.parametrize(("experts", "dtype"), [(8, np.uint8), (256, np.uint8), (257, np.uint16)])
+@pytest.mark.parametrize(("experts", "dtype"), [(8, np.uint8), (255, np.uint8), (256, np.uint16)])
 def test_numbers_of_experts_take_as_few_bytes_as_they_can(experts, dtype):
     assert routing.id_dtype(experts) == dtype

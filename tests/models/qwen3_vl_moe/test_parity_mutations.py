@@ -53,7 +53,7 @@ def changed(change):
     """The experts with other arguments."""
 
     def patch_with(patch, experts_mlp=moe.experts_mlp):
-        patch.setattr(moe, "experts_mlp", lambda *args: experts_mlp(*change(*args)))
+        patch.setattr(moe, "experts_mlp", lambda *args: experts_mlp(*change(*args[:5]), *args[5:]))
 
     return patch_with
 
@@ -85,13 +85,14 @@ def exchange_sides(x, ids, weights, gate_up, down):
     return x, ids, weights, gate_up.reshape(count, inner, width).swapaxes(1, 2), down
 
 
-def weigh_the_input(x, ids, weights, gate_up, down, experts_mlp=moe.experts_mlp):
+def weigh_the_input(x, ids, weights, gate_up, down, how, experts_mlp=moe.experts_mlp):
     flat = experts_mlp(
         (x[:, None] * weights[..., None]).reshape(-1, x.shape[-1]),
         ids.reshape(-1, 1),
         jnp.ones((ids.size, 1)),
         gate_up,
         down,
+        how,
     )
     return jnp.sum(flat.reshape(*ids.shape, -1), axis=1)
 
