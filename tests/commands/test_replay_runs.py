@@ -59,8 +59,11 @@ def test_a_stopped_run_that_replays_continues_exactly_and_in_float32_nothing_fli
 
 
 @pytest.mark.slow
-def test_two_processes_replay_what_one_does(inputs: pathlib.Path, tmp_path: pathlib.Path):  # noqa: F811
-    """Training splits the weights over both; sampling, on a mesh of its own, does not."""
+def test_two_processes_that_share_the_experts_replay_what_one_does(
+    inputs: pathlib.Path,  # noqa: F811
+    tmp_path: pathlib.Path,
+):
+    """In sampling and in training tokens travel between the processes."""
     settings = config_of(inputs, **{"moe.replay": "rollout", "num_steps": 2, "grpo.kl_coef": 0.0})
     file = tmp_path / "config.py"
     file.write_text(
@@ -68,6 +71,7 @@ def test_two_processes_replay_what_one_does(inputs: pathlib.Path, tmp_path: path
         f"def get_config():\n    return ConfigDict(json.loads({settings.to_json()!r}))\n"
     )
     one = Run(file, tmp_path / "one").succeeds().workdir
-    two = Run(file, tmp_path / "two", processes=2).succeeds().workdir
+    split = ("--config.mesh.expert=2", "--config.rollout.mesh.expert=2")
+    two = Run(file, tmp_path / "two", *split, processes=2).succeeds().workdir
     assert sampled(two, 2) == sampled(one)
     assert_same_metrics(two, one)

@@ -9,7 +9,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from ml_collections import ConfigDict
 
 from dig_jax.machines import parallel
 from dig_jax.models.nn.attention import PLAIN
@@ -18,8 +18,7 @@ from tests.models.nn.test_attention import KERNELS, draw_qkv, relative_error, re
 
 def main(tensor: int) -> None:
     """Batch split over `4 / tensor` devices, heads over `tensor`."""
-    devices = np.array(jax.devices()).reshape(-1, 1, tensor)
-    mesh = Mesh(devices, parallel.AXES, axis_types=(AxisType.Auto,) * 3)
+    mesh = parallel.make_mesh(ConfigDict(dict(zip(parallel.AXES, (4 // tensor, 1, 1, tensor), strict=True))))
     rng = np.random.default_rng(0)
     prompt, responses = draw_qkv(rng, 4, 20), draw_qkv(rng, 4, 2, 7)
     length = jnp.array([13, 20, 1, 7])

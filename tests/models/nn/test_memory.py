@@ -83,7 +83,7 @@ def test_remat_saves_memory_and_changes_no_gradient(config, prompts, responses):
 
         def loss(params, graphdef=graphdef):
             hidden = nnx.merge(graphdef, params)(prompts, responses)
-            return sum(jnp.sum(jnp.sin(x)) for x in hidden)
+            return sum(jnp.sum(jnp.sin(x)) for x in hidden[:2])
 
         compiled = jax.jit(jax.grad(loss)).lower(params).compile()
         memory[policy] = compiled.memory_analysis().temp_size_in_bytes
