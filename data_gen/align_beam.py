@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from data_gen.alignment.options import argument_parser, counts_of, maker_of, picture_size
 from data_gen.alignment.records import SPEC, Maker, to_staged
+from data_gen.files.filesystems import write
 from data_gen.files.staging import differing_keys
 from data_gen.files.userfiles import home_expanded
 from data_gen.records.dataset import Dataset
@@ -47,19 +47,6 @@ class MakeRecords(beam.DoFn):
             write(path, to_staged(self.maker.examples(self.source.record(split, index), split)))
             Metrics.counter("data_gen", "aligned").inc()
         yield job
-
-
-def write(path: str, data: bytes) -> None:
-    """Writes a file that is either absent or whole: under another name first where there are folders."""
-    if "://" in path:  # an object in a bucket appears when it is complete
-        with FileSystems.create(path) as file:
-            file.write(data)
-        return
-    folder = Path(path).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as temporary:
-        temporary.write(data)
-    Path(temporary.name).replace(path)
 
 
 def run(args: argparse.Namespace, staging: str, beam_flags: list[str]) -> int:

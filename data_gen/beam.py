@@ -22,6 +22,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from data_gen.files.filesystems import write
 from data_gen.files.staging import Job, Shard, differing_keys
 from data_gen.files.userfiles import home_expanded
 from data_gen.order.options import Order, argument_parser, read_order
@@ -111,19 +112,6 @@ def require_same(path: str, wanted: dict[str, Any]) -> None:
     if found != wanted:
         differences = differing_keys(found, wanted)
         raise ValueError(f"{path} is of another dataset ({differences}); name another --out")
-
-
-def write(path: str, data: bytes) -> None:
-    """Writes a file that is either absent or whole: under another name first where there are folders."""
-    if "://" in path:  # an object in a bucket appears when it is complete
-        with FileSystems.create(path) as file:
-            file.write(data)
-        return
-    folder = Path(path).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as temporary:
-        temporary.write(data)
-    Path(temporary.name).replace(path)
 
 
 def main(argv: list[str] | None = None) -> int:

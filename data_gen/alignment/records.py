@@ -248,19 +248,16 @@ def write_records(
     examples: Mapping[str, Iterator[dict[str, Any]]], features: Any, metadata: Any, out: Path
 ) -> None:
     """Writes the examples of every split to the folder `out`, as ArrayRecord files, without TensorFlow."""
-    import tensorflow_datasets as tfds
+    from data_gen.records.writer import open_writer  # TFDS is slow to import: not for --help
 
-    identity = tfds.core.DatasetIdentity(
-        name=NAME, version=tfds.core.Version(VERSION), data_dir=str(out), module_name="data_gen"
-    )
-    info = tfds.core.DatasetInfo(
-        builder=identity,
+    writer = open_writer(
+        out,
+        name=NAME,
+        version=VERSION,
         description=DESCRIPTION,
         features=features,
-        metadata=tfds.core.MetadataDict(metadata),
-    )
-    writer = tfds.core.SequentialWriter(
-        info, max_examples_per_shard=PICTURES_PER_FILE, overwrite=False, file_format="array_record"
+        metadata=metadata,
+        examples_per_file=PICTURES_PER_FILE,
     )
     writer.initialize_splits(list(examples))
     for split, some in examples.items():

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from data_gen.files.png import decode
 from data_gen.files.staging import Job, Staging
 from data_gen.records.record import DEPTHS
+from data_gen.records.writer import open_writer
 
 NAME = "dig_pairs"
 VERSION = "1.0.0"
@@ -28,21 +29,18 @@ def pack(
     staging: Staging, jobs: Mapping[str, Sequence[Job]], features: Any, metadata: Any, out: Path
 ) -> None:
     """Writes the staged pairs of every split to the folder `out`; `features` are those of record.py."""
-    identity = tfds.core.DatasetIdentity(
-        name=NAME, version=tfds.core.Version(VERSION), data_dir=str(out), module_name="data_gen"
-    )
-    info = tfds.core.DatasetInfo(
-        builder=identity,
+    writer = open_writer(
+        out,
+        name=NAME,
+        version=VERSION,
         description=DESCRIPTION,
         features=features,
-        metadata=tfds.core.MetadataDict(metadata),
-    )
-    writer = tfds.core.SequentialWriter(
-        info, max_examples_per_shard=PAIRS_PER_FILE, overwrite=False, file_format="array_record"
+        metadata=metadata,
+        examples_per_file=PAIRS_PER_FILE,
     )
     writer.initialize_splits(list(jobs))
-    images = [key for key, feature in info.features.items() if isinstance(feature, tfds.features.Image)]
-    pictures = [*images, *(key for key in DEPTHS if key in info.features)]
+    images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    pictures = [*images, *(key for key in DEPTHS if key in features)]
     for split, pairs in jobs.items():
         for first in range(0, len(pairs), PAIRS_IN_MEMORY):
             some = pairs[first : first + PAIRS_IN_MEMORY]

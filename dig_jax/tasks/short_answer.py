@@ -24,7 +24,7 @@ from dig_jax.machines.folder import to_path
 from dig_jax.tasks.aligned import AlignedSource, is_aligned
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.questions import Ask, open_lines
-from dig_jax.tasks.supervision import box_format
+from dig_jax.tasks.supervision import box_format, check_words
 from dig_jax.tasks.task import Scores, Task
 
 _FORMAT_WEIGHT = 0.1
@@ -54,17 +54,7 @@ class ShortAnswer(Task):
                 f"config.data.question={config.data.question!r} does not say where the question, with its"
                 " options, goes: write {question} there"
             )
-        for name, value in config.data.augment.items():
-            if value:
-                raise ValueError(
-                    f"config.data.augment.{name}=True: questions name places, colors and counts, so pictures"
-                    f" stay as they are for the task {cls.name}; set it to False"
-                )
-        if config.sft.count_noise:
-            raise ValueError(
-                f"config.sft.count_noise={config.sft.count_noise}: an answer of the task {cls.name} has no"
-                " number of boxes"
-            )
+        check_words(config, cls.name, "questions name places, colors and counts")
 
     @property
     def unit(self) -> str:

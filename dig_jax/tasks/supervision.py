@@ -43,3 +43,27 @@ def box_format(config: ConfigDict, answerer: Answerer) -> BoxFormat:
     """How the answers and questions of a task write boxes for that model."""
     step = SupervisionConfig.from_config(config).answer_step
     return BoxFormat(answerer.box_convention, step, answerer.resized)
+
+
+def check_words(config: ConfigDict, task: str, reason: str) -> None:
+    """Refuses what would make answers in words wrong: changed pictures, noise in a number of boxes.
+
+    Args:
+      config: of the run.
+      task: its name.
+      reason: why pictures may not change, such as "phrases name colors".
+
+    Raises:
+      ValueError: names the setting.
+    """
+    for name, value in config.data.augment.items():
+        if value:
+            raise ValueError(
+                f"config.data.augment.{name}=True: {reason}, so pictures stay as they are for the task"
+                f" {task}; set it to False"
+            )
+    if config.sft.count_noise:
+        raise ValueError(
+            f"config.sft.count_noise={config.sft.count_noise}: an answer of the task {task} has no number of"
+            " boxes; set it to 0"
+        )

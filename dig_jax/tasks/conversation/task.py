@@ -38,7 +38,7 @@ from dig_jax.tasks.conversation.llava import Talk
 from dig_jax.tasks.published import check_count, release_of
 from dig_jax.tasks.registry import register
 from dig_jax.tasks.splits import named_and_part
-from dig_jax.tasks.supervision import box_format
+from dig_jax.tasks.supervision import box_format, check_words
 from dig_jax.tasks.task import Metric, Scores, Task
 
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W_]+", re.UNICODE)
@@ -118,21 +118,10 @@ class Conversation(Task):
         ConversationConfig.from_config(config)
         if config.data.question:
             raise ValueError(
-                f"config.data.question={config.data.question!r}: conversations have questions of their"
-                " own; set"
-                " it to ''"
+                f"config.data.question={config.data.question!r}: conversations have questions of their own;"
+                " set it to ''"
             )
-        for name, value in config.data.augment.items():
-            if value:
-                raise ValueError(
-                    f"config.data.augment.{name}=True: answers name places, colors and boxes, so pictures"
-                    " stay"
-                    " as they are for the task conversation; set it to False"
-                )
-        if config.sft.count_noise:
-            raise ValueError(
-                f"config.sft.count_noise={config.sft.count_noise}: an answer in words has no number of boxes"
-            )
+        check_words(config, cls.name, "answers name places, colors and boxes")
 
     @property
     def unit(self) -> str:

@@ -30,7 +30,7 @@ from dig_jax.tasks.describe import mentions
 from dig_jax.tasks.describe.meaning import NO, YES, denotes
 from dig_jax.tasks.describe.sources import Target, open_descriptions
 from dig_jax.tasks.registry import register
-from dig_jax.tasks.supervision import box_format
+from dig_jax.tasks.supervision import box_format, check_words
 from dig_jax.tasks.task import Answerer, Metric, Scores, Task, Terms
 
 # With a line end behind the image, as conversations and aligned records have it.
@@ -66,17 +66,7 @@ class Describe(Task):
                 f"config.data.question={config.data.question!r}: the task describe asks for one object or for"
                 " all, each in its own words; set it to ''"
             )
-        for name, value in config.data.augment.items():
-            if value:
-                raise ValueError(
-                    f"config.data.augment.{name}=True: descriptions name places and colors, so pictures"
-                    " stay as"
-                    " they are for the task describe; set it to False"
-                )
-        if config.sft.count_noise:
-            raise ValueError(
-                f"config.sft.count_noise={config.sft.count_noise}: descriptions take none; set it to 0"
-            )
+        check_words(config, cls.name, "descriptions name places and colors")
 
     @property
     def unit(self) -> str:
