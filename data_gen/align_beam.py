@@ -10,6 +10,7 @@ what is there already is kept. Copy it to a disk, then `python -m data_gen.align
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -20,12 +21,15 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from data_gen.alignment.options import argument_parser, counts_of, maker_of, picture_size
-from data_gen.alignment.records import SPEC, Maker, to_staged
+from data_gen.alignment.closeups import Rendering
+from data_gen.alignment.options import argument_parser, counts_of, maker_of, picture_size, rendering_of
+from data_gen.alignment.records import SPEC, Maker
+from data_gen.alignment.staged import make_staged, staged_file
 from data_gen.files.filesystems import write
 from data_gen.files.staging import differing_keys
 from data_gen.files.userfiles import home_expanded
 from data_gen.records.dataset import Dataset
+from data_gen.render.interpreter import NoBlender
 
 Job = tuple[str, int]  # split, index of the pair
 
@@ -33,18 +37,23 @@ Job = tuple[str, int]  # split, index of the pair
 class MakeRecords(beam.DoFn):
     """Job -> job whose records are staged."""
 
-    def __init__(self, data: str, maker: Maker, staging: str) -> None:
-        self.data, self.maker, self.staging = data, maker, staging
+    def __init__(self, data: str, maker: Maker, staging: str, rendering: Rendering | None) -> None:
+        self.data, self.maker, self.staging, self.rendering = data, maker, staging, rendering
 
     def setup(self) -> None:
         self.source = Dataset(Path(self.data))
+        self.open = contextlib.ExitStack()
+        self.studio = self.open.enter_context(self.rendering.studio()) if self.rendering else None
+
+    def teardown(self) -> None:
+        self.open.close()
 
     def process(self, job: Job) -> Iterator[Job]:
         """Makes the records of one pair, unless they are there."""
         split, index = job
-        path = FileSystems.join(self.staging, split, f"{index:06d}.json")
+        path = FileSystems.join(self.staging, *staged_file(split, index).split("/"))
         if not FileSystems.exists(path):
-            write(path, to_staged(self.maker.examples(self.source.record(split, index), split)))
+            write(path, make_staged(self.maker, self.source.record(split, index), split, self.studio))
             Metrics.counter("data_gen", "aligned").inc()
         yield job
 
@@ -53,7 +62,8 @@ def run(args: argparse.Namespace, staging: str, beam_flags: list[str]) -> int:
     """Runs the pipeline; returns the number of pairs. Raises ValueError."""
     source = Dataset(args.data)
     counts = counts_of(args, source)
-    maker = maker_of(args, source.metadata(), picture_size(source, counts))
+    rendering = rendering_of(args)
+    maker = maker_of(args, source.metadata(), picture_size(source, counts), rendering)
     spec = maker.spec(args.data.name, counts)
     path = FileSystems.join(staging, SPEC)
     if not FileSystems.exists(path):
@@ -71,7 +81,7 @@ def run(args: argparse.Namespace, staging: str, beam_flags: list[str]) -> int:
             pipeline
             | "Jobs" >> beam.Create(jobs)
             | "Spread" >> beam.Reshuffle()
-            | "Make" >> beam.ParDo(MakeRecords(str(args.data), maker, staging))
+            | "Make" >> beam.ParDo(MakeRecords(str(args.data), maker, staging, rendering))
         )
     return len(jobs)
 
@@ -88,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         out = home_expanded(given[-1]) if given else str(args.out)
         staging = f"{out.rstrip('/')}.staging"
         number = run(args, staging, beam_flags)
-    except ValueError as error:  # NoDataset is one
+    except (ValueError, NoBlender) as error:  # NoDataset is a ValueError
         print(f"data_gen.align_beam: {error}", file=sys.stderr)
         return 2
     print(f"the records of {number} pairs are in {staging}")

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from data_gen.alignment.answers import answer
-from data_gen.alignment.crops import cut, overlap
+from data_gen.alignment.closeups import Studio
+from data_gen.alignment.crops import IMAGE, cut, overlap
 from data_gen.alignment.items import Item
 from data_gen.alignment.logic import Program, Undecided
 from data_gen.alignment.records import Aligned
@@ -19,17 +20,27 @@ from data_gen.files import png
 from data_gen.records.dataset import decode_png
 from data_gen.records.record import normalize
 
+# Of 255: the denoiser gives the same up to 1, which resampling and the contrast of a crop make larger.
+SAME = 4
 
-def problems_of(record: Aligned, vocabulary: Vocabulary, pixels: bool = True) -> list[str]:
+
+def problems_of(
+    record: Aligned, vocabulary: Vocabulary, pixels: bool = True, studio: Studio | None = None
+) -> list[str]:
     """What is wrong with a record, each with the id of its item; [] when all is right.
 
     Args:
       record: as read back.
       vocabulary: the words of its dataset.
       pixels: cut the crops again too, and compare them pixel by pixel.
+      studio: renders those again that were rendered; without one they are not looked at.
+
+    Raises:
+      WorkerError: the renderer failed.
     """
     found = [] if rebuilt(record) == record.view else [f"{record.view.id}: its objects are not the scene's"]
     picture = decode_png(record.picture, record.view.id) if pixels else None
+    shots = studio.of_picture(record.view, record.scene) if studio else None
     for (id, item), crops in zip(record.items, record.crops, strict=True):
         found += [f"{id}: {text}" for text in _problems(record.view, item, vocabulary)]
         if len(crops) != len(item.cuts):
@@ -37,9 +48,16 @@ def problems_of(record: Aligned, vocabulary: Vocabulary, pixels: bool = True) ->
         elif picture is not None:
             for number, (stored, plan) in enumerate(zip(crops, item.cuts, strict=True)):
                 shown = png.decode(stored)
-                if not np.array_equal(shown, cut(picture, plan, shown.shape[0])):
+                if plan.view == IMAGE and not np.array_equal(shown, cut(picture, plan, shown.shape[0])):
                     found.append(f"{id}: crop {number} is not what its plan cuts")
+                if plan.view != IMAGE and shots and not alike(shown, shots.crop(plan, shown.shape[0])):
+                    found.append(f"{id}: crop {number} is not what its plan renders")
     return found
+
+
+def alike(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two renderings of a crop, uint8, are the same but for the denoiser's rounding (see SAME)."""
+    return int(np.abs(first.astype(np.int16) - second).max()) <= SAME
 
 
 def rebuilt(record: Aligned) -> View:

@@ -5,6 +5,8 @@ border it is moved inward and never padded, as padding would tell where the obje
 augmentation: edges, zoom, rotation, blur, lost resolution, brightness and contrast; no change of hue or
 saturation, as colour is a label, and no mirror image, as left and right are. All of it is in `Cut`, so that a
 crop can be cut again.
+
+What is cut is the picture itself, or a rendering of the window alone (closeups.py).
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from data_gen.alignment.things import PixelBox, Thing
 
-IMAGE = "image"  # cut from the picture itself, and not from a rendering of its own
+# Where pixels of a crop are from: the picture itself; a rendering of the window, as the picture's camera sees
+# it; one from another side of the object.
+IMAGE, CLOSEUP, RERENDER = "image", "closeup", "rerender"
+SOURCES = (IMAGE, CLOSEUP, RERENDER)
+PATCH_MARGIN = 2  # pixels around a rendered window, for the resampling of a turned one
 GROW = 0.15  # of the box, by which each side may grow
 SHIFT = 0.10  # of the window's side, by which its centre may move
 EDGE = 0.05  # of the window's side, by which it may be taken larger or smaller
@@ -29,6 +35,19 @@ ANGLE = 10.0  # degrees, either way
 TONE = 0.2  # of brightness and of contrast, either way
 BLUR = 1.0  # largest sigma in pixels of the crop
 LOSS = 0.5  # smallest share of the side that a crop is scaled down to and back
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """Where the object of a crop was rendered from.
+
+    Attributes:
+      azimuth: degrees that the camera went around the object's vertical axis, anticlockwise from above.
+      box: around what is visible of the object from there, in pixels of a picture of the same size.
+    """
+
+    azimuth: float
+    box: PixelBox
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +62,8 @@ class Cut:
       brightness, contrast: factors.
       blur: sigma in pixels of the crop.
       loss: share of its side that it is scaled down to and back.
-      view: where its pixels are from: IMAGE.
+      view: where its pixels are from, of SOURCES.
+      turn: of RERENDER, whose window is of the turned picture; else None.
     """
 
     thing: int
@@ -56,6 +76,7 @@ class Cut:
     blur: float
     loss: float
     view: str = IMAGE
+    turn: Turn | None = None
 
 
 def plan_cut(thing: Thing, width: int, height: int, rng: random.Random) -> Cut:
@@ -116,9 +137,34 @@ def cut(picture: np.ndarray, plan: Cut, side: int) -> np.ndarray:
     return np.asarray(ImageEnhance.Contrast(image).enhance(plan.contrast))
 
 
+def patch_of(plan: Cut, side: int) -> tuple[tuple[float, float, float, float], int, Cut]:
+    """What is rendered so that a crop of `side` pixels can be cut of it.
+
+    Returns:
+      The square of the picture, x0, y0, x1, y1 in its pixels, which holds the window as it is turned; how
+      many pixels a side it is rendered with, which is as fine as the crop; and the cut in those pixels.
+    """
+    turn = math.radians(plan.angle)
+    pixels = math.ceil(side * (abs(math.cos(turn)) + abs(math.sin(turn)))) + 2 * PATCH_MARGIN
+    reach = pixels / 2 * plan.side / side
+    x, y = plan.centre
+    inside = dataclasses.replace(plan, centre=(pixels / 2, pixels / 2), side=float(side))
+    return (x - reach, y - reach, x + reach, y + reach), pixels, inside
+
+
+def to_json_values(plan: Cut) -> dict[str, Any]:
+    """The cut as JSON values: a `turn` where there is one."""
+    values = dataclasses.asdict(plan)
+    return values if plan.turn else {key: value for key, value in values.items() if key != "turn"}
+
+
 def from_json_values(values: dict[str, Any]) -> Cut:
     """The cut whose fields are these JSON values."""
-    return Cut(**{**values, "box": tuple(values["box"]), "centre": tuple(values["centre"])})
+    turn = values.get("turn")
+    read = {"box": tuple(values["box"]), "centre": tuple(values["centre"])}
+    return Cut(
+        **{**values, **read, "turn": turn and Turn(float(turn["azimuth"]), tuple(turn["box"]))},
+    )
 
 
 def overlap(a: Sequence[int], b: Sequence[int]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_gen.alignment.audit import Balance
+from data_gen.alignment.crops import CLOSEUP, IMAGE, RERENDER
 from data_gen.alignment.items import KINDS, Item
 from data_gen.alignment.records import Aligned, AlignedDataset
 from data_gen.alignment.things import View
@@ -46,7 +47,13 @@ def facts(dataset: AlignedDataset) -> list[tuple[str, str]]:
     """What the line under the title says: (value, what it is)."""
     splits = [(str(number), f"{name} pictures") for name, number in dataset.splits.items()]
     side = dataset.metadata["crop_side"]
-    return [*splits, (f"{side}×{side}", "crops"), (str(dataset.metadata["git_revision"])[:9], "revision")]
+    view = dataset.metadata.get("crop", {"view": IMAGE})["view"]  # older datasets have cut ones alone
+    crops = {IMAGE: "cut from the picture", CLOSEUP: "rendered", RERENDER: "rendered from beside"}[view]
+    return [
+        *splits,
+        (f"{side}×{side}", f"crops, {crops}"),
+        (str(dataset.metadata["git_revision"])[:9], "revision"),
+    ]
 
 
 def _choose(record: Aligned, shown: dict[str, list[dict[str, Any]]], per_kind: int) -> None:

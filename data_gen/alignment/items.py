@@ -60,7 +60,7 @@ def one_round(view: View, user: str, ask: Program, cuts: Sequence[Cut] = ()) -> 
 
 def to_json_values(item: Item) -> dict[str, Any]:
     """The item as JSON values."""
-    return dataclasses.asdict(item)
+    return dataclasses.asdict(item) | {"cuts": [crops.to_json_values(one) for one in item.cuts]}
 
 
 def from_json(text: str) -> Item:

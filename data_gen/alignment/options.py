@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from data_gen.alignment.closeups import Rendering
+from data_gen.alignment.crops import IMAGE, SOURCES
 from data_gen.alignment.items import KINDS
 from data_gen.alignment.make import DEFAULT_SHARES, Recipe
 from data_gen.alignment.records import PICTURES, Maker
 from data_gen.alignment.rules import rules_for
 from data_gen.alignment.words import vocabulary_of
-from data_gen.files.userfiles import user_path
+from data_gen.files.userfiles import home_expanded, user_path
 from data_gen.records.dataset import Dataset, NoDataset
+from data_gen.render.interpreter import find_blender
+
+DEVICES = ("cpu", "cuda", "optix")  # of render/worker.py
 
 
 def argument_parser(prog: str) -> argparse.ArgumentParser:
@@ -37,7 +42,35 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     add("--crop_side", type=int, default=0, help=text)
     add("--pictures", choices=("both", *PICTURES), default="both", help="of every pair (default both)")
     add("--max_pairs", type=int, default=0, help="of every split, from the first (default all)")
+    text = (
+        "where the pixels of crops are from: cut from the picture (default); a closeup of the same window, "
+        "rendered; or the object rendered again from 15 to 30 degrees beside (docs/alignment.md)"
+    )
+    add("--crop", choices=SOURCES, default=IMAGE, help=text)
+    add = parser.add_argument_group("crops that are rendered").add_argument
+    text = "interpreter that can import bpy (default: .venv-bpy/bin/python)"
+    add("--blender_python", type=home_expanded, help=text)
+    add("--blender", type=home_expanded, help="an installed Blender, instead of bpy")
+    add("--device", choices=DEVICES, default="cpu", help="what Cycles renders on (default: cpu)")
+    add("--assets", type=user_path, help="folder of the meshes, textures and skies that scenes name")
     return parser
+
+
+def rendering_of(args: argparse.Namespace) -> Rendering | None:
+    """How crops are rendered; None where they are cut from the pictures.
+
+    Raises:
+      ValueError: a flag has no use, or contradicts another one.
+      NoBlender: nothing here can render.
+    """
+    if args.crop == IMAGE:
+        return None
+    if args.blender and args.blender_python:
+        raise ValueError("--blender and --blender_python: name one of them")
+    if args.assets and not args.assets.is_dir():
+        raise ValueError(f"--assets={args.assets}: no such folder")
+    blender = find_blender(args.blender_python, args.blender)
+    return Rendering(args.crop, args.seed, blender, args.device, args.assets)
 
 
 def read_items(text: str) -> dict[str, float]:
@@ -53,7 +86,12 @@ def read_items(text: str) -> dict[str, float]:
     return shares
 
 
-def maker_of(args: argparse.Namespace, metadata: dict[str, Any], size: tuple[int, int]) -> Maker:
+def maker_of(
+    args: argparse.Namespace,
+    metadata: dict[str, Any],
+    size: tuple[int, int],
+    rendering: Rendering | None = None,
+) -> Maker:
     """What turns pairs into records, whose pictures have this width and height.
 
     Raises:
@@ -64,7 +102,8 @@ def maker_of(args: argparse.Namespace, metadata: dict[str, Any], size: tuple[int
         raise ValueError(f"--crop_side={args.crop_side}: expected 16 to 1024 pixels, got {side}")
     recipe = Recipe(args.seed, read_items(args.items), args.held_out)
     pictures = PICTURES if args.pictures == "both" else (args.pictures,)
-    return Maker(recipe, rules_for(args.model_side), vocabulary_of(metadata), pictures, side)
+    rendered = rendering.facts() if rendering else None
+    return Maker(recipe, rules_for(args.model_side), vocabulary_of(metadata), pictures, side, rendered)
 
 
 def counts_of(args: argparse.Namespace, source: Dataset) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data_gen.alignment.closeups import Studio
 from data_gen.alignment.crops import cut
 from data_gen.alignment.items import Item, from_json, to_json_values
 from data_gen.alignment.make import Recipe, make_items
@@ -24,6 +25,7 @@ from data_gen.records.dataset import METADATA, NoDataset, decode_png
 NAME = "dig_align"
 VERSION = "1.0.0"
 PICTURES = ("a", "b")
+UNSEEN = "unseen"  # of an example that is not packed yet, see closeups.py
 SPEC = "spec.json"  # of staged records: what they were made from
 PICTURES_PER_FILE = 2000
 DESCRIPTION = "Rendered pictures with questions that align texts, coordinates and object crops."
@@ -61,6 +63,7 @@ class Maker:
       recipe, rules, vocabulary: see there.
       pictures: which pictures of a pair, of PICTURES.
       crop_side: pixels of a crop.
+      rendered: what renders the crops (closeups.Rendering.facts); None where they are cut from the pictures.
     """
 
     recipe: Recipe
@@ -68,6 +71,7 @@ class Maker:
     vocabulary: Vocabulary
     pictures: tuple[str, ...]
     crop_side: int
+    rendered: Mapping[str, Any] | None = None
 
     def spec(self, source: str, counts: Mapping[str, int]) -> dict[str, Any]:
         """What decides the records, as JSON values: staged records of another one are not taken."""
@@ -77,33 +81,54 @@ class Maker:
             "vocabulary": self.vocabulary.words,
             "pictures": self.pictures,
             "crop_side": self.crop_side,
+            **({"rendered": self.rendered} if self.rendered else {}),
         }
         spec: dict[str, Any] = json.loads(_json({"source": source, "pairs": counts, **values}))
         return spec
 
-    def examples(self, record: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
+    def examples(
+        self, record: Mapping[str, Any], split: str, studio: Studio | None = None
+    ) -> list[dict[str, Any]]:
         """Of a `dig_pairs` record of plain values, as TFDS takes them: a picture with no items has none.
 
-        Raises:
-          NoDataset: the record has no scene, or a picture is damaged.
-        """
-        return [made for which in self.pictures if (made := self.example(record, split, which))]
+        Args:
+          record: the pair.
+          split: of it.
+          studio: renders the crops, where they are `rendered`.
 
-    def example(self, record: Mapping[str, Any], split: str, which: str) -> dict[str, Any] | None:
-        """The same of one picture, "a" or "b"."""
+        Raises:
+          NoDataset: the record has no scene, or one that cannot be rebuilt, or a picture is damaged.
+          WorkerError: the renderer failed.
+        """
+        return [made for which in self.pictures if (made := self.example(record, split, which, studio))]
+
+    def example(
+        self, record: Mapping[str, Any], split: str, which: str, studio: Studio | None = None
+    ) -> dict[str, Any] | None:
+        """The same of one picture, "a" or "b"; with rendered crops it says how many items are UNSEEN."""
         view = view_of(record, which, self.rules)
-        items = make_items(view, split, self.recipe, self.vocabulary)
+        items = dict(enumerate(make_items(view, split, self.recipe, self.vocabulary)))
         if not items:
             return None
-        picture = decode_png(record[f"image_{which}"], f"{record['id']}, image_{which}")
-        crops = [png.encode(cut(picture, one, self.crop_side)) for item in items for one in item.cuts]
-        return {
+        example = {
             "id": view.id,
             "image": record[f"image_{which}"],
             "scene": record[f"scene_{which}"],
             "things": _json(view_values(view)),
+        }
+        if self.rendered is None:
+            picture = decode_png(record[f"image_{which}"], f"{record['id']}, image_{which}")
+            crops = [cut(picture, one, self.crop_side) for item in items.values() for one in item.cuts]
+        else:
+            assert studio
+            shots, planned = studio.of_picture(view, record[f"scene_{which}"]), len(items)
+            items = {number: shown for number, item in items.items() if (shown := shots.rendered(item))}
+            example[UNSEEN] = planned - len(items)
+            crops = [shots.crop(one, self.crop_side) for item in items.values() for one in item.cuts]
+        return {
+            **example,
             "items": list(_rows(view, items)),
-            "crops": crops,
+            "crops": [png.encode(crop) for crop in crops],
         }
 
 
@@ -132,9 +157,9 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _rows(view: View, items: list[Item]) -> Iterator[dict[str, Any]]:
+def _rows(view: View, items: Mapping[int, Item]) -> Iterator[dict[str, Any]]:
     first = 0
-    for number, item in enumerate(items):
+    for number, item in items.items():
         yield {
             "id": f"{view.id}/{item.kind}-{number}",
             "kind": item.kind,
@@ -230,6 +255,8 @@ class AlignedDataset:
 
     def records(self, split: str) -> Iterator[Aligned]:
         """The pictures of a split, in order. Raises NoDataset for one that cannot be read."""
+        if not self.splits[split]:
+            return  # TFDS opens no split of nothing
         source = self._builder.as_data_source(split=split, deserialize_method=self._raw)
         for index in range(len(source)):
             try:

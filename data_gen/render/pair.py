@@ -42,17 +42,26 @@ class RenderedPair:
     extras: dict[str, bytes]
 
 
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A square of a picture, x0, y0, x1, y1 in its pixels, and how many pixels a side it is rendered with."""
+
+    box: tuple[float, float, float, float]
+    pixels: int
+
+
 class Renderer:
     """Asks a worker for pictures of scenes; `folder` is for the files it writes, `name` is for its log."""
 
     def __init__(self, worker: Worker, folder: Path, name: str = "") -> None:
         self.worker, self.folder, self.name = worker, folder, name
 
-    def render(self, op: str, scene: Scene) -> bytes:
-        """The PNG file of a "mask", "depth" or "picture" of the scene."""
+    def render(self, op: str, scene: Scene, window: Window | None = None) -> bytes:
+        """The PNG file of a "mask", "depth" or "picture" of the scene, or of a window of it."""
         path = self.folder / f"{op}.png"
         path.unlink(missing_ok=True)
-        self._ask(op, scene, path)
+        more = {} if window is None else {"window": window.box, "pixels": window.pixels}
+        self._ask(op, scene, path, **more)
         return path.read_bytes()
 
     def areas(self, scene: Scene, known: tuple[Scene, Areas] | None = None) -> dict[int, float]:

@@ -11,6 +11,9 @@ stdout:
     {"op": "picture", "scene": {...}, "path": P}  8-bit sRGB PNG
     {"op": "silhouettes", "scene": {...}, "boxes": {"3": [x0, y0, x1, y1]}, "path": P}
                                                   P.3.png: object 3 alone, cut to the box
+    {"op": "picture", ..., "window": [x0, y0, x1, y1], "pixels": N}
+                                                  a square of the picture alone, N pixels a side; masks and
+                                                  depth too
     {"op": "measure", "shape": "asset:chair.obj"} -> {"ok": true, "half_height": 0.9, "outline": [[x, y, z]]}
 
 Every reply has "ok"; a request that fails gives {"ok": false, "error": "..."} and the worker stays alive. It

@@ -6,12 +6,13 @@ which share of an object is hidden. Pixels have y down and the origin at the top
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 
 import numpy as np
 
-from data_gen.scenes.scene import Camera, Object
+from data_gen.scenes.scene import Camera, Object, Vector
 from data_gen.scenes.shapes import shape
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
@@ -27,6 +28,20 @@ def camera_axes(camera: Camera) -> np.ndarray:
     right = np.cross(forward, (0.0, 0.0, 1.0))
     right = right / np.linalg.norm(right)
     return np.stack([right, np.cross(right, forward), forward])
+
+
+def turned(camera: Camera, pivot: Vector, azimuth: float) -> Camera:
+    """The camera gone `azimuth` degrees around the vertical axis through `pivot`, anticlockwise from above.
+
+    It moves as one with its target, so the pivot stays at its pixel.
+    """
+    cos, sin = math.cos(math.radians(azimuth)), math.sin(math.radians(azimuth))
+
+    def around(point: Vector) -> Vector:
+        x, y = point[0] - pivot[0], point[1] - pivot[1]
+        return pivot[0] + cos * x - sin * y, pivot[1] + sin * x + cos * y, point[2]
+
+    return dataclasses.replace(camera, location=around(camera.location), target=around(camera.target))
 
 
 def project(camera: Camera, width: int, height: int, points: np.ndarray) -> np.ndarray:

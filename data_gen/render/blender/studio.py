@@ -70,6 +70,8 @@ class Studio:
                 f"unknown op {op!r}; expected hello, measure, mask, depth, picture or silhouettes"
             )
         self.build(request["scene"])
+        if "window" in request:
+            self.look_at(request["scene"], request["window"], request["pixels"])
         if op == "picture":
             self.render_picture(request["scene"], request["path"])
         elif op == "silhouettes":
@@ -95,8 +97,21 @@ class Studio:
         self.camera.location = location
         self.camera.rotation_euler = (Vector(camera["target"]) - location).to_track_quat("-Z", "Y").to_euler()
         self.camera.data.lens = camera["lens"]
+        self.camera.data.shift_x = self.camera.data.shift_y = 0.0
         self.scene.render.resolution_x = scene["width"]
         self.scene.render.resolution_y = scene["height"]
+
+    def look_at(self, scene: dict[str, Any], window: list[float], pixels: int) -> None:
+        """Has the camera see a square of the picture alone: x0, y0, x1, y1 in its pixels, `pixels` a side.
+
+        A longer lens and a shifted sensor: the place, the direction and so the perspective stay.
+        """
+        x0, y0, x1, y1 = window
+        side = x1 - x0
+        self.camera.data.lens = scene["camera"]["lens"] * scene["width"] / side
+        self.camera.data.shift_x = ((x0 + x1) - scene["width"]) / 2 / side
+        self.camera.data.shift_y = (scene["height"] - (y0 + y1)) / 2 / side
+        self.scene.render.resolution_x = self.scene.render.resolution_y = pixels
 
     def render_pass(self, kind: str, path: str) -> None:
         """One sample at the centre of every pixel, of a material that glows with the object's id or depth."""
