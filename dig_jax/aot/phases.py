@@ -152,9 +152,12 @@ def _rollout_phases(
     config, work, mesh = plan.config, plan.work, plan.rollout_mesh
     programs = rollout_programs(graphdef, params, mesh, sampling_form(config, mesh))
     weights = parallel.abstract(programs.weights.eval_shape(params), mesh)
-    yield Phase("reshard", partial(programs.weights.lower, params), held, "sampling weights", runs=1, flops=0)
+    made = parallel.abstract(programs.weights.made(params), mesh)  # the others are the parameters themselves
+    if jax.tree.leaves(made):
+        lower = partial(programs.weights.lower, params)
+        yield Phase("reshard", lower, held, "sampling weights", runs=1, flops=0)
 
-    held = held | {"sampling weights": chip_bytes(weights)}
+    held = held | {"sampling weights": chip_bytes(made)}
     total = config.batch.rollout_prompts
     keep = ReplayConfig.from_config(config).keeps_sampled
     limits = Limits(_sampling(plan), work.response, config.rollout.slots, config.rollout.rows, routing=keep)

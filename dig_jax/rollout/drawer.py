@@ -8,19 +8,16 @@ Shapes: B prompts of all processes, G completions per prompt, R response tokens.
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax.machines import parallel
-from dig_jax.machines.parallel import MeshJit
 from dig_jax.models.inputs import Prompts
-from dig_jax.models.nn.sampling_copy import Form, sampling_copy
+from dig_jax.models.nn.sampling_copy import Form
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.sampling import RolloutConfig, Sampling
 from dig_jax.rollout.thinking import Budget
@@ -96,72 +93,3 @@ def sampling_form(config: ConfigDict, mesh: Mesh) -> Form:
 def answering_form(config: ConfigDict, mesh: Mesh) -> Form:
     """The same where answers are measured or given to somebody: those of the weights that are saved."""
     return dataclasses.replace(sampling_form(config, mesh), int8=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightsCopy:
-    """What makes the copy of the weights that is drawn with.
-
-    Attributes:
-        program: the program of `Drawer.weights`.
-        graphdef: structure of the model whose parameters come out.
-        moved_bytes: see `Drawer`.
-    """
-
-    program: MeshJit
-    graphdef: nnx.GraphDef
-    moved_bytes: int
-
-
-def weights_copy(graphdef: nnx.GraphDef, params: nnx.State, mesh: Mesh, form: Form) -> WeightsCopy:
-    """The copy for drawing of parameters like `params`, in the given form on `mesh`.
-
-    Adapters stay apart, so that drawing computes what training does.
-    """
-
-    def copied(params: nnx.State, form: Form) -> Any:
-        return sampling_copy(nnx.merge(graphdef, params), form)
-
-    def weights(params: nnx.State) -> nnx.State:
-        return nnx.state(copied(params, form), nnx.Param)
-
-    def shapes(form: Form) -> tuple[nnx.GraphDef, nnx.State]:
-        return nnx.split(nnx.eval_shape(lambda params: copied(params, form), params), nnx.Param)
-
-    own_graphdef, made = shapes(form)
-    program = parallel.jit(weights, mesh, out_shardings=parallel.shardings(made, mesh))
-    stacked = shapes(dataclasses.replace(form, apart=False))[1]
-    return WeightsCopy(program, own_graphdef, _moved_bytes(params, stacked, mesh))
-
-
-def _moved_bytes(params: nnx.State, copied: nnx.State, mesh: Mesh) -> int:
-    """Bytes of the copy's shards that their devices do not have of the parameters already.
-
-    Args:
-        params: where training has them.
-        copied: shapes of the copy, with the same names: how it is cut up does not change what moves.
-            Scales of int8 kernels are not counted: they are small.
-        mesh: of the copy.
-    """
-
-    def volume(ranges: list[range]) -> int:
-        return int(np.prod([len(r) for r in ranges]))
-
-    def moved(before: Any, sharding: NamedSharding) -> int:
-        shape = before.shape
-        have = before.sharding.devices_indices_map(shape)
-        total = 0
-        for device, index in sharding.devices_indices_map(shape).items():
-            wanted = [range(*s.indices(n)) for s, n in zip(index, shape, strict=True)]
-            owned = [range(*s.indices(n)) for s, n in zip(have[device], shape, strict=True)]
-            common = [
-                range(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(wanted, owned, strict=True)
-            ]
-            total += volume(wanted) - volume(common)
-        return total
-
-    after, placed = (dict(nnx.to_flat_state(tree)) for tree in (copied, parallel.shardings(params, mesh)))
-    return sum(
-        moved(before.get_value(), placed[path].get_value()) * jnp.dtype(after[path].dtype).itemsize
-        for path, before in nnx.to_flat_state(params)
-    )

@@ -18,10 +18,11 @@ from dig_jax.machines.parallel import MeshJit
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn.sampling_copy import AS_TRAINED, Form
 from dig_jax.rollout import engine
-from dig_jax.rollout.drawer import Limits, weights_copy
+from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import Decoding, Rollout
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import Budget
+from dig_jax.rollout.weights import WeightsCopy, weights_copy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class LockstepPrograms:
     """
 
     mesh: Mesh
-    weights: MeshJit
+    weights: WeightsCopy
     start: MeshJit
     advance: MeshJit
     moved_bytes: int
@@ -115,7 +116,7 @@ def lockstep_programs(
     The copy of the weights is in the given form.
     """
     copy = weights_copy(graphdef, params, mesh, form)
-    return LockstepPrograms(mesh, copy.program, *_decoding_programs(copy.graphdef, mesh), copy.moved_bytes)
+    return LockstepPrograms(mesh, copy, *_decoding_programs(copy.graphdef, mesh), copy.moved_bytes)
 
 
 @functools.cache  # a process that loads a model again does not trace again

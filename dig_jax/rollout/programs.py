@@ -26,10 +26,11 @@ from dig_jax.models.nn.decoder import (
 )
 from dig_jax.models.nn.sampling_copy import AS_TRAINED, Form
 from dig_jax.rollout import pool
-from dig_jax.rollout.drawer import Limits, weights_copy
+from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.pool import Pool
 from dig_jax.rollout.thinking import Budget
+from dig_jax.rollout.weights import WeightsCopy, weights_copy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class RolloutPrograms:
     """
 
     mesh: Mesh
-    weights: MeshJit
+    weights: WeightsCopy
     fill: MeshJit
     drain: MeshJit
     moved_bytes: int
@@ -110,7 +111,7 @@ def rollout_programs(
 
     return RolloutPrograms(
         mesh=mesh,
-        weights=copy.program,
+        weights=copy,
         fill=parallel.jit(fill, mesh, static_argnums=3),
         drain=parallel.jit(drain, mesh, static_argnums=3, donate_argnums=1),
         moved_bytes=copy.moved_bytes,

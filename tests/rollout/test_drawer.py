@@ -11,6 +11,7 @@ from flax import nnx
 from configs import base
 from dig_jax.machines import parallel
 from dig_jax.models.hf import checkpoint
+from dig_jax.models.nn.sampling_copy import Form
 from dig_jax.rollout import lockstep
 from dig_jax.rollout.drawer import Limits
 from dig_jax.rollout.engine import sample_keys
@@ -82,3 +83,24 @@ def test_lockstep_refuses_to_refill(policy):
     drawer = lockstep_programs(graphdef, params, mesh)
     with pytest.raises(ValueError, match=r"slots=2, rows=0: decoding in step takes all 3 completions"):
         drawer.draw(params, *asked, dataclasses.replace(LIMITS, slots=2))
+
+
+def test_what_training_has_in_the_form_to_draw_with_is_not_copied(policy):
+    graphdef, params, mesh, asked = policy
+    copy = rollout_programs(graphdef, params, mesh).weights
+    assert not jax.tree.leaves(copy.made(params))  # float32 on the same device
+    assert pointers(copy(params)) == pointers(params)
+
+    apart = rollout_programs(graphdef, params, mesh, Form(apart=True))
+    made = {path for path, _ in nnx.to_flat_state(apart.weights.made(params))}
+    assert {path[:2] for path in made} == {("text", "layers")}
+    drawn = [
+        drawer.draw(drawer.weights(params), *asked, LIMITS)
+        for drawer in (apart, rollout_programs(graphdef, params, mesh))
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *drawn)
+
+
+def pointers(params: nnx.State) -> dict[Any, int]:
+    """Where the values lie in the memory."""
+    return {path: x.get_value().unsafe_buffer_pointer() for path, x in nnx.to_flat_state(params)}
