@@ -124,7 +124,7 @@ def put_back(values: jax.Array, pieces: Pieces, group: int) -> jax.Array:
     numbers = pieces.completions.swapaxes(0, 1).reshape(lanes, -1)
     in_lanes = values.swapaxes(0, 1).reshape(*numbers.shape, *values.shape[3:])
     where = jnp.argsort(numbers, axis=-1)
-    index = where.reshape(*where.shape, *[1] * (in_lanes.ndim - 2))
+    index = jnp.expand_dims(where, range(2, in_lanes.ndim))
     return jnp.take_along_axis(in_lanes, index, axis=1).reshape(-1, group, *values.shape[3:])
 
 
