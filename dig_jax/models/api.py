@@ -95,6 +95,7 @@ class Family:
     Attributes:
       model_type: of config.json.
       title: what people call it.
+      series_title: what its released models are called before their size; "" = the title.
       config: its architecture, which reads and writes config.json.
       model: makes a `Model` from a configuration, with the keywords of `VisionLanguageModel`.
       weights: the table of weights of a configuration: parameters here and tensors of its checkpoints.
@@ -138,11 +139,17 @@ class Family:
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
     small_tower: Callable[..., VisionConfig]
+    series_title: str = ""
     system: str = ""
     object_marks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     assemble: Callable[..., tuple[Architecture, Iterable[Tensor]]] | None = None
     modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def series(self) -> str:
+        """What its released models are called before their size."""
+        return self.series_title or self.title
 
     def module_name(self, name: str) -> str:
         """What transformers calls, in memory, the tensor or module `name` of a checkpoint."""

@@ -67,7 +67,7 @@ def _read(folder: epath.PathLike) -> tuple[Family, dict[str, Any]]:
 
 
 def published(name: str) -> Architecture:
-    """A published architecture by its size or its full name: "4B", "Qwen3-VL-4B".
+    """A published architecture by its size or its full name: "4B", "Qwen3-VL-4B", "Qwen3-VL-30B-A3B".
 
     Where several families have a size, the size alone means the first of them.
 
@@ -76,14 +76,14 @@ def published(name: str) -> Architecture:
     """
     for family in FAMILIES:
         for size in family.sizes:
-            if name in (size, f"{family.title}-{size}"):
+            if name in (size, f"{family.title}-{size}", f"{family.series}-{size}"):
                 return family.published(size)
     raise ValueError(f"no published architecture is called {name!r}: give {', '.join(published_names())}")
 
 
 def published_names() -> list[str]:
-    """Full names of all published architectures."""
-    return [f"{family.title}-{size}" for family in FAMILIES for size in family.sizes]
+    """Full names of all published architectures, as hubs have them but for what follows ("-Thinking")."""
+    return [f"{family.series}-{size}" for family in FAMILIES for size in family.sizes]
 
 
 def make(config: Architecture, **options: Any) -> Any:

@@ -183,6 +183,8 @@ def test_the_size_is_read_from_the_name_of_a_model_that_is_not_there():
     config = base.get_config()
     config.model_path = "Qwen/Qwen3-VL-8B-Thinking"
     assert command.architecture_of("", config) == published.architecture("8B")
+    config.model_path = "Qwen/Qwen3-VL-30B-A3B-Thinking"
+    assert command.architecture_of("", config) == families.published("30B-A3B")
 
 
 @pytest.mark.parametrize(("cap", "runs"), [(0.0, None), (2.0, 4)])

@@ -12,6 +12,7 @@ FAMILY = dataclasses.replace(
     DENSE,  # tower, processor, boxes and sampling
     model_type="qwen3_vl_moe",
     title="Qwen3-VL-MoE",
+    series_title="Qwen3-VL",
     config=Qwen3VLMoeConfig,
     model=Qwen3VLMoe,
     weights=weights,
