@@ -3,12 +3,14 @@
 The text of a compiled program (`compiled.as_text()`) lists its computations. Starting at the entry, loops are
 followed with their trip count: a loop of JAX (`scan`, `map`) or of the partitioner (a product overlapped with
 a gather) counts up to a constant in its condition. A loop whose end depends on data, such as decoding, has no
-such constant; its figures are those of one turn. Of the branches of a conditional the costliest counts.
+such constant; its figures are those of one turn. Rounds of split experts after the first do not count, as
+with even use there are none. Of the branches of a conditional the costliest counts.
 
 Traffic with the memory (HBM) is what the operations of the scheduled program read and write, operands and
 results that the compiler placed in on-chip memory (memory space `S(n)`) left out. An operand that is only
 sliced counts with its slices, and an update in place with the part that is updated. Traffic inside
-hand-written kernels is not visible: their operands and results count once.
+hand-written kernels is not visible: their operands and results count once, and of a stack of layers that one
+is read of, that one.
 
 XLA:GPU cuts fusions and collectives into `-start` and `-done`: the start counts, with what it calls.
 
@@ -22,6 +24,8 @@ import re
 from collections.abc import Sequence
 
 from dig_jax.aot.groups import group_size, share_across
+from dig_jax.models.nn.expert_parallel import FURTHER
+from dig_jax.models.nn.megablox import ONE_LAYER_OF
 
 COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
@@ -155,7 +159,7 @@ class _Reader:
         found: list[str] = []
         for instruction in self._computations[name].values():
             inner = [body for callee in self._callees(instruction) for body in self.innermost(callee)]
-            is_loop = instruction.opcode == "while"
+            is_loop = instruction.opcode == "while" and not _never_turns(instruction)
             if is_loop and not inner and not _trip_count(instruction, self._computations):
                 inner = [_named(instruction, "body")]
             found += inner
@@ -176,6 +180,8 @@ class _Reader:
         return total
 
     def _callees(self, instruction: Instruction) -> list[str]:
+        if _never_turns(instruction):
+            return []
         return [callee for callee in _callees(instruction) if callee in self._computations]
 
     def _own(self, instruction: Instruction, computation: Computation, fused: bool) -> Traffic:
@@ -252,6 +258,11 @@ def _callees(instruction: Instruction) -> list[str]:
     return called
 
 
+def _never_turns(instruction: Instruction) -> bool:
+    """Whether it is a loop over rounds of split experts after the first one."""
+    return instruction.opcode == "while" and f"/{FURTHER}/" in instruction.text
+
+
 def _trip_count(loop: Instruction, computations: dict[str, Computation]) -> int | None:
     """Turns of a loop that counts from 0 to a constant; None when its end depends on something else."""
     if known := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.text):
@@ -307,7 +318,10 @@ def _moved(instruction: Instruction, computation: Computation, computations: dic
         return written + (instruction.size if operands and operands[0].hbm_size else 0)
     if instruction.opcode == "dynamic-update-slice":
         return 2 * operands[1].size if operands[0].hbm_size else 0
-    return written + sum(operand.hbm_size for operand in operands)
+    read = [operand.hbm_size for operand in operands]
+    if one_of := re.search(rf"/{ONE_LAYER_OF}(\d+)/", instruction.text):
+        read.append(max(read) / int(one_of[1]) - max(read))
+    return written + sum(read)
 
 
 def _fusion_moved(

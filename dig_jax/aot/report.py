@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from jax.sharding import Mesh
+
 from dig_jax.aot import advice, hosts
 from dig_jax.aot.chips import GIB, Chip
 from dig_jax.aot.hlo import COLLECTIVES
@@ -76,9 +78,9 @@ def _cost_rows(done: list[Measured], chip: Chip) -> list[list[str]]:
 
 def _heading(plan: Plan, result: dict[str, Any], topology: str) -> str:
     text, work, batch, rollout = plan.architecture.text, plan.work, plan.config.batch, plan.config.rollout
-    mesh, sampling = (" x ".join(str(n) for n in m.shape.values()) for m in (plan.mesh, plan.rollout_mesh))
+    mesh, sampling = map(_sizes, (plan.mesh, plan.rollout_mesh))
     rows = rollout.rows or batch.rollout_prompts
-    chips = f"{topology}: {result['chips']} chips; data x fsdp x tensor {mesh}"
+    chips = f"{topology}: {result['chips']} chips; {mesh}"
     model = f"decoder of {text.num_hidden_layers} layers, width {text.hidden_size}; prompts of {work.bucket},"
     step = (
         f"a step: {batch.prompts} prompts, {batch.update_prompts} per update, {batch.micro_prompts} per"
@@ -96,6 +98,10 @@ def _heading(plan: Plan, result: dict[str, Any], topology: str) -> str:
             hosts.describe(plan),
         ]
     )
+
+
+def _sizes(mesh: Mesh) -> str:
+    return f"{' x '.join(mesh.shape)} {' x '.join(map(str, mesh.shape.values()))}"
 
 
 def verdict(plan: Plan, measured: list[Measured], result: dict[str, Any], chip: Chip) -> str:

@@ -75,6 +75,28 @@ def test_a_fusion_that_slices_reads_the_slice_and_on_chip_memory_is_no_traffic()
     assert hlo.read_traffic(PROGRAM).hbm == LAYER + 2 * SHARD  # and the all-reduce: in and out
 
 
+def test_rounds_of_split_experts_after_the_first_count_nothing():
+    inner = "%loop = (pred[], f32[3,64,8]{2,1,0}) while(%state), condition=%until_done, body=%decode"
+    assert inner in PROGRAM
+    named = inner + ', metadata={op_name="jit(step)/layers/further_rounds/while"}'
+    rounds = PROGRAM.replace(inner, named)
+    assert hlo.read_traffic(rounds, one_turn=True).hbm == 0  # no other loop is open-ended
+    assert hlo.read_traffic(rounds).hbm == 2 * SHARD  # the all-reduce
+
+
+def test_a_kernel_that_reads_one_layer_of_a_stack_counts_that_layer():
+    text = """\
+ENTRY %main (x: f32[16,64], w: f32[3,64,8]) -> f32[16,8] {
+  %x = f32[16,64]{1,0} parameter(0)
+  %w = f32[3,64,8]{2,1,0} parameter(1)
+  ROOT %y = f32[16,8]{1,0} custom-call(%x, %w), custom_call_target="tpu_custom_call"METADATA
+}
+"""
+    known = ', metadata={op_name="jit(drain)/one_layer_of_3/gmm"}'
+    assert hlo.read_traffic(text.replace("METADATA", "")).hbm == 16 * 64 * 4 + 3 * LAYER + SHARD
+    assert hlo.read_traffic(text.replace("METADATA", known)).hbm == 16 * 64 * 4 + LAYER + SHARD
+
+
 def test_a_collective_that_several_fusions_carry_counts_once():
     gather = 'f32[64,8]{1,0} all-gather(%p), replica_groups=[1,4]<=[4], frontend_attributes={chain_id="1"}'
     text = f"""\

@@ -130,12 +130,14 @@ class TextLayer(nnx.Module):
         mix: Mix,
         ids: Sequence[jax.Array] | None = None,
         counted: Counted | None = None,
+        among: tuple[Any, jax.Array] | None = None,
     ) -> tuple[list[jax.Array], list[QKV], RouterOutput | None]:
         """Streams [B,...,T,D] that meet in attention only, as `mix` says.
 
         Returns:
           The streams, the queries, keys and values made of each on the way, and what a router says: of layers
-          with experts (`moe.MoELayer`), which `ids` and `counted` are for.
+          with experts (`moe.MoELayer`), which `ids`, `counted` and `among` are for: all layers stacked, and
+          the number of this one, where nothing is differentiated.
         """
         qkv = self.project(streams, rotations)
         return [self._add(x, mixed) for x, mixed in zip(streams, mix(*qkv), strict=True)], qkv, None
@@ -325,7 +327,8 @@ class TextDecoder(nnx.Module):
                 KeyValues(read(cache.k, index), read(cache.v, index), filled),
             ]
             mix = lambda new: [attend(new.q, [*before, KeyValues.of(new, None)])]  # noqa: E731
-            (x,), (new,), said = layer([x], [rotation], mix)
+            among = None if isinstance(self.layers, nnx.List) else (self.layers, index)
+            (x,), (new,), said = layer([x], [rotation], mix, among=among)
             kept = KeyValues.of(new, None)
             return x, (kept.k, kept.v, said)
 

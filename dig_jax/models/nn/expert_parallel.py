@@ -21,11 +21,12 @@ import jax
 import jax.numpy as jnp
 
 from dig_jax.models.nn import expert_rows
-from dig_jax.models.nn.grouped import Grouped
+from dig_jax.models.nn.grouped import Grouped, Kernel, num_experts
 
+FURTHER = "further_rounds"  # scope of the loop over rounds after the first; with even use it never turns
 LEAST_PLACES = 64  # for each device: few choices, those of decoding, rarely spread evenly
 
-Operands = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # x [N,D], weights [N,K], gate_up, down
+Operands = tuple[jax.Array, jax.Array, Kernel, Kernel]  # x [N,D], weights [N,K], gate_up, down
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +70,11 @@ def split_mlp(
     x: jax.Array,
     ids: jax.Array,
     weights: jax.Array,
-    gate_up: jax.Array,
-    down: jax.Array,
+    gate_up: Kernel,
+    down: Kernel,
 ) -> jax.Array:
     """`experts.experts_mlp` of a device's tokens, with its own part of the experts; inside `shard_map`."""
-    routes = find_routes(ids, gate_up.shape[0], split)
+    routes = find_routes(ids, num_experts(gate_up), split)
     places = split.places(ids.size)
     # The same number everywhere: in each round all devices meet.
     longest = jnp.max(jnp.where(routes.target < _size(split.exchange), routes.rank, -1)) + 1
@@ -103,7 +104,7 @@ def _round(
 ) -> jax.Array:
     """What the choices of one round add to each token: float32 [N,D]."""
     x, weights, gate_up, down = operands
-    others, num_local = _size(split.exchange), gate_up.shape[0]
+    others, num_local = _size(split.exchange), num_experts(gate_up)
     rank = routes.rank - number * places
     now = (routes.target < others) & (rank >= 0) & (rank < places)
     slot = jnp.where(now, routes.target * places + rank, others * places)  # [N,K]; past the end: not now
@@ -120,11 +121,9 @@ def _round(
     return expert_rows.collect(y, weights, sent)
 
 
-def _local(
-    form: Grouped, rows: jax.Array, expert: jax.Array, gate_up: jax.Array, down: jax.Array
-) -> jax.Array:
+def _local(form: Grouped, rows: jax.Array, expert: jax.Array, gate_up: Kernel, down: Kernel) -> jax.Array:
     """Rows [M,D] through their experts [M] of this device, zero for those of number `num_local`."""
-    num_local = gate_up.shape[0]
+    num_local = num_experts(gate_up)
     tile, block = form.tile_of(expert.size, num_local), form.block_of(expert.size)
     # Those without an expert come last, past the sum of the sizes, where no form computes.
     sort = expert_rows.sort_choices(expert[:, None], num_local + 1, tile, block)
@@ -144,7 +143,8 @@ def in_rounds(
 def _more(
     run: Callable[..., jax.Array], routes: Routes, rounds: jax.Array, operands: Operands, y: jax.Array
 ) -> jax.Array:
-    return jax.lax.fori_loop(1, rounds, lambda number, y: y + run(operands, routes, number), y)
+    with jax.named_scope(FURTHER):
+        return jax.lax.fori_loop(1, rounds, lambda number, y: y + run(operands, routes, number), y)
 
 
 def _forward(
@@ -162,7 +162,9 @@ def _backward(run: Callable[..., jax.Array], kept: Any, cotangent: jax.Array) ->
         again = jax.vjp(lambda operands: run(operands, routes, number), operands)[1]
         return jax.tree.map(jnp.add, total, again(cotangent)[0])
 
-    return None, None, jax.lax.fori_loop(1, rounds, add, pull(cotangent)[0])
+    first = pull(cotangent)[0]
+    with jax.named_scope(FURTHER):
+        return None, None, jax.lax.fori_loop(1, rounds, add, first)
 
 
 in_rounds.defvjp(_forward, _backward)

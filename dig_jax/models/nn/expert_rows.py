@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dig_jax.models.nn import grouped
-from dig_jax.models.nn.grouped import Grouped
+from dig_jax.models.nn.grouped import Grouped, Kernel
 
 
 class Sorted(NamedTuple):
@@ -52,10 +52,10 @@ def padded_rows(count: int, num_experts: int, tile: int, block: int) -> int:
 
 
 def grouped_mlp(
-    form: Grouped, x: jax.Array, ids: jax.Array, weights: jax.Array, gate_up: jax.Array, down: jax.Array
+    form: Grouped, x: jax.Array, ids: jax.Array, weights: jax.Array, gate_up: Kernel, down: Kernel
 ) -> jax.Array:
     """`experts.experts_mlp` by sorting; kernels in the dtype of x."""
-    num_experts = gate_up.shape[0]
+    num_experts = grouped.num_experts(gate_up)
     tile, block = form.tile_of(ids.size, num_experts), form.block_of(ids.size)
     sort = sort_choices(ids, num_experts, tile, block)
     rows = spread(x, sort)
@@ -64,7 +64,7 @@ def grouped_mlp(
 
 
 def swiglu(
-    form: Grouped, rows: jax.Array, gate_up: jax.Array, down: jax.Array, sizes: jax.Array, tile: int
+    form: Grouped, rows: jax.Array, gate_up: Kernel, down: Kernel, sizes: jax.Array, tile: int
 ) -> jax.Array:
     """The experts' MLPs on rows [M,D] sorted by expert."""
     gate, up = jnp.split(grouped.dot(form, rows, gate_up, sizes, tile), 2, axis=-1)

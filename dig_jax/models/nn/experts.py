@@ -6,7 +6,7 @@ Shape letters: N tokens, D width, E experts, K experts per token, I inner width 
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 from dig_jax.models.nn.expert_parallel import Split, split_mlp
 from dig_jax.models.nn.expert_rows import grouped_mlp
-from dig_jax.models.nn.grouped import Grouped
+from dig_jax.models.nn.grouped import Grouped, Kernel, OfStack
 from dig_jax.models.nn.layers import precision_for
 
 
@@ -31,6 +31,11 @@ class Experts:
     form: Grouped | None
     room: float = 1.5
 
+    @property
+    def reads_stacks(self) -> bool:
+        """Whether kernels may be given as `OfStack`, in the dtype that is computed in."""
+        return self.form is not None and self.form.reads_stacks
+
 
 PLAIN = Experts(None)
 
@@ -39,8 +44,8 @@ def experts_mlp(
     x: jax.Array,
     ids: jax.Array,
     weights: jax.Array,
-    gate_up: jax.Array,
-    down: jax.Array,
+    gate_up: Kernel,
+    down: Kernel,
     how: Experts = PLAIN,
 ) -> jax.Array:
     """The sum of what its experts make of each token, weighted; no choice is ever left out.
@@ -49,16 +54,19 @@ def experts_mlp(
       x: [N,D], in the dtype that is computed in.
       ids: int32 [N,K].
       weights: float32 [N,K].
-      gate_up: [E,D,2I]; the first half of 2I is the gate.
+      gate_up: [E,D,2I]; the first half of 2I is the gate. It and `down` may be of a stack (`reads_stacks`).
       down: [E,I,D].
       how: which of the forms, that all agree.
 
     Returns:
       [N,D] in the dtype of x. The sum over experts is float32.
     """
-    if how.form is None:
-        return _every_expert(x, ids, weights, gate_up, down)
-    return _grouped(how.form, how.room, x, ids, weights, gate_up.astype(x.dtype), down.astype(x.dtype))
+    if not isinstance(gate_up, OfStack) and not isinstance(down, OfStack):
+        if how.form is None:
+            return _every_expert(x, ids, weights, gate_up, down)
+        gate_up, down = gate_up.astype(x.dtype), down.astype(x.dtype)
+    assert how.form is not None  # `reads_stacks`
+    return _grouped(how.form, how.room, x, ids, weights, gate_up, down)
 
 
 def _every_expert(
@@ -88,8 +96,8 @@ def _grouped(
     x: jax.Array,
     ids: jax.Array,
     weights: jax.Array,
-    gate_up: jax.Array,
-    down: jax.Array,
+    gate_up: Kernel,
+    down: Kernel,
 ) -> jax.Array:
     """Each device's tokens, under the rules in force (`layers.constrain`), by its experts or by others'."""
     rules: Any = dict(spmd.get_logical_axis_rules())
@@ -105,7 +113,10 @@ def _grouped(
     run = functools.partial(grouped_mlp, form)
     if of_experts:
         run = functools.partial(split_mlp, form, Split(exchange, shared, tuple(mesh.axis_names), room))
-    tokens, experts = PartitionSpec(of_tokens or None), PartitionSpec((exchange + shared) or None)
+    tokens, split = PartitionSpec(of_tokens or None), (exchange + shared) or None
+    experts: Any = PartitionSpec(split)
+    if isinstance(gate_up, OfStack):
+        experts = OfStack(*cast(Any, (PartitionSpec(None, split), PartitionSpec())))
     return jax.shard_map(
         run,
         in_specs=(tokens, tokens, tokens, experts, experts),

@@ -9,12 +9,31 @@ each expert has is data, never a shape: nothing is dropped and nothing compiles 
 
 import dataclasses
 import functools
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from dig_jax.models.nn.layers import precision_for
+
+
+class OfStack(NamedTuple):
+    """The kernels of one layer's experts where they lie, among those of all layers.
+
+    A Pallas kernel takes whole arrays. Before it is given those of one layer, XLA copies them out of the
+    stack, which moves three times as much as reading them; the kernel itself can as well begin there.
+    """
+
+    stack: jax.Array  # [L,E,D,F]
+    layer: jax.Array  # int32, which of L
+
+
+Kernel = jax.Array | OfStack  # [E,D,F], where no more is said
+
+
+def num_experts(kernel: Kernel) -> int:
+    """E of a layer's kernels."""
+    return kernel.stack.shape[1] if isinstance(kernel, OfStack) else kernel.shape[0]
 
 
 class Grouped(Protocol):
@@ -25,6 +44,7 @@ class Grouped(Protocol):
     """
 
     name: ClassVar[str]
+    reads_stacks: ClassVar[bool]  # whether `product` takes an `OfStack`
 
     def tile_of(self, num_choices: int, num_experts: int) -> int:
         """What the rows of an expert are padded to, where so many choices fall on so many experts."""
@@ -34,7 +54,7 @@ class Grouped(Protocol):
         """What the number of rows M must be a multiple of."""
         ...
 
-    def product(self, rows: jax.Array, kernel: jax.Array, sizes: jax.Array, tile: int) -> jax.Array:
+    def product(self, rows: jax.Array, kernel: Any, sizes: jax.Array, tile: int) -> jax.Array:
         """rows [M,D], kernel [E,D,F] to [M,F]."""
         ...
 
@@ -48,8 +68,8 @@ class Grouped(Protocol):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 4))
-def dot(form: Grouped, rows: jax.Array, kernel: jax.Array, sizes: jax.Array, tile: int) -> jax.Array:
-    """`form.product`, with the form's own products for its gradients."""
+def dot(form: Grouped, rows: jax.Array, kernel: Kernel, sizes: jax.Array, tile: int) -> jax.Array:
+    """`form.product`, with the form's own products for its gradients; an `OfStack` has none."""
     return form.product(rows, kernel, sizes, tile)
 
 
@@ -81,6 +101,7 @@ class LoopGrouped:
     """
 
     name: ClassVar[str] = "loop"
+    reads_stacks: ClassVar[bool] = False
     largest: int = 64  # rows of a tile; more pay for themselves where experts have many rows each
 
     def tile_of(self, num_choices: int, num_experts: int) -> int:
@@ -127,6 +148,7 @@ class RaggedGrouped:
     """`jax.lax.ragged_dot`, as XLA makes of it what it can on a device."""
 
     name: ClassVar[str] = "ragged"
+    reads_stacks: ClassVar[bool] = False
 
     def tile_of(self, num_choices: int, num_experts: int) -> int:
         return 1

@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.megablox.gmm import gmm, tgmm
 
+from dig_jax.models.nn.grouped import Kernel, OfStack
+
+ONE_LAYER_OF = "one_layer_of_"  # scope of a kernel that is given all layers and reads one
 LANES = 128
 LEAST_ROWS = 16  # of a bfloat16 register
 MOST_ROWS = 512
@@ -29,6 +32,7 @@ class MegabloxGrouped:
     """
 
     name: ClassVar[str] = "megablox"
+    reads_stacks: ClassVar[bool] = True
     interpret: bool = False
 
     @staticmethod
@@ -46,8 +50,21 @@ class MegabloxGrouped:
     def block_of(self, num_choices: int) -> int:
         return _row_block(num_choices, 1)
 
-    def product(self, rows: jax.Array, kernel: jax.Array, sizes: jax.Array, tile: int) -> jax.Array:
-        return self._rows(rows, kernel, sizes, kernel.shape[2], transposed=False)
+    def product(self, rows: jax.Array, kernel: Kernel, sizes: jax.Array, tile: int) -> jax.Array:
+        if not isinstance(kernel, OfStack):
+            return self._rows(rows, kernel, sizes, kernel.shape[2], transposed=False)
+        layers, experts, inner, width = kernel.stack.shape
+        # Experts of the layer follow those of all layers before it: the first group is so many before 0.
+        with jax.named_scope(f"{ONE_LAYER_OF}{layers}"):
+            return gmm(
+                rows,
+                kernel.stack.reshape(layers * experts, inner, width),
+                sizes,
+                rows.dtype,
+                _tiling(rows.shape[0], experts, inner, width),
+                group_offset=-experts * kernel.layer,
+                interpret=self.interpret,
+            )
 
     def transposed(self, rows: jax.Array, kernel: jax.Array, sizes: jax.Array, tile: int) -> jax.Array:
         return self._rows(rows, kernel, sizes, kernel.shape[1], transposed=True)

@@ -6,7 +6,7 @@ Shape letters: B prompts, T tokens, D width, E experts, K experts per token, I i
 import itertools
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from dig_jax.models.architecture import MoETextConfig
 from dig_jax.models.nn.attention import QKV
 from dig_jax.models.nn.decoder import Counted, MakeAttention, Mix, TextLayer
 from dig_jax.models.nn.experts import PLAIN, experts_mlp
+from dig_jax.models.nn.grouped import OfStack
 from dig_jax.models.nn.layers import Rotation, constrain, make_param, precision_for
 from dig_jax.models.nn.routing import RouterOutput, RouterStatistics
 
@@ -59,7 +60,11 @@ class MoE(nnx.Module):
         )
 
     def __call__(
-        self, x: jax.Array, ids: jax.Array | None = None, counted: jax.Array | None = None
+        self,
+        x: jax.Array,
+        ids: jax.Array | None = None,
+        counted: jax.Array | None = None,
+        among: tuple["MoE", jax.Array] | None = None,
     ) -> tuple[jax.Array, jax.Array, RouterStatistics | None]:
         """Args:
           x: [...,D].
@@ -67,6 +72,8 @@ class MoE(nnx.Module):
             probabilities that the router gives them now, so it is trained all the same. Of tokens where
             they are no expert's numbers (`routing.unknown`) the router chooses.
           counted: bool [...], the tokens of the statistics; None: nobody wants any.
+          among: the stack that this one was cut out of, and its number there: where experts can be read from
+            it, they are. Without gradients.
 
         Returns:
           [...,D] in the dtype of x, the experts int32 [...,K], and sums over the tokens.
@@ -79,8 +86,15 @@ class MoE(nnx.Module):
         weights = jnp.take_along_axis(probabilities, ids, axis=-1)
         weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
         rows, chosen, shares = (array.reshape(-1, array.shape[-1]) for array in (x, ids, weights))
-        y = experts_mlp(rows, chosen, shares, self.gate_up[...], self.down[...], self.how)
+        y = experts_mlp(rows, chosen, shares, *self._kernels(x.dtype, among), self.how)
         return y.reshape(x.shape), ids, None if counted is None else _statistics(probabilities, ids, counted)
+
+    def _kernels(self, dtype: jnp.dtype, among: tuple["MoE", jax.Array] | None) -> tuple[Any, Any]:
+        own = self.gate_up[...], self.down[...]
+        if among is None or not self.how.reads_stacks or any(kernel.dtype != dtype for kernel in own):
+            return own
+        stacked, number = among
+        return OfStack(stacked.gate_up[...], number), OfStack(stacked.down[...], number)
 
 
 def _statistics(probabilities: jax.Array, ids: jax.Array, counted: jax.Array) -> RouterStatistics:
@@ -109,6 +123,7 @@ class MoELayer(TextLayer):
         mix: Mix,
         ids: Sequence[jax.Array] | None = None,
         counted: Counted | None = None,
+        among: tuple[Any, jax.Array] | None = None,
     ) -> tuple[list[jax.Array], list[QKV], RouterOutput]:
         """See `TextLayer`. The experts take the tokens of all streams at once.
 
@@ -116,13 +131,17 @@ class MoELayer(TextLayer):
           streams, rotations, mix: see `TextLayer`.
           ids: experts of the tokens of each stream, int [B,...,T,K]; None: they choose.
           counted: finds the tokens that statistics are of; None: there are none.
+          among: see `TextLayer`.
         """
         qkv = self.project(streams, rotations)
         streams = [x + self.attn.o_proj(mixed) for x, mixed in zip(streams, mix(*qkv), strict=True)]
         shapes = [x.shape[:-1] for x in streams]
         masks = None if counted is None else _joined([mask[..., None] for mask in counted(shapes)])[..., 0]
         y, chosen, statistics = self.mlp(
-            _joined([self.post_norm(x) for x in streams]), None if ids is None else _joined(ids), masks
+            _joined([self.post_norm(x) for x in streams]),
+            None if ids is None else _joined(ids),
+            masks,
+            None if among is None else (among[0].mlp, among[1]),
         )
         streams = [x + part for x, part in zip(streams, _parted(y, shapes), strict=True)]
         rows = [("activation_batch", *[None] * (x.ndim - 2), "activation_embed") for x in streams]

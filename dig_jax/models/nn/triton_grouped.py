@@ -28,6 +28,7 @@ class TritonGrouped:
     """
 
     name: ClassVar[str] = "triton"
+    reads_stacks: ClassVar[bool] = False
     interpret: bool = False
     largest: int = 128
     width: int = 128

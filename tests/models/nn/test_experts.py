@@ -18,7 +18,7 @@ from dig_jax.models.nn import expert_parallel, kernels
 from dig_jax.models.nn.expert_parallel import Split, split_mlp
 from dig_jax.models.nn.expert_rows import sort_choices
 from dig_jax.models.nn.experts import PLAIN, Experts, experts_mlp
-from dig_jax.models.nn.grouped import LoopGrouped, tile_for
+from dig_jax.models.nn.grouped import LoopGrouped, OfStack, tile_for
 from dig_jax.models.nn.megablox import MegabloxGrouped
 from dig_jax.models.nn.triton_grouped import TritonGrouped
 
@@ -84,6 +84,21 @@ def test_a_form_is_the_plain_one_where_experts_are_used_unevenly_and_one_not_at_
     assert furthest(found, layer.results(experts_mlp)) < 2e-6
 
 
+def test_kernels_that_read_stacks_take_the_experts_of_the_layer_that_is_meant():
+    layer, how = draw(), Experts(FORMS["megablox"])
+    assert [form for form, kernels in FORMS.items() if kernels.reads_stacks] == ["megablox"]
+    expected = experts_mlp(layer.x, layer.ids, layer.weights, layer.gate_up, layer.down)
+    for number in (0, 2):
+        found = experts_mlp(layer.x, layer.ids, layer.weights, *stacked(layer, number), how)
+        assert furthest([found], [expected]) < 2e-6
+
+
+def stacked(layer: Layer, number: int) -> list[OfStack]:
+    """The kernels as those of layer `number` of three, of which the others are of another scale."""
+    scales = jnp.where(jnp.arange(3) == number, 1.0, 7.0)[:, None, None, None]
+    return [OfStack(scales * kernel, jnp.int32(number)) for kernel in (layer.gate_up, layer.down)]
+
+
 def test_the_plain_form_is_the_formula():
     layer = draw(tokens=2)
     y = experts_mlp(layer.x, layer.ids, layer.weights, layer.gate_up, layer.down)
@@ -119,13 +134,13 @@ def test_choices_that_find_no_place_go_in_further_rounds_and_none_is_lost(monkey
 
 @pytest.mark.slow
 def test_experts_split_over_a_mesh_equal_the_plain_form():
-    """Over `expert`, over `tensor`, over both, with and without room, and where tokens do not divide."""
+    """Over `expert`, `tensor`, both, with and without room, tokens that do not divide, and out of a stack."""
     command = [sys.executable, "-m", "tests.models.nn.split_experts"]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     errors = json.loads(done.stdout)
-    assert len(errors) == 10 and max(errors.values()) < 2e-6, errors
+    assert len(errors) == 11 and max(errors.values()) < 2e-6, errors
 
 
 def device(platform: str, compute_capability: str = "9.0") -> types.SimpleNamespace:

@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from dig_jax.models.nn import moe
+from dig_jax.models.nn.experts import Experts
+from dig_jax.models.nn.grouped import OfStack
+from dig_jax.models.nn.megablox import MegabloxGrouped
 from dig_jax.models.nn.multimodal import VisionLanguageModel
 from dig_jax.models.nn.routing import Routing
 from tests.models.parity import QUICK, case, check_gradients, checkpoint
@@ -115,6 +119,25 @@ def test_caches_hold_the_experts_of_every_token(pair, prompts, responses, steps)
         at = step if steps == "together" else np.full((3, GROUP), step)
         _, cache = decode(model, tokens[..., step], at, prompt_cache, cache)
     np.testing.assert_array_equal(cache.routing, expected.responses)
+
+
+def test_decoding_reads_every_layer_out_of_the_stack_where_the_kernel_can(
+    pair, prompts, responses, monkeypatch
+):
+    model, tokens = pair.model, responses[0]
+    _, prompt_cache = jax.jit(VisionLanguageModel.prefill, compiler_options=QUICK)(model, prompts)
+    hidden, given = [], []
+    original = moe.experts_mlp
+    monkeypatch.setattr(
+        moe, "experts_mlp", lambda *args: given.append(isinstance(args[3], OfStack)) or original(*args)
+    )
+    for how in (model.text.layers.mlp.how, Experts(MegabloxGrouped(interpret=True))):
+        monkeypatch.setattr(model.text.layers.mlp, "how", how)
+        decode = jax.jit(lambda *args: VisionLanguageModel.decode(model, *args), compiler_options=QUICK)
+        cache = model.init_response_cache(3, GROUP, LENGTH)
+        hidden.append(decode(tokens[..., 0], 0, prompt_cache, cache)[0])
+    assert given == [False, True]
+    np.testing.assert_allclose(*hidden, rtol=1e-5, atol=1e-5)
 
 
 def test_a_dense_model_says_nothing_and_its_caches_have_no_leaf_more():
