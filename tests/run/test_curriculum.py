@@ -199,6 +199,17 @@ def test_longer_responses_are_computed_fewer_at_a_time() -> None:
             module.get_config("9k")
 
 
+@pytest.mark.parametrize(("way", "chips"), [("lora", 4), ("full", 8)])
+def test_the_layouts_for_experts_replay_and_divide_their_batches(way: str, chips: int) -> None:
+    config = importlib.import_module("configs.curriculum_30b_a3b").get_config(way)
+    settings.check(config)
+    settings.check_batches(config, chips, chips)
+    assert config.mesh.fsdp * config.mesh.expert == config.rollout.mesh.expert == chips
+    for stage in curriculum.stages(config):
+        assert (stage.config.grpo.loss, stage.config.moe.replay) == ("gspo", "rollout")
+        assert not stage.uses_reference
+
+
 def test_a_figure_that_no_evaluation_has_is_named_at_the_first_one() -> None:
     stages = curriculum.stages(config_of(a={}, b={"advance": {"metric": "f9", "at": 0.5}}))
     with pytest.raises(
