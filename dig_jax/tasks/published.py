@@ -1,10 +1,13 @@
 """How many examples published annotation files have: a copy that is cut off is noticed before training.
 
 LLaVA's files are counted in conversations, RefCOCO's in phrases, Visual Genome and the splits of Flickr30K
-Entities in images. Sources: issue 657 of haotian-liu/LLaVA for the 665K; the lists of the release of
-Flickr30K Entities, counted; visualgenome.org; for RefCOCO the page on it at flageval.baai.ac.cn, and for the
-training split of RefCOCO+ its total of 141,564. LLaVA's other two and the training split of RefCOCOg (umd)
-are as its users report them, and only their rounded numbers were looked up.
+Entities in images. Sources: issue 657 of haotian-liu/LLaVA for the 665K; the rows of the copy
+theblackcat102/llava-pretrain on Hugging Face for the 558K; the report of a training on
+LLaVA-CC3M-Pretrain-595K (wandb.ai/norikenpi-individual/qwen-vl-mini) for the 595K, whose card says 595K
+alone; the lists of the release of Flickr30K Entities, counted; visualgenome.org; for RefCOCO the page on it
+at flageval.baai.ac.cn, and for the training split of RefCOCO+ its total of 141,564. That of RefCOCOg (umd)
+is as its users report it: TFDS's page on ref_coco has its 42,226 objects, and no document with the number
+of its phrases was found.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from dig_jax.machines import textfile
 from dig_jax.tasks.published import SIZES, check_count, phrases_of
 from dig_jax.tasks.referring import flickr30k, visual_genome
 from dig_jax.tasks.referring.records import Ask
-from dig_jax.tasks.referring.target import Entry, Target, box_in
+from dig_jax.tasks.referring.target import Entry, Target, box_in, say_left_out
 from dig_jax.tasks.splits import lines_file, named_and_part
 
 _REF_COCO = ("image", "objects")
@@ -169,17 +169,24 @@ def _read_refer(folder: epath.Path, split: str, root: epath.Path) -> Iterator[En
             raise ValueError(f"{found[0]} has no split {split!r}; it has {known}")
         release = phrases_of(folder.name, split, {ref["split"] for ref in refs})
         check_count(release, sum(len(ref["sentences"]) for ref in chosen), found[0])
+        wrong = []
         for ref in chosen:
             image = files[ref["image_id"]]
             x, y, width, height = boxes[ref["ann_id"]]
-            for sentence in ref["sentences"]:
-                yield Entry(
-                    f"{ref['ref_id']}-{sentence['sent_id']}",
-                    root / image["file_name"],
-                    (int(image["height"]), int(image["width"])),
-                    sentence["sent"],
-                    (x, y, x + width, y + height),
+            size = int(image["height"]), int(image["width"])
+            corners = x, y, x + width, y + height
+            said = [
+                Entry(
+                    f"{ref['ref_id']}-{one['sent_id']}", root / image["file_name"], size, one["sent"], corners
                 )
+                for one in ref["sentences"]
+            ]
+            try:
+                box_in(Entry("", root, size, "", corners), size)
+                yield from said
+            except ValueError as error:
+                wrong.append(f"ref {ref['ref_id']}: {error}")
+        say_left_out(wrong, len(chosen), found[0])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder}: instances.json or {found[0].name} lacks {error!r}") from error
 

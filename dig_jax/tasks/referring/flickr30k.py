@@ -7,8 +7,13 @@ the phrases with the entity that each is of:
     [/EN#283585/people Two people] are photographing [/EN#0/notvisual each other] .
 
 and the annotations have the boxes of entities, in pixels counted from 1, the last ones included, as those of
-PASCAL VOC. `read` gives the phrases whose entity has one box in the
-image, and `sentences` gives whole captions with their boxes, those of several included.
+PASCAL VOC (the readers published with them take 1 off every corner); an object without a box is marked as the
+whole scene or as not to be seen (`scene`, `nobndbox`). `read` gives the phrases whose entity has one box in
+the image, and `sentences` gives whole captions with their boxes, those of several included.
+
+An entity with a box that has no area inside its image (the last pixel before the first, or beside the image)
+counts as one without boxes, whatever others it has: where all of it is nobody can tell. A warning counts such
+boxes.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from etils import epath
 from dig_jax.data.example import Size
 from dig_jax.machines import textfile
 from dig_jax.tasks.published import check_count
-from dig_jax.tasks.referring.target import Entry, box_in
+from dig_jax.tasks.referring.target import Entry, box_in, say_left_out
 
 _MARK = re.compile(r"\[/EN#(\d+)((?:/[\w-]+)+) ([^\]]+)\]")
 _IMAGES = "flickr30k-images"
@@ -104,14 +109,18 @@ def sentences(path: epath.Path, split: str, root: epath.Path | None) -> Iterator
         raise ValueError(f"{path} has no list {split}.txt of images; it has {known}")
     ids = textfile.read_text(listed).split()
     check_count(f"flickr30k/{split}" if split in ("train", "val", "test") else "", len(ids), listed)
+    wrong: list[str] = []
+    total = 0
     for id in ids:
-        size, boxes = _annotations(path / "Annotations" / f"{id}.xml")
+        size, boxes, bad, count = _annotations(path / "Annotations" / f"{id}.xml")
+        wrong, total = wrong + bad, total + count
         image = (root or path / _IMAGES) / f"{id}.jpg"
         file = path / "Sentences" / f"{id}.txt"
         for number, line in enumerate(textfile.read_text(file).splitlines(), start=1):
             if line.strip():
                 text, phrases = _parsed(line.strip(), boxes, f"{file}, line {number}")
                 yield Sentence(f"{id}-{number}", image, size, text, phrases)
+    say_left_out(wrong, total, f"{path}, split {split!r}", "all boxes of their entities are")
 
 
 def _parsed(line: str, boxes: dict[str, list[Corners]], where: str) -> tuple[str, tuple[Phrase, ...]]:
@@ -128,12 +137,16 @@ def _parsed(line: str, boxes: dict[str, list[Corners]], where: str) -> tuple[str
     return text, tuple(phrases)
 
 
-def _annotations(file: epath.Path) -> tuple[Size, dict[str, list[Corners]]]:
-    """The size of an image, and the boxes of its entities. Raises ValueError."""
+def _annotations(file: epath.Path) -> tuple[Size, dict[str, list[Corners]], list[str], int]:
+    """Size of an image, boxes of its entities, what is wrong with others, and how many there are in all.
+
+    Raises ValueError.
+    """
     try:
         top = ElementTree.fromstring(textfile.read_text(file))
         size = _number(top, "size/height"), _number(top, "size/width")
         boxes: dict[str, list[Corners]] = {}
+        wrong, unknown, count = [], set(), 0
         for thing in top.iter("object"):
             if (box := thing.find("bndbox")) is None:  # of the whole scene, or not to be seen
                 continue
@@ -142,10 +155,17 @@ def _annotations(file: epath.Path) -> tuple[Size, dict[str, list[Corners]]]:
                 *(float(max(0, _number(box, side) - 1)) for side in first),
                 *(float(_number(box, side)) for side in last),
             )
-            box_in(Entry("", file, size, "", corners), size)
-            for name in thing.iter("name"):
-                boxes.setdefault((name.text or "").strip(), []).append(corners)
-        return size, boxes
+            names = [(name.text or "").strip() for name in thing.iter("name")]
+            count += 1
+            try:
+                box_in(Entry("", file, size, "", corners), size)
+            except ValueError as error:
+                wrong.append(f"{file}: {error}")
+                unknown.update(names)
+            for name in names:
+                boxes.setdefault(name, []).append(corners)
+        known = {name: found for name, found in boxes.items() if name not in unknown}
+        return size, known, wrong, count
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from error
 

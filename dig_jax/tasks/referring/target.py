@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
 
 from dig_jax.data.example import Size
+
+logger = logging.getLogger("dig_jax")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,3 +72,23 @@ def box_in(entry: Entry, size: Size) -> np.ndarray:
     if not (box[:2] < box[2:]).all():
         raise ValueError(f"bbox {list(entry.corners)} has no area inside {width}x{height} pixels")
     return box.astype(np.float32)[None]
+
+
+def say_left_out(wrong: Sequence[str], boxes: int, where: object, what: str = "their phrases are") -> None:
+    """Warns of boxes that published annotations have and nobody can point at; silent where all are fine.
+
+    Args:
+      wrong: what is wrong with each of them.
+      boxes: how many there are in all.
+      where: the files.
+      what: is left out for them.
+    """
+    if wrong:
+        logger.warning(
+            "%s: %d of %d boxes have no area inside their image, and %s left out; the first: %s",
+            where,
+            len(wrong),
+            boxes,
+            what,
+            wrong[0],
+        )

@@ -73,13 +73,52 @@ def test_a_caption_has_the_boxes_of_each_of_its_phrases(flickr):
         ("Sentences/36.txt", "fine\n[/EN#5/people A man", "36.txt, line 2: a mark is not closed"),
         ("Annotations/36.xml", "<annotation>", "36.xml: no element found|36.xml: unclosed"),
         ("Annotations/36.xml", XML.replace("<height>8", "<height>x"), "36.xml: size/height is 'x'; expected"),
-        ("Annotations/36.xml", XML.replace("<xmax>6", "<xmax>0"), "36.xml: bbox .* has no area inside 10x8"),
+        (
+            "Annotations/36.xml",
+            XML.replace("<xmax>6", "<xmax>-1"),
+            "36.xml: bndbox/xmax|36.xml: xmax is '-1'",
+        ),
     ],
 )
 def test_a_damaged_file_of_flickr30k_is_named(flickr, file, text, why):
     (flickr / file).write_text(text)
     with pytest.raises(ValueError, match=why):
         opened(flickr)
+
+
+@pytest.mark.parametrize(
+    ("box", "left"),
+    [
+        (("<xmax>6", "<xmax>0"), []),  # the box of 5 and 6: nothing is known of either
+        (("<xmin>0", "<xmin>11"), ["A man", "The guy"]),  # one of the boxes of 6, beside the image
+        (("<xmax>6", "<xmax>1"), ["A man", "The guy"]),  # one pixel wide, as the last one is included
+    ],
+)
+def test_an_entity_of_flickr30k_with_a_box_of_no_area_has_none_and_that_is_said(flickr, caplog, box, left):
+    (flickr / "Annotations/36.xml").write_text(XML.replace(*box))
+    with caplog.at_level(logging.WARNING, "dig_jax"):
+        assert [entry.phrase for entry in flickr30k.read(flickr, "mine", None)] == left
+        (first, _) = flickr30k.sentences(flickr, "mine", None)
+    wrong = box[1] != "<xmax>1"
+    assert len(first.phrases[2].boxes) == (0 if wrong else 2)  # never one box of an entity with two
+    assert ("1 of " in caplog.text and "36.xml: bbox" in caplog.text) == wrong
+
+
+def test_a_box_of_refcoco_with_no_area_leaves_its_phrases_out_and_that_is_said(tmp_path, caplog):
+    (tmp_path / "instances.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "1.jpg", "width": 10, "height": 8}],
+                "annotations": [{"id": n, "bbox": [2, 2, width, 3]} for n, width in ((1, 4), (2, 0))],
+            }
+        )
+    )
+    said = [{"sent_id": 1, "sent": "a man"}, {"sent_id": 2, "sent": "the man"}]
+    refs = [{"ref_id": n, "ann_id": n, "image_id": 1, "split": "val", "sentences": said} for n in (1, 2)]
+    (tmp_path / "refs(unc).json").write_text(json.dumps(refs))
+    with caplog.at_level(logging.WARNING, "dig_jax"):
+        source = opened(tmp_path, "val")
+    assert len(source) == 2 and "1 of 2 boxes have no area" in caplog.text and "ref 2: bbox" in caplog.text
 
 
 def test_an_unknown_split_of_flickr30k_is_refused(flickr):
@@ -115,7 +154,7 @@ def genome(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_regions_of_visual_genome_are_those_whose_words_an_image_has_once(genome, caplog):
     with caplog.at_level(logging.WARNING, "dig_jax"):
         source = opened(genome)
-    assert "partial, 1 of 108,077 images" in caplog.text and "1 boxes have no area" in caplog.text
+    assert "partial, 1 of 108,077 images" in caplog.text and "1 of 2 boxes have no area" in caplog.text
     assert len(source) == 1 and source[0].target.phrase == "the red car" and source[0].id == "9-1"
     np.testing.assert_allclose(source[0].target.boxes, [[0.1, 0.25, 0.6, 0.75]])
 
