@@ -29,19 +29,18 @@ from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import agreement, gathering, parallel
 from dig_jax.machines.folder import writable_file, write_result
 from dig_jax.measure import command
+from dig_jax.measure.figures import figures_of, standard_errors
 from dig_jax.models.hf.published_sampling import model_sampling
 from dig_jax.rollout.drawer import Limits, answering_form
 from dig_jax.rollout.engine import sample_keys
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.rollout.sampler import Completions, Sampler
 from dig_jax.rollout.sampling import RolloutConfig, Sampling
-from dig_jax.rollout.thinking import make_budget
+from dig_jax.rollout.thinking import make_budget, truncation_warning
 from dig_jax.run import cli, loading, model_folder
 from dig_jax.run.evaluations import Entry, EvalConfig
 from dig_jax.run.loading import Opened
 from dig_jax.tasks.task import Task
-
-MOSTLY = 0.5  # share of truncated completions above which there is a warning
 
 Terms = dict[str, np.ndarray]  # name -> a value of each of n completions
 
@@ -119,6 +118,7 @@ class Answer:
         read: what was read from it, as `Scores.read` says.
         terms: of the score, the reward among them.
         example: for pictures; None where another process has it.
+        truth: what is right, from the task.
         length: its tokens.
         finished: whether it ended; False means cut at the most tokens allowed.
         thought_closed: whether the thinking budget closed its thought.
@@ -129,6 +129,7 @@ class Answer:
     read: Mapping[str, Any]
     terms: dict[str, float]
     example: Example | None
+    truth: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     length: int = 0
     finished: bool = True
     thought_closed: bool = False
@@ -192,37 +193,33 @@ def evaluate(
         batch = loader.batch(first // size)
         agreement.agree_on_rows(batch.ids, batch.rows, loader.batch_size)
         ids = gathering.gather_texts(batch.ids, batch.rows, owners)
+        own_truths = [json.dumps(sampler.task.truth(example)) for example in batch.examples]
+        truths = [*map(json.loads, gathering.gather_texts(own_truths, batch.rows, owners))]
         for number, (ending, (group, sampling)) in enumerate(ways.items()):
             completions = complete(batch, first, group, sampling)
             parts[ending].append(_terms(completions))
             if number == 0 and jax.process_index() == 0:
-                answers += _answers(batch, ids, completions, sampler.first_texts(completions))
+                answers += _answers(batch, ids, truths, completions, sampler.first_texts(completions))
     metrics: dict[str, float] = {}
     for ending, (group, _) in ways.items():
         terms = {
             name: np.concatenate([part[name] for part in parts[ending]])[: num_examples * group]
             for name in parts[ending][0]
         }
-        metrics |= {_named(name, ending): value for name, value in figures_of(sampler.task, terms).items()}
+        figures = figures_of(sampler.task, terms) | standard_errors(sampler.task, terms, group)
+        metrics |= {_named(name, ending): value for name, value in figures.items()}
     return Evaluation(metrics, answers[:num_examples])
 
 
-def truncation_warning(what: str, share: float) -> str:
-    """What to say where `share` of the completions of `what` are truncated; "" unless they are the most."""
-    if share <= MOSTLY:
-        return ""
-    return (
-        f"{what}: {share:.0%} of the completions were cut at rollout.max_new_tokens, before their end, so"
-        " most of what was drawn has no answer. Raise it (python -m dig_jax.compile tells what fits);"
-        " docs/thinking.md says how to choose it, and what grpo.mask_truncated, overlong and a budget do"
-    )
-
-
 def _named(figure: str, ending: str) -> str:
-    return "reward_greedy" if (figure, ending) == ("reward", "") else figure + ending
+    name = figure.removesuffix("_se")
+    own = "reward_greedy" if (name, ending) == ("reward", "") else name + ending
+    return own + figure.removeprefix(name)
 
 
-def _answers(batch: Batch, ids: list[str], completions: Completions, texts: list[str]) -> list[Answer]:
+def _answers(
+    batch: Batch, ids: list[str], truths: list[Any], completions: Completions, texts: list[str]
+) -> list[Answer]:
     """The first answer to each example of a batch, of which this process has some."""
     examples = dict(zip(batch.rows.tolist(), batch.examples, strict=True))
     rollout, scores = completions.rollout, completions.scores
@@ -234,6 +231,7 @@ def _answers(batch: Batch, ids: list[str], completions: Completions, texts: list
             scores.read[row * group],
             {name: float(values[row * group]) for name, values in scores.all_terms.items()},
             examples.get(row),
+            truths[row],
             length=int(rollout.mask[row, 0].sum()),
             finished=bool(rollout.finished[row, 0]),
             thought_closed=completions.thought_closed is not None
@@ -254,22 +252,6 @@ def _terms(completions: Completions) -> Terms:
     if closed is not None:
         drawn["thought_closed"] = closed.reshape(-1)
     return completions.scores.all_terms | drawn
-
-
-def figures_of(task: Task, terms: Terms) -> dict[str, float]:
-    """What an evaluation says about completions, of their terms [n].
-
-    Returns:
-        The task's own figures; `length_mean`, `length_p50`, `length_p90`, `length_p99`, tokens, where one
-        that was cut counts as long as it got; `truncated`, the share of those; with a thinking budget also
-        `thought_closed`, the share it closed.
-    """
-    figures = dict(task.figures(terms))
-    figures["length_mean"] = terms["length"].mean()
-    for percent in (50, 90, 99):
-        figures[f"length_p{percent}"] = np.percentile(terms["length"], percent, method="higher")
-    figures |= {name: terms[name].mean() for name in ("truncated", "thought_closed") if name in terms}
-    return {name: float(value) for name, value in figures.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -234,12 +234,14 @@ class Run:
         """One training step, and its lines."""
         progress, start = self.progress, time.perf_counter()
         with profiling.step(self.workdir, self.config.log.profile_steps, progress.step + 1):
-            self.state, metrics, skipped = train_step(self.state, progress.step_in_stage)
+            self.state, metrics, notes = train_step(self.state, progress.step_in_stage)
         metrics["time/step"] = time.perf_counter() - start
         progress.step += 1
         self.log.step(progress.step, self.planned_steps, metrics | self.stage_figures)
-        for update in skipped:
+        for update in notes.skipped:
             self.log.skipped_update(progress.step, update.number, update.ids, update.figures)
+        if notes.group is not None and self.is_due(self.evals.every):
+            self.log.group(progress.step, notes.group, self.parts.opened.tokenizer.decode)
         _check_skipped(int(self.state.skipped), self.config, progress.step, self.workdir)
 
     def evaluate_if_due(self) -> None:

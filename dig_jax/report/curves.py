@@ -2,15 +2,17 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 Point = tuple[float, float]
+Band = Sequence[tuple[float, float, float]]  # (x, lowest, highest), in order of x
 
 _WIDTH, _HEIGHT = 460, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 18, 30
 _LETTER_WIDTH = 6.5  # pixels, about
 _MAX_DOTS = 25  # longer lines are clearer without dots
 _MAX_POINTS = 400  # about one per pixel; longer runs are averaged in equal slices
+COLORS = 8  # of lines, in style.py; more lines begin again with the first
 
 
 def line_chart(
@@ -18,24 +20,28 @@ def line_chart(
     series: Sequence[tuple[str, Sequence[Point]]],
     x_label: str,
     marks: Sequence[tuple[float, str]] = (),
+    bands: Mapping[str, Band] | None = None,
 ) -> str:
     """Draws one chart with its legend, as an HTML figure.
 
     Args:
       title: what is shown.
       series: (label, points) of each line; points are (x, y) in order of x and finite. Empty ones are left
-        out.
+        out; the others keep the colours of their places.
       x_label: name of the x axis.
       marks: (x, label) of what begins there and lasts up to the next, in order of x.
+      bands: label of a line -> the spread around it, drawn as an area.
 
     Returns:
       HTML, or "" when no line has a point.
     """
-    drawn = [(label, _thin(points)) for label, points in series if points]
+    drawn = [(place % COLORS, label, _thin(points)) for place, (label, points) in enumerate(series) if points]
     if not drawn:
         return ""
-    xs = [x for _, points in drawn for x, _ in points]
-    ys = [y for _, points in drawn for _, y in points]
+    areas = {label: _thin(bands[label]) for _, label, _ in drawn if bands and bands.get(label)}
+    xs = [x for *_, points in drawn for x, _ in points]
+    ys = [y for *_, points in drawn for _, y in points]
+    ys += [y for band in areas.values() for _, *ends in band for y in ends]
     x_ticks, y_ticks = _ticks(min(xs), max(xs), whole=True), _ticks(min(ys), max(ys))
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
     y_low, y_high = y_ticks[0], y_ticks[-1]
@@ -62,10 +68,15 @@ def line_chart(
         if begin < x_high and end > x_low:
             left, right = (at(min(max(x, x_low), x_high), y_low)[0] for x in (begin, end))
             parts.append(_mark(left, label, room=right - left))
-    for index, (label, points) in enumerate(drawn):
-        parts.append(_line(index, label, [at(x, y) for x, y in points], points))
+    for color, label, _ in drawn:
+        if band := areas.get(label):
+            around = [at(x, low) for x, low, _ in band] + [at(x, high) for x, _, high in reversed(band)]
+            places = " ".join(f"{x:.1f},{y:.1f}" for x, y in around)
+            parts.append(f'<polygon class="line{color}" points="{places}"/>')
+    for color, label, points in drawn:
+        parts.append(_line(color, label, [at(x, y) for x, y in points], points))
     legend = "".join(
-        f'<span class="key line{index}">{html.escape(label)}</span>' for index, (label, _) in enumerate(drawn)
+        f'<span class="key line{color}">{html.escape(label)}</span>' for color, label, _ in drawn
     )
     heading = html.escape(title)
     return (
@@ -85,24 +96,24 @@ def _mark(x: float, label: str, room: float) -> str:
     return line + f'<text x="{x + 4:.1f}" y="{_TOP - 3}">{html.escape(shown)}</text>'
 
 
-def _line(index: int, label: str, places: Sequence[Point], points: Sequence[Point]) -> str:
+def _line(color: int, label: str, places: Sequence[Point], points: Sequence[Point]) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    line = f'<polyline class="line{index}" points="{path}"/>'
+    line = f'<polyline class="line{color}" points="{path}"/>'
     if len(points) > _MAX_DOTS:
         return line
     dots = "".join(
-        f'<circle class="line{index}" cx="{px:.1f}" cy="{py:.1f}" r="2.5">'
+        f'<circle class="line{color}" cx="{px:.1f}" cy="{py:.1f}" r="2.5">'
         f"<title>{html.escape(label)}: {y:.4g} at {_number(x)}</title></circle>"
         for (px, py), (x, y) in zip(places, points, strict=True)
     )
     return line + dots
 
 
-def _thin(points: Sequence[Point]) -> list[Point]:
-    """At most `_MAX_POINTS` points: means over equal slices."""
+def _thin(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """At most `_MAX_POINTS` points, or parts of a band: means over equal slices."""
     size = math.ceil(len(points) / _MAX_POINTS)
     slices = [points[start : start + size] for start in range(0, len(points), size)]
-    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in slices]
+    return [tuple(sum(values) / len(part) for values in zip(*part, strict=True)) for part in slices]
 
 
 def _ticks(low: float, high: float, whole: bool = False) -> list[float]:

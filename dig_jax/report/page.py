@@ -1,27 +1,39 @@
 """report.html: one self-contained page of a run, for a browser on a laptop or a phone."""
 
-import base64
 import html
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
+from dig_jax.report.answers import group_table, over_training, worst_of
 from dig_jax.report.curves import line_chart
+from dig_jax.report.found import direction, found_charts, found_tables
+from dig_jax.report.overlay import Pictures
+from dig_jax.report.series import Records, band, points
 from dig_jax.report.shown import Shown
 from dig_jax.report.style import STYLE
 from dig_jax.report.summary import before_and_after, read_config, stage_names
-from dig_jax.report.writer import METRICS_FILE, SAMPLES_FILE, read_evals, read_lines
-
-Records = list[dict[str, Any]]
+from dig_jax.report.writer import (
+    GROUPS_FILE,
+    METRICS_FILE,
+    SAMPLES_FILE,
+    SLICES_FILE,
+    WORST_FILE,
+    read_evals,
+    read_lines,
+)
 
 # Charts of any run, behind those that its tasks declare; the rest of the metrics follow, folded away.
-_TRAINING_CHARTS = (
+TRAINING_CHARTS = (
     (
         "Response tokens",
         (("mean", "rollout/response_length_mean"), ("longest", "rollout/response_length_max")),
+    ),
+    (
+        "Share of completions and groups",
+        (("cut off", "rollout/truncated"), ("groups that earn alike", "rollout/zero_std_groups")),
     ),
     ("KL to the reference", (("KL", "grpo/kl"),)),
     ("Entropy", (("entropy", "grpo/entropy"),)),
@@ -50,11 +62,10 @@ _TRAINING_CHARTS = (
         ),
     ),
 )
-_TEXT_SHOWN = 2000  # characters of an answer on the page; samples.jsonl has all of it
 
 
-def write_report(workdir: epath.PathLike) -> epath.Path:
-    """Writes workdir/report.html from the files of the run; parts it does not have yet are left out.
+def write_report(workdir: epath.PathLike, out: epath.Path | None = None) -> epath.Path:
+    """Writes `out`, or workdir/report.html, from the files of the run; parts it has not yet are left out.
 
     The page needs nothing but itself: pictures and charts are inside. All text from models and configs is
     escaped.
@@ -67,27 +78,49 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     names, shown = stage_names(config), Shown.read(workdir)
     metrics = read_lines(workdir / METRICS_FILE)
     evals = read_evals(workdir, shown.main)
-    samples = read_lines(workdir / SAMPLES_FILE)
+    slices, groups = read_lines(workdir / SLICES_FILE), read_lines(workdir / GROUPS_FILE)
+    folder, marks = (workdir / SAMPLES_FILE).parent, _stage_marks(metrics, names)
+    pictures, main = Pictures(folder), shown.of_set(shown.main).main
+    terms = [*shown.of_set(shown.main).metrics]
+    trained = dict.fromkeys(name for one in shown.training.values() for name in ("reward", *one.metrics))
     body = [
         _header(workdir.name, config, names, metrics),
         _before_and_after(evals, names, shown),
-        _section("Learning curves", _charts(evals, metrics, _stage_marks(metrics, names), shown)),
-        _section(
-            f"Answers on held-out {shown.examples}",
-            _samples(samples, workdir, [*shown.of_set(shown.main).metrics]),
+        section("Learning curves", _charts(evals, metrics, marks, shown)),
+        section(
+            "What was found, by kind and size" if slices else "",
+            found_tables(slices, main) + found_charts(slices, marks) if slices else "",
+        ),
+        section(
+            "A group of sampled answers", group_table(groups[-1], pictures, [*trained]) if groups else ""
+        ),
+        section(
+            f"Answers on held-out {shown.examples}, over training",
+            over_training(read_lines(workdir / SAMPLES_FILE), folder, pictures, terms),
+        ),
+        section(
+            "The worst answers of the newest evaluation",
+            worst_of(read_lines(workdir / WORST_FILE), folder, pictures, terms),
         ),
         _settings(config),
+        pictures.store(),
     ]
+    return write_page(out or workdir / "report.html", f"dig_jax: {workdir.name}", body)
+
+
+def write_page(path: epath.Path, title: str, body: Sequence[str]) -> epath.Path:
+    """Writes a page that needs nothing but itself; a reader sees the old one or the new one, never a part."""
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>dig_jax: {html.escape(workdir.name)}</title><style>{STYLE}</style></head>\n"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n"
         f"<body><main>\n{''.join(body)}</main></body></html>\n"
     )
-    path = workdir / "report.html"
     # A lone surrogate, which a byte-level tokenizer can produce, has no UTF-8 form.
-    path.write_bytes(page.encode("utf-8", "replace"))
+    unfinished = path.parent / f".{path.name}.tmp"
+    unfinished.write_bytes(page.encode("utf-8", "replace"))
+    unfinished.replace(path)
     return path
 
 
@@ -118,17 +151,13 @@ def _before_and_after(evals: Records, stages: list[str], shown: Shown) -> str:
         change = last - earlier[0]
         body += (
             f"<tr><th>{html.escape(name)}</th>{cells}<td><b>{last:.3f}</b></td>"
-            f'<td class="{_direction(change)}">{change:+.3f}</td></tr>'
+            f'<td class="{direction(change)}">{change:+.3f}</td></tr>'
         )
-    return _section(
+    return section(
         "Held out, before and after",
         f'<div class="wide"><table><thead><tr><th></th>{head}<td>change</td></tr></thead>'
         f"<tbody>{body}</tbody></table></div>",
     )
-
-
-def _direction(change: float) -> str:
-    return "better" if change > 0 else "worse" if change < 0 else "same"
 
 
 def _stage_marks(metrics: Records, names: list[str]) -> list[tuple[float, str]]:
@@ -148,7 +177,7 @@ def _charts(evals: Records, metrics: Records, marks: list[tuple[float, str]], sh
             charts.append(_chart(f"{what}: {title}", of_set, evals, marks))
     # Of two tasks with the same chart one is enough.
     own = dict(chart for declared in shown.training.values() for chart in declared.training_charts())
-    first = [*shown.charts_of_parts(), *own.items(), *_TRAINING_CHARTS]
+    first = [*shown.charts_of_parts(), *own.items(), *TRAINING_CHARTS]
     charts += [_chart(title, lines, metrics, marks) for title, lines in first]
     main = {key for _, lines in first for _, key in lines}
     names = sorted({name for line in metrics for name in line} - main - {"step", "stage"})
@@ -161,41 +190,9 @@ def _charts(evals: Records, metrics: Records, marks: list[tuple[float, str]], sh
 def _chart(
     title: str, lines: Sequence[tuple[str, str]], records: Records, marks: list[tuple[float, str]]
 ) -> str:
-    series = [(label, _points(records, key)) for label, key in lines]
-    return line_chart(title, series, x_label="step", marks=marks)
-
-
-def _points(records: Records, key: str) -> list[tuple[float, float]]:
-    values = ((record["step"], record.get(key)) for record in records)
-    return [(step, y) for step, y in values if isinstance(y, int | float) and math.isfinite(y)]
-
-
-def _samples(samples: Records, workdir: epath.Path, terms: Sequence[str]) -> str:
-    """The first and the last picture of every pair, side by side."""
-    by_pair: dict[str, Records] = {}
-    for sample in samples:
-        by_pair.setdefault(sample["id"], []).append(sample)
-    groups = []
-    for answers in by_pair.values():
-        shown = answers if len(answers) < 2 else [answers[0], answers[-1]]
-        figures = "".join(_figure(sample, (workdir / SAMPLES_FILE).parent, terms) for sample in shown)
-        groups.append(f'<div class="samples">{figures}</div>')
-    return "".join(groups)
-
-
-def _figure(sample: dict[str, Any], folder: epath.Path, names: Sequence[str]) -> str:
-    picture = folder / sample["picture"]
-    if not picture.exists():
-        return ""
-    data = base64.b64encode(picture.read_bytes()).decode()
-    terms = " &middot; ".join(f"{name} {sample[name]:.2f}" for name in names if sample.get(name) is not None)
-    text = sample["text"]
-    cut = text if len(text) <= _TEXT_SHOWN else text[:_TEXT_SHOWN] + " ..."
-    return (
-        f'<figure><img alt="What was asked; true boxes in green, predicted boxes in red" loading="lazy" '
-        f'src="data:image/png;base64,{data}"><figcaption><b>step {sample["step"]}</b> {terms}'
-        f"<pre>{html.escape(cut)}</pre></figcaption></figure>"
-    )
+    series = [(label, points(records, key)) for label, key in lines]
+    bands = {label: around for label, key in lines if (around := band(records, key))}
+    return line_chart(title, series, x_label="step", marks=marks, bands=bands)
 
 
 def _settings(config: dict[str, Any]) -> str:
@@ -205,5 +202,6 @@ def _settings(config: dict[str, Any]) -> str:
     return f"<section><details><summary>Settings</summary><pre>{text}</pre></details></section>\n"
 
 
-def _section(title: str, content: str) -> str:
+def section(title: str, content: str) -> str:
+    """A part of a page; "" where it has no content."""
     return f"<section><h2>{html.escape(title)}</h2>{content}</section>\n" if content else ""

@@ -2,18 +2,22 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.monitoring
 from etils import epath
+from PIL import Image
 
 from dig_jax import report
 from dig_jax.data.loader import ExampleLoader
-from dig_jax.evaluate import Answer, Evaluation, truncation_warning
+from dig_jax.evaluate import Answer, Evaluation
+from dig_jax.report import slices
+from dig_jax.rollout.thinking import truncation_warning
 from dig_jax.run.outputs import LogConfig
 from dig_jax.tasks.task import Task
+from dig_jax.update.group import Group
 
 Metrics = Mapping[str, float]
 
@@ -163,7 +167,11 @@ class RunLog:
         self._writer.evaluation(step, result.metrics | {"seconds": seconds})
         shown = [answer for answer in result.answers if answer.example is not None]
         for number, answer in enumerate(shown[: self._samples]):
-            self._sample(step, number, answer, task)
+            self._writer.sample(step, number, answer, *self._drawn(step, answer, task))
+        worst = slices.worst(task, result.answers, self._samples)
+        self._writer.worst(step, [(answer, *self._drawn(step, answer, task)) for answer in worst])
+        if found := slices.slices_of(task, result.answers):
+            self._writer.slices(step, found)
         for held_out in self._shown.sets([result.metrics]):
             keys = {name: f"{held_out}/{name}" for name in self._shown.of_set(held_out).held_out}
             figures = [
@@ -176,13 +184,18 @@ class RunLog:
                 logger.warning("%s", warning)
         report.write_report(self._workdir)
 
-    def _sample(self, step: int, number: int, answer: Answer, task: Task) -> None:
-        assert answer.example is not None and self._writer is not None
+    def _drawn(self, step: int, answer: Answer, task: Task) -> tuple[Mapping[str, Any], Image.Image]:
+        """What is true of an answer's example, and their picture."""
+        assert answer.example is not None
         first = dict.fromkeys(["reward", task.main, *(metric.name for metric in task.metrics)])
         terms = [f"{name} {answer.terms[name]:.2f}" for name in first if name in answer.terms]
         caption = (f"step {step}   {answer.id}", "   ".join(terms), answer.text)
-        picture = task.draw(answer.example, answer.read, caption)
-        self._writer.sample(step, number, answer, task.truth(answer.example), picture)
+        return task.truth(answer.example), task.draw(answer.example, answer.read, caption)
+
+    def group(self, step: int, group: Group, decode: Callable[[list[int]], str]) -> None:
+        """Keeps one of the groups that training step number `step` learnt from; `decode` makes texts."""
+        if self._writer is not None:
+            self._writer.group(step, group, [decode(tokens) for tokens in group.tokens])
 
     def close(self) -> None:
         """Writes the report and prints the held-out figures before and after."""

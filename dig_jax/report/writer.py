@@ -1,5 +1,9 @@
-"""Files a run writes as it goes: metrics.jsonl, evals.jsonl, samples/, skipped.jsonl (updates with a loss or
-gradient that was not finite), TensorBoard events; wandb if asked.
+"""Files a run writes as it goes; TensorBoard events and Weights & Biases if asked (trackers.py).
+
+metrics.jsonl has the metrics of every step, evals.jsonl those of evaluations, slices.jsonl what was found
+there by kind and size, groups.jsonl a group of completions with what it taught, samples/ answers with
+pictures (the first ones of every evaluation, the worst of the newest), skipped.jsonl updates with a loss or
+gradient that was not finite.
 
 Every line of a `.jsonl` file is one JSON object with its `step`. When a run continues from a checkpoint, the
 lines of later steps are dropped first: those steps are about to be computed, and written, again. Metrics in
@@ -10,26 +14,28 @@ import io
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from etils import epath
 
+from dig_jax.report.thumbnails import keep_thumbnails
+from dig_jax.report.trackers import Boxes, Trackers, start_tensorboard, start_wandb
 from dig_jax.run.evaluations import UNNAMED, named
 
 if TYPE_CHECKING:  # an annotation alone must not make the report depend on the model and its rollout
     from PIL import Image
 
     from dig_jax.evaluate import Answer
+    from dig_jax.update.group import Group
 
 METRICS_FILE = "metrics.jsonl"
 EVALS_FILE = "evals.jsonl"
 SAMPLES_FILE = "samples/samples.jsonl"
+WORST_FILE = "samples/worst.jsonl"
+SLICES_FILE = "slices.jsonl"
+GROUPS_FILE = "groups.jsonl"
 SKIPPED_FILE = "skipped.jsonl"
-TENSORBOARD_FOLDER = "tensorboard"
-WANDB_FILE = "wandb_id"
 
 
 class MetricsWriter:
@@ -60,14 +66,18 @@ class MetricsWriter:
         wandb_project: str,
     ) -> None:
         workdir = epath.Path(workdir)
-        self._wandb = _start_wandb(wandb_project, workdir, first_step > 0) if wandb_project else None
+        wandb = start_wandb(wandb_project, workdir, first_step > 0) if wandb_project else None
         (workdir / SAMPLES_FILE).parent.mkdir(parents=True, exist_ok=True)
         self._workdir = workdir
         self._metrics = JsonLines(workdir / METRICS_FILE, first_step)
         self._evals = JsonLines(workdir / EVALS_FILE, evaluated, lambda line: named(line, main, formerly))
         self._samples = JsonLines(workdir / SAMPLES_FILE, evaluated)
+        self._worst = JsonLines(workdir / WORST_FILE, evaluated)
+        self._slices = JsonLines(workdir / SLICES_FILE, evaluated)
+        self._groups = JsonLines(workdir / GROUPS_FILE, first_step)
         self._skipped = JsonLines(workdir / SKIPPED_FILE, first_step)
-        self._tensorboard = _start_tensorboard(workdir, first_step) if tensorboard else None
+        events = start_tensorboard(workdir, first_step) if tensorboard else None
+        self._trackers = Trackers(events, wandb)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes the metrics of training step number `step`, counted from 1."""
@@ -89,23 +99,65 @@ class MetricsWriter:
           truth: values that JSON takes; "x" becomes "true_x", as what was read becomes "predicted_x".
           picture: of it.
         """
-        name = f"step{step:06d}_{number:02d}.png"
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        (self._workdir / SAMPLES_FILE).parent.joinpath(name).write_bytes(buffer.getvalue())
-        self._samples.append(
+        line = self._kept(step, f"step{step:06d}_{number:02d}.png", answer, truth, picture)
+        self._samples.append(line)
+        images = answer.example.images if answer.example and "boxes" in truth else ()
+        boxes = Boxes(truth.get("boxes", ()), answer.read.get("boxes", ()), truth.get("kinds", ()))
+        self._trackers.sample(step, number, picture, images, boxes)
+
+    def worst(self, step: int, answers: Sequence[tuple["Answer", Mapping[str, Any], "Image.Image"]]) -> None:
+        """Keeps the worst answers of the newest evaluation, instead of those before; see `sample`."""
+        kept = [self._kept(step, f"worst_{n:02d}.png", *answer) for n, answer in enumerate(answers)]
+        self._worst.replace(kept)
+
+    def slices(self, step: int, slices: Mapping[str, Any]) -> None:
+        """Keeps what an evaluation found by kind, size and number, from `slices.slices_of`."""
+        self._slices.append({"step": step, **slices})
+
+    def group(self, step: int, group: "Group", texts: Sequence[str]) -> None:
+        """Keeps a group of completions of training step number `step`, whose texts these are."""
+        answers = [
+            {
+                "text": text,
+                "tokens": len(group.tokens[row]),
+                "finished": bool(group.finished[row]),
+                "learnt": bool(group.learnt[row]),
+                "compared": float(group.compared[row]),
+                "advantage": float(group.advantages[row]),
+                **{f"predicted_{key}": value for key, value in group.read[row].items()},
+                **_finite({name: values[row] for name, values in group.terms.items()}),
+            }
+            for row, text in enumerate(texts)
+        ]
+        self._groups.append(
             {
                 "step": step,
-                "id": answer.id,
-                "picture": name,
-                "text": answer.text,
-                **{f"true_{key}": value for key, value in truth.items()},
-                **{f"predicted_{key}": value for key, value in answer.read.items()},
-                **_finite(answer.terms),
+                "id": group.example.id,
+                "images": keep_thumbnails(self._workdir / "samples", group.example.images),
+                **{f"true_{key}": value for key, value in group.truth.items()},
+                "answers": answers,
             }
         )
-        if self._tensorboard:
-            self._tensorboard.add_image(f"samples/{number:02d}", np.asarray(picture), step, dataformats="HWC")
+
+    def _kept(
+        self, step: int, name: str, answer: "Answer", truth: Mapping[str, Any], picture: "Image.Image"
+    ) -> dict[str, Any]:
+        """The line of an answer whose picture is now in samples/ under this name."""
+        folder = self._workdir / "samples"
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        (folder / name).write_bytes(buffer.getvalue())
+        images = answer.example.images if answer.example and "boxes" in truth else ()
+        return {
+            "step": step,
+            "id": answer.id,
+            "picture": name,
+            "images": keep_thumbnails(folder, images),
+            "text": answer.text,
+            **{f"true_{key}": value for key, value in truth.items()},
+            **{f"predicted_{key}": value for key, value in answer.read.items()},
+            **_finite(answer.terms),
+        }
 
     def skipped_update(
         self, step: int, update: int, ids: Sequence[str], figures: Mapping[str, float]
@@ -122,23 +174,15 @@ class MetricsWriter:
         """Flushes and closes what is open."""
         for lines in self._files():
             lines.close()
-        if self._tensorboard:
-            self._tensorboard.close()
-        if self._wandb:
-            self._wandb.finish()
+        self._trackers.close()
 
     def _files(self) -> tuple["JsonLines", ...]:
-        return self._metrics, self._evals, self._samples, self._skipped
+        lines = (self._metrics, self._evals, self._samples, self._worst)
+        return *lines, self._slices, self._groups, self._skipped
 
     def _write(self, lines: "JsonLines", step: int, metrics: Mapping[str, float], prefix: str) -> None:
         lines.append({"step": step} | _finite(metrics))
-        named = {prefix + name: float(value) for name, value in metrics.items()}
-        if self._tensorboard:
-            for name, value in named.items():
-                self._tensorboard.add_scalar(name, value, step)
-            self._tensorboard.flush()
-        if self._wandb:
-            self._wandb.log(named, step=step)
+        self._trackers.metrics(step, {prefix + name: float(value) for name, value in metrics.items()})
 
 
 class JsonLines:
@@ -175,6 +219,13 @@ class JsonLines:
             return
         self._file.write(line)
         self._file.flush()
+
+    def replace(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Has these lines instead of all that were there, from one moment to the next."""
+        self.close()
+        self._text = "".join(map(_encode, records))
+        _replace_text(self._path, self._text)
+        self._file = None if _is_remote(self._path) else open(self._path, "a", encoding="utf-8")  # noqa: SIM115
 
     def sync(self) -> None:
         """Makes sure the lines are on the disk."""
@@ -244,35 +295,3 @@ def _replace_text(path: epath.Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".tmp")
     unfinished.write_text(text)
     os.replace(unfinished, path)
-
-
-def _start_tensorboard(workdir: epath.Path, first_step: int) -> Any:
-    from tensorboardX import (
-        SummaryWriter,
-    )  # on use: it imports PyTorch, which takes seconds, where there is one
-
-    # purge_step hides the events that a stopped run wrote for steps that will be done again.
-    return SummaryWriter(str(workdir / TENSORBOARD_FOLDER), purge_step=first_step + 1 if first_step else 0)
-
-
-def _start_wandb(project: str, workdir: epath.Path, begun: bool) -> Any:
-    try:
-        import wandb
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"config.log.wandb_project={project!r} but wandb is not installed: `pip install wandb`, "
-            'or set it to "" to log to files only'
-        ) from error
-    return wandb.init(project=project, id=_wandb_id(workdir, begun), name=workdir.name, resume="allow")
-
-
-def _wandb_id(workdir: epath.Path, begun: bool) -> str:
-    """The run's identity, kept in the workdir: a continued run goes on in the same curves, wherever it lies.
-
-    Its name is none: others are called so, too. Runs that began before it was kept used that, and go on so.
-    """
-    file = workdir / WANDB_FILE
-    if not file.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        _replace_text(file, workdir.name if begun else secrets.token_hex(8))
-    return file.read_text().strip()

@@ -18,6 +18,7 @@ import numpy as np
 from dig_jax.data.tokenizer import CLOSE_THINKING, THINK_END, Tokenizer
 
 Array = Any  # JAX or NumPy
+MOSTLY = 0.5  # share of truncated completions above which there is a warning
 NO_BUDGET = 2**30  # tokens of thought that no answer reaches
 
 
@@ -87,3 +88,14 @@ def make_budget(
             f" the {len(closing)} tokens that close the thought, and one to answer with; 0 is no budget"
         )
     return dataclasses.replace(endless, tokens=np.full(shape, tokens, np.int32))
+
+
+def truncation_warning(what: str, share: float) -> str:
+    """What to say where `share` of the completions of `what` are truncated; "" unless they are the most."""
+    if share <= MOSTLY:
+        return ""
+    return (
+        f"{what}: {share:.0%} of the completions were cut at rollout.max_new_tokens, before their end, so"
+        " most of what was drawn has no answer. Raise it (python -m dig_jax.compile tells what fits);"
+        " docs/thinking.md says how to choose it, and what grpo.mask_truncated, overlong and a budget do"
+    )

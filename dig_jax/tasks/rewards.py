@@ -237,6 +237,10 @@ class Rewarded(Task):
         """As of the task."""
         return self.task.truth(example)
 
+    def found(self, read: Mapping[str, Any], truth: Mapping[str, Any]) -> list[bool]:
+        """As of the task."""
+        return self.task.found(read, truth)
+
     def draw(self, example: Example, read: Mapping[str, Any], caption: Sequence[str]) -> Image.Image:
         """As of the task."""
         return self.task.draw(example, read, caption)

@@ -214,8 +214,20 @@ class Task(abc.ABC):
         return {metric.name: float(terms[metric.name].mean()) for metric in self.metrics}
 
     def truth(self, example: Example) -> dict[str, Any]:
-        """What is right, as values that JSON takes, beside the texts of sample answers."""
+        """What is right, as values that JSON takes, beside the texts of sample answers.
+
+        "boxes" are those to find, "kinds" a word for each.
+        """
         return {}
+
+    def found(self, read: Mapping[str, Any], truth: Mapping[str, Any]) -> list[bool]:
+        """Which of the boxes of `truth` an answer found; none where the task has no boxes.
+
+        Args:
+          read: from the answer, as `Scores.read` has it.
+          truth: of its example.
+        """
+        return []
 
     @abc.abstractmethod
     def draw(self, example: Example, read: Mapping[str, Any], caption: Sequence[str]) -> Image.Image:

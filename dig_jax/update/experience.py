@@ -30,6 +30,7 @@ from dig_jax.rollout.sampling import RolloutConfig
 from dig_jax.tasks import mixture
 from dig_jax.tasks.rewards import weights_apart
 from dig_jax.update import grpo
+from dig_jax.update.group import Group, most_told
 from dig_jax.update.policy import Experience
 from dig_jax.update.replay import ReplayConfig
 
@@ -72,6 +73,7 @@ class Collected:
         metrics: reward terms and rollout figures, over every completion that was drawn.
         seconds: wall time per phase.
         response_tokens: tokens drawn, over all processes.
+        group: one of its groups, for a reader.
     """
 
     experience: Experience
@@ -80,6 +82,7 @@ class Collected:
     metrics: dict[str, float]
     seconds: dict[str, float]
     response_tokens: int
+    group: Group | None = None
 
 
 class Collector:
@@ -118,6 +121,7 @@ class Collector:
         parts: list[np.ndarray] = []  # that the prompts of each attempt are of
         first: Batch | None = None
         kept: Drawn | None = None
+        group: Group | None = None
         for attempt in range(self._attempts):
             index = step * self._attempts + attempt
             asked = time.perf_counter()
@@ -136,6 +140,10 @@ class Collector:
             positions = self._loader.positions(index)
             fresh = self._compare(positions, self._loader.parts(positions), names, completions)
             parts.append(fresh.parts)
+            group = group or most_told(
+                *(self._sampler.task, batch, completions, self._rewards(completions)),
+                *(np.asarray(fresh.advantages), np.any(fresh.mask > 0, axis=-1)),
+            )
             kept = fresh if kept is None else _replace_uninformative(kept, fresh)
             # By now `kept` has what is wanted of the experts, the largest of all arrays.
             drawn.append(completions.without_routing())
@@ -163,7 +171,7 @@ class Collector:
         metrics["rollout/reshard_gb"] = self._sampler.moved_bytes / 1e9
         seconds |= {"reshard": reshard_seconds, "data": data_seconds}
         metrics |= {name: float(np.mean([part[name] for part in costs])) for name in costs[0]}
-        return Collected(experience, first.rows, ids, metrics, seconds, response_tokens)
+        return Collected(experience, first.rows, ids, metrics, seconds, response_tokens, group)
 
     def _following(self, step: int, attempt: int) -> Iterator[int]:
         """The batches that may be wanted after this attempt: those of another one and of later steps."""

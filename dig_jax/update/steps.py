@@ -28,6 +28,7 @@ from dig_jax.tasks.supervision import SupervisionConfig
 from dig_jax.tasks.task import Asked
 from dig_jax.update import grpo, sft
 from dig_jax.update.experience import Collector
+from dig_jax.update.group import Group
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.learner import Learner, TrainPrograms, TrainState, train_programs, with_learning_rate
 from dig_jax.update.optimizer import OptimizerConfig
@@ -35,7 +36,7 @@ from dig_jax.update.policy import Experience
 from dig_jax.update.replay import ReplayConfig
 
 Metrics = dict[str, float]
-Step = Callable[[TrainState, int], tuple[TrainState, Metrics, list["SkippedUpdate"]]]
+Step = Callable[[TrainState, int], tuple[TrainState, Metrics, "Notes"]]
 Rates = Callable[[int], float]  # number of the update, from 0 -> its learning rate
 
 
@@ -164,7 +165,7 @@ def grpo_step(
     replaying = ReplayConfig.from_config(config)
     needs_old = replaying.replay == "old" or GRPOConfig.from_config(config).needs_old_logprobs(num_updates)
 
-    def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
+    def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, Notes]:
         began = time.perf_counter()
         collected = collector.collect(state.params, index)
         start = time.perf_counter()
@@ -201,7 +202,8 @@ def grpo_step(
             "tokens_per_second/rollout": collected.response_tokens / sampling_seconds,
             "tokens_per_second/step": collected.response_tokens / (end - began),
         }
-        return state, metrics, _skipped(parts, epochs * parallel.cut_rows(collected.ids, *cut), mesh, size)
+        skipped = _skipped(parts, epochs * parallel.cut_rows(collected.ids, *cut), mesh, size)
+        return state, metrics, Notes(skipped, collected.group)
 
     def _replay_figures(state: TrainState, part: Experience, rows: np.ndarray) -> Metrics:
         """What replay changes, or would change, on the pairs of the first update."""
@@ -237,7 +239,7 @@ def sft_step(
     num_updates, size = sizes.updates_per_step, sizes.update_prompts
     has_parts = bool(part_names(config))
 
-    def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, list[SkippedUpdate]]:
+    def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, Notes]:
         start = time.perf_counter()
         batch = loader.batch(index)
         agreement.agree_on_rows(batch.ids, batch.rows, sizes.prompts)
@@ -266,7 +268,8 @@ def sft_step(
             **loader.figures(index),
             **{f"time/{name}": value for name, value in seconds.items()},
         }
-        return state, metrics, _skipped(parts, parallel.cut_rows(np.array(batch.ids), *cut), mesh, size)
+        skipped = _skipped(parts, parallel.cut_rows(np.array(batch.ids), *cut), mesh, size)
+        return state, metrics, Notes(skipped)
 
     return step
 
@@ -284,6 +287,19 @@ class SkippedUpdate:
     number: int
     ids: list[str]
     figures: Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Notes:
+    """What a reader is told of a step, beside its metrics.
+
+    Attributes:
+        skipped: updates that were not made.
+        group: one of its groups; None for a supervised step.
+    """
+
+    skipped: list[SkippedUpdate]
+    group: Group | None = None
 
 
 def _skipped(

@@ -7,7 +7,8 @@ import numpy as np
 
 from configs import base
 from dig_jax import evaluate
-from dig_jax.evaluate import Draws, figures_of
+from dig_jax.evaluate import Draws
+from dig_jax.measure.figures import figures_of
 from tests.helpers.tasks import pairs_task
 
 

@@ -180,10 +180,11 @@ def test_the_report_is_one_page_with_table_charts_pictures_and_settings(tmp_path
     page = Outline(write_report(tmp_path).read_text())
     assert "8 of 8 steps" in page.text
     assert re.search(r"F1, greedy answers\s*0.200\s*0.800\s*\+0.600", page.text)
-    assert page.tags.count("img") == 2  # the pair as first and as last answered
-    assert page.tags.count("svg") == 3  # held-out accuracy, training reward, KL
+    assert page.tags.count("use") == 4 * 2  # both pictures of the pair, at all four evaluations
+    assert page.tags.count("image") == 2  # and each of them is on the page once
+    assert page.tags.count("svg") == 3 + 8 + 1  # held-out accuracy, training reward, KL; pictures
     assert '"num_steps": 8' in page.text
-    assert all(link.startswith("data:") for link in page.links)
+    assert all(link.startswith(("data:", "#")) for link in page.links)
 
 
 def test_of_a_model_with_experts_the_report_shows_their_load_and_what_replay_changes(tmp_path):

@@ -140,12 +140,12 @@ def test_the_gap_between_sampler_and_trainer_is_that_of_the_update_that_the_samp
 
 
 def test_epochs_go_through_the_same_experience_again(step):
-    programs, (_, metrics, skipped) = step(epochs=2, importance_cap=2.0)
+    programs, (_, metrics, notes) = step(epochs=2, importance_cap=2.0)
     assert [update[0] for update in programs.updates] == [[0, 1], [2, 3]] * 2
     assert {update[1] for update in programs.updates} == {-1.0}
     assert [update[2] for update in programs.updates] == pytest.approx([0.4, 0.5, 0.6, 0.7])
     assert metrics["grpo/loss"] == 2.5  # the mean of 1, 2, 3, 4
-    assert [(update.number, update.ids) for update in skipped] == [(2, ["a", "b"])]
+    assert [(update.number, update.ids) for update in notes.skipped] == [(2, ["a", "b"])]
 
 
 def test_a_single_update_that_is_repeated_has_old_logprobs_too(step):

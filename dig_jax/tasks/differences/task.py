@@ -14,6 +14,7 @@ from PIL import Image
 from dig_jax.data.example import BadRecord, Demonstration, Example, Shape, Size, Turn
 from dig_jax.data.records import Pair, PairSource, open_pairs
 from dig_jax.data.settings import DataConfig
+from dig_jax.tasks.boxes.found import found_boxes
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.boxes.text import REASONS, BoxFormat
 from dig_jax.tasks.differences.augment import Augment
@@ -163,8 +164,14 @@ class Differences(Task):
         return {name: float(value) for name, value in figures.items()}
 
     def truth(self, example: Example) -> dict[str, Any]:
-        """The true boxes."""
-        return {"boxes": example.target.boxes.tolist()}
+        """The true boxes, and what changed in each."""
+        return {"boxes": example.target.boxes.tolist(), "kinds": list(example.target.kinds)}
+
+    def found(self, read: Mapping[str, Any], truth: Mapping[str, Any]) -> list[bool]:
+        """The differences that are boxed, as the reward counts them."""
+        reward = self._reward
+        costs = (reward.iou_threshold, reward.l1_weight, reward.giou_weight)
+        return found_boxes(read["boxes"], truth["boxes"], *costs).tolist()
 
     def draw(self, example: Example, read: Mapping[str, Any], caption: Sequence[str]) -> Image.Image:
         """Both images with true and predicted boxes."""

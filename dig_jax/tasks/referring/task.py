@@ -27,6 +27,7 @@ from dig_jax.data.records import open_records
 from dig_jax.data.tokenizer import THINK_END
 from dig_jax.machines.folder import to_path
 from dig_jax.tasks.aligned import WRITTEN, AlignedSource, is_aligned, text_of
+from dig_jax.tasks.boxes.found import found_boxes
 from dig_jax.tasks.boxes.iou import IOU_SLACK, paired_iou
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.boxes.text import REASONS
@@ -257,6 +258,10 @@ class Referring(Task):
     def truth(self, example: Example) -> dict[str, Any]:
         """The phrase and its box."""
         return {"phrase": example.target.phrase, "boxes": example.target.boxes.tolist()}
+
+    def found(self, read: Mapping[str, Any], truth: Mapping[str, Any]) -> list[bool]:
+        """Whether the phrase's box is hit."""
+        return found_boxes(read["boxes"], truth["boxes"], self._reward.iou_threshold, 1, 1).tolist()
 
     def draw(self, example: Example, read: Mapping[str, Any], caption: Sequence[str]) -> Image.Image:
         """The image or images with the true and the predicted box, and the phrase."""
