@@ -14,7 +14,7 @@ from dig_jax.report.overlay import Pictures
 Line = dict[str, Any]  # of samples.jsonl, worst.jsonl or groups.jsonl
 
 _TEXT_SHOWN = 2000  # characters of an answer on the page; the file has all of it
-_STEPS_SHOWN = 5  # answers to one example, the first and the last among them
+_STEPS_SHOWN = 6  # answers to one example, the first and the last among them
 
 
 def over_training(

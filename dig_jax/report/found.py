@@ -16,7 +16,11 @@ def found_tables(lines: Records, main: str) -> str:
       lines: of slices.jsonl, one at least.
       main: what the mean by number is of.
     """
-    titles = {"kind": ("Kind", "found"), "size": ("Size", "found"), "number": ("Boxes to find", main)}
+    titles = {
+        "kind": ("Kind", "found"),
+        "size": ("Size of box", "found"),
+        "number": ("Boxes to find", main),
+    }
     tables = "".join(_table(lines, name, *words) for name, words in titles.items())
     return f'<div class="slices">{tables}</div>' if tables else ""
 

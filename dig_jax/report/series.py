@@ -15,15 +15,21 @@ def points(records: Records, key: str) -> list[tuple[float, float]]:
 
 
 def band(records: Records, key: str) -> list[tuple[float, float, float]]:
-    """(step, lowest, highest): one standard deviation of a reward in its group, else a mean's 95 %."""
+    """(step, lowest, highest): one standard deviation of a reward in its group, else 95 % of a mean.
+
+    Of values that are all in 0..1 the spread stays there.
+    """
     spread, times = f"{key}_se", 1.96
     if key.endswith("reward/reward"):
         spread, times = key.removesuffix("reward") + "std_in_group", 1.0
-    return [
-        (record["step"], value - times * width, value + times * width)
+    known = [
+        (record["step"], value, times * width)
         for record in records
         if _is_number(value := record.get(key)) and _is_number(width := record.get(spread))
     ]
+    shares = all(0 <= value <= 1 for _, value, _ in known)
+    low, high = (0.0, 1.0) if shares else (-math.inf, math.inf)
+    return [(step, max(low, value - width), min(high, value + width)) for step, value, width in known]
 
 
 def _is_number(value: Any) -> bool:

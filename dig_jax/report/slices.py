@@ -11,7 +11,7 @@ from dig_jax.evaluate import Answer
 from dig_jax.tasks.task import Task
 
 SIDES = (0.05, 0.1, 0.2)  # bounds of sizes: side of the square of a box's area, in shares of the picture's
-SIZE_NAMES = ("below 5 % of the side", "5 to 10 %", "10 to 20 %", "20 % and more")
+SIZE_NAMES = ("below 5 % of a side", "5 to 10 %", "10 to 20 %", "20 % and more")
 
 Slices = dict[str, dict[str, list[float]]]  # slice -> value -> [sum, count]
 

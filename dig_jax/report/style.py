@@ -48,12 +48,13 @@ polygon { fill: var(--line); opacity: 0.16; } circle { fill: var(--line); }
 .store { position: absolute; margin: 0; }
 rect { fill: none; vector-effect: non-scaling-stroke; stroke-width: 2; }
 rect.edge { stroke: #000; stroke-width: 4; opacity: 0.55; }
-rect.true { stroke: #22c55e; } rect.predicted { stroke: #ef4444; stroke-dasharray: 5 3; }
+rect.true { stroke: #22c55e; } rect.predicted { stroke: #ef4444; }
 .group td { vertical-align: top; } .group .shown { width: 300px; min-width: 220px; }
 .group .said { text-align: left; white-space: normal; min-width: 200px; }
 .group pre, .group .pictures { margin: 0; }
-.slices { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 14px;
-  align-items: start; margin-bottom: 14px; } .slices th, .slices td { padding: 7px 10px; }
+.slices { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 14px;
+  align-items: start; margin-bottom: 14px; }
+.slices table { font-size: 14px; } .slices th, .slices td { padding: 7px 10px; white-space: nowrap; }
 section > p { margin: 0 0 12px; color: var(--soft); }
 img { display: block; width: 100%; height: auto; border-radius: 6px; margin-bottom: 8px; }
 pre { margin: 6px 0 0; padding: 8px 10px; max-height: 220px; overflow: auto; white-space: pre-wrap;

@@ -79,9 +79,9 @@ def test_a_pair_is_shown_at_steps_spread_over_the_run_with_the_boxes_of_each(tmp
         run.sample(step, 0, one, one.truth, TASK.draw(one.example, one.read, []))
     run.close()
     text = write_report(tmp_path).read_text()
-    assert re.findall(r"<b>step (\d+)</b>", text) == ["0", "20", "40", "60", "80"]
+    assert re.findall(r"<b>step (\d+)</b>", text) == ["0", "20", "30", "50", "60", "80"]
     assert text.count('class="predicted"') == 3 * 2  # from step 40 on, on both pictures
-    assert text.count('class="true"') == 5 * 2
+    assert text.count('class="true"') == 6 * 2
     assert len(list((tmp_path / "samples").glob("*.webp"))) == 2
 
 
@@ -93,7 +93,7 @@ def test_found_boxes_are_counted_by_kind_size_and_number():
     assert slices["number"] == {"0": [1.0, 1], "2": [1.5, 2]}
     assert sum(count for _, count in slices["size"].values()) == 4
     assert [size_name([0, 0, side, side]) for side in (0.04, 0.05, 0.1, 0.5)] == [
-        *("below 5 % of the side", "5 to 10 %", "10 to 20 %", "20 % and more")
+        *("below 5 % of a side", "5 to 10 %", "10 to 20 %", "20 % and more")
     ]
 
 
@@ -123,9 +123,10 @@ def test_the_worst_answers_are_those_of_the_newest_evaluation_alone(tmp_path):
 
 
 def test_the_spread_of_a_reward_is_that_in_its_groups_and_of_a_mean_how_sure_it_is():
-    line = {"step": 3, "reward/reward": 0.5, "reward/std_in_group": 0.2, "main/f1": 0.4, "main/f1_se": 0.1}
+    line = {"step": 3, "reward/reward": 0.5, "reward/std_in_group": 0.2, "main/f1": 0.9, "main/f1_se": 0.1}
     assert band([line], "reward/reward") == [(3, 0.3, 0.7)]
-    assert band([line], "main/f1") == [(3, pytest.approx(0.204), pytest.approx(0.596))]
+    assert band([line], "main/f1") == [(3, pytest.approx(0.704), 1.0)]  # what is a share stays one
+    assert band([line | {"main/f1": 9.0}], "main/f1") == [(3, pytest.approx(8.804), pytest.approx(9.196))]
     assert band([line], "grpo/kl") == []
 
 
