@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -245,6 +245,7 @@ def test_the_report_of_an_empty_workdir_is_a_page(tmp_path):
     assert "0 steps" in Outline(write_report(tmp_path).read_text()).text
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 10**6), st.floats(-1e30, 1e30, allow_subnormal=False)),
