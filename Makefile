@@ -11,6 +11,7 @@ RENDER := .venv-bpy
 BEAM := .venv-beam
 TRL := .venv-trl
 PEFT := .venv-peft
+TOOLS := .venv-tools
 AOT_GPU := .venv-aot-gpu
 PY := $(TRAIN)/bin/python
 
@@ -117,7 +118,16 @@ $(PEFT)/.stamp: tests/helpers/requirements-peft.txt | $(TRAIN)/.stamp-dev
 	@$(call see_train,$(PEFT))
 	@rm $(PEFT)/.installing && touch $@
 
-.PHONY: setup setup-dev setup-render setup-beam setup-peft setup-aot-gpu
+# With what these need; the tests' packages are seen behind that.
+$(TOOLS)/.stamp: tests/helpers/requirements-tools.txt | $(TRAIN)/.stamp-dev
+	@$(call make_venv,$(TOOLS),$(TRAIN_VERSION))
+	@touch $(TOOLS)/.installing && rm -f $@
+	@echo "installing wandb and datasets, which read what we write in tests, into $(TOOLS) (about 0.4 GB)"
+	@$(TOOLS)/bin/python $(PIP_INSTALL) --requirement $<
+	@$(call see_train,$(TOOLS))
+	@rm $(TOOLS)/.installing && touch $@
+
+.PHONY: setup setup-dev setup-render setup-beam setup-peft setup-tools setup-aot-gpu
 setup: $(TRAIN)/.stamp-base  ## make .venv: everything needed to train on a CPU
 
 setup-dev: $(TRAIN)/.stamp-dev  ## the same, with the test tools and torch for the parity tests
@@ -132,6 +142,8 @@ setup-render: $(RENDER)/.stamp  ## make .venv-bpy: Blender as a Python module, a
 setup-beam: $(BEAM)/.stamp  ## make .venv-beam: for `python -m data_gen.beam` and `data_gen.align_beam`
 
 setup-peft: $(PEFT)/.stamp  ## make .venv-peft: for the test of exported adapters
+
+setup-tools: $(TOOLS)/.stamp  ## make .venv-tools: for tests with Weights & Biases and Hugging Face's datasets
 
 setup-aot-gpu: $(AOT_GPU)/.stamp  ## make .venv-aot-gpu: for `python -m dig_jax.compile --topology=h100:8`
 
@@ -193,7 +205,7 @@ PYTEST := $(PY) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorde
 test: setup-dev setup-render  ## run the tests (PYTEST_ARGS="..." passes options on)
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-slow: setup-dev setup-render setup-beam setup-peft setup-aot-gpu  ## run the tests marked slow, in two processes: they render, train and compile for minutes
+test-slow: setup-dev setup-render setup-beam setup-peft setup-tools setup-aot-gpu  ## run the tests marked slow, in two processes: they render, train and compile for minutes
 	@$(PYTEST) -m slow $(PYTEST_ARGS) || { code=$$?; [ $$code = 5 ] && echo "no test is marked slow" || exit $$code; }
 
 lint: setup-dev  ## ruff (rules and formatting) and shellcheck

@@ -88,7 +88,10 @@ def read_categories(items: list[Any], name: str, report: Report) -> dict[str, st
 
 
 def read_annotation(fields: Fields, kinds: dict[str, str], known: set[str]) -> Difference | None:
-    """One difference: `bbox` for both pictures, or `bbox_a` and `bbox_b`, null where it does not show."""
+    """One difference: `bbox` for both pictures, or `bbox_a` and `bbox_b`, null where it does not show.
+
+    Of all three, `bbox` is what other tools read, around both.
+    """
     values = fields.values
     if not fields.has("image_id"):
         fields.wrong("image_id is missing")
@@ -106,7 +109,7 @@ def read_annotation(fields: Fields, kinds: dict[str, str], known: set[str]) -> D
     if given == ["bbox"]:
         box = read_box(fields, "bbox")
         boxes = (box, box)
-    elif given and "bbox" not in given:
+    elif given and ("bbox" not in given or {"bbox_a", "bbox_b"} <= values.keys()):
         in_a, in_b = (read_box(fields, key) if key in given else None for key in ("bbox_a", "bbox_b"))
         boxes = (in_a, in_b)
     else:

@@ -38,10 +38,10 @@ FLOORS = {
         ["changes"],
         ["plan"],
         ["records"],
-        ["render", "verify", "imports"],
+        ["render", "verify", "imports", "exports"],
         ["alignment"],
         ["order"],
-        ["__main__", "align", "align_beam", "beam", "import_pairs", "preview", "schema"],
+        ["__main__", "align", "align_beam", "beam", "convert", "import_pairs", "preview", "schema"],
     ],
 }
 MAX_LINES = 400

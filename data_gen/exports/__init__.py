@@ -1,0 +1,1 @@
+"""Records in the forms of others and back: COCO JSON, and the Parquet files of Hugging Face `datasets`."""
