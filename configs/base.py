@@ -142,6 +142,10 @@ def get_config() -> ConfigDict:
     # (rollout.max_new_tokens,) = all alike. The update has a branch for each, which for a large model on a
     # TPU takes minutes to compile.
     config.batch.response_buckets = ()
+    # When the parts of `mesh.data` sum their gradients: "micro_batch", after each, or "update", once for all.
+    # "auto": once where data crosses from one TPU slice to another. Experts, whose loss is of all rows of a
+    # micro-batch, sum after each. docs/scale.md
+    config.batch.sum_gradients = "auto"
     config.batch.rollout_prompts = 64  # prompts sampled together, over all devices
 
     config.rollout = ConfigDict()

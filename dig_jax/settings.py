@@ -148,6 +148,7 @@ FREE_ON_RESUME = (
     *("data.prefetch", "data.images", "data.max_bad_records"),
     *("evals", "data.eval_split", "moe.measure_every"),
     *("batch.micro_prompts", "batch.micro_completions", "batch.response_buckets", "batch.rollout_prompts"),
+    "batch.sum_gradients",
 )
 # But not these, where evaluations decide how long a stage is.
 DECIDED_BY_EVALUATION = ("eval", "evals", "data.eval_split")

@@ -4,7 +4,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from dig_jax.machines import checks
+from dig_jax.machines import checks, data_axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +18,7 @@ class BatchConfig:
         micro_prompts: of a slice whose gradient is summed, over all devices.
         micro_completions: of each of these prompts in a slice; 0 = all.
         response_buckets: tokens that responses of a slice are padded to; () = halvings of the longest.
+        sum_gradients: when parts of the mesh along `data` sum their gradients, of `data_axis.SUMS`.
         rollout_prompts: sampled together, over all devices.
     """
 
@@ -27,6 +28,7 @@ class BatchConfig:
     micro_prompts: int
     micro_completions: int
     response_buckets: tuple[int, ...]
+    sum_gradients: str
     rollout_prompts: int
 
     @classmethod
@@ -49,6 +51,7 @@ class BatchConfig:
             1,
             "numbers of tokens, such as (512, 1024), or () for halvings of config.rollout.max_new_tokens",
         )
+        checks.one_of("batch.sum_gradients", self.sum_gradients, data_axis.SUMS)
         self.check_multiple("prompts", "update_prompts")
         self.check_multiple("update_prompts", "micro_prompts")
 

@@ -42,12 +42,17 @@ class MoEConfig:
 
 
 def check_model(config: ConfigDict, architecture: Architecture) -> None:
-    """Refuses settings of experts for a model that has none: they would do nothing.
+    """Refuses settings of experts for a model that has none, where they do nothing, and the other way round.
 
     Raises:
       ValueError: names the setting.
     """
     if isinstance(architecture.text, MoETextConfig):
+        if config.batch.sum_gradients == "update":
+            raise ValueError(
+                "config.batch.sum_gradients='update' is for models without experts: the router loss is of all"
+                " rows of a micro-batch, on all devices; set it to 'auto'"
+            )
         return
     set_here = {
         "moe.router_loss_weight": config.moe.router_loss_weight,

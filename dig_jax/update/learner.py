@@ -20,7 +20,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax.machines import parallel
+from dig_jax.machines import data_axis, parallel
 from dig_jax.machines.parallel import MeshJit
 from dig_jax.models.api import Model
 from dig_jax.models.nn import freeze
@@ -40,6 +40,8 @@ Metrics = dict[str, jax.Array]
 LossFn = Callable[[nnx.State, Any], tuple[jax.Array, Metrics]]
 # Trained parameters, frozen ones, micro-batch -> gradient by the trained ones, metrics.
 GradientFn = Callable[[nnx.State, nnx.State, Any], tuple[nnx.State, Metrics]]
+# The same of a batch and what says which micro-batch of it.
+GradientOfPieceFn = Callable[[nnx.State, nnx.State, Any, Any], tuple[nnx.State, Metrics]]
 
 
 @flax.struct.dataclass
@@ -80,6 +82,8 @@ class Learner:
         frozen: parts of the model that no update of the run changes, of `freeze.PARTS`.
         resting: further ones that those of this stage leave as they are, with their optimizer state.
         offload: the optimizer's state comes from host memory, and goes back there.
+        sum_gradients: when gradients are summed over the mesh axis `data`, of `data_axis.SUMS`.
+        sums_once: whether that is once per update; see `train_programs`.
     """
 
     graphdef: nnx.GraphDef
@@ -94,6 +98,8 @@ class Learner:
     frozen: frozenset[str]
     resting: frozenset[str]
     offload: bool
+    sum_gradients: str = "micro_batch"
+    sums_once: bool = False
 
     @classmethod
     def from_config(
@@ -124,6 +130,7 @@ class Learner:
             frozen=freezing.always,
             resting=freezing.resting,
             offload=config.optimizer.offload,
+            sum_gradients=config.batch.sum_gradients,
         )
 
     def init(self, params: nnx.State) -> TrainState:
@@ -191,12 +198,14 @@ class Learner:
                 model, micro, totals, config=self.grpo, router_weight=weight, **self._head_settings()
             )
 
-        def gradient(trained: nnx.State, frozen: nnx.State, piece: Pieces) -> tuple[nnx.State, Metrics]:
+        def gradient(
+            trained: nnx.State, frozen: nnx.State, batch: Experience, piece: Pieces
+        ) -> tuple[nnx.State, Metrics]:
             branches = [_gradient(functools.partial(loss_of, length)) for length in lengths]
             micro = microbatches.take(batch, piece)
             return jax.lax.switch(piece.bucket, branches, trained, frozen, micro)
 
-        state, metrics = self._update(state, gradient, pieces)
+        state, metrics = self._update(state, gradient, batch, pieces, Pieces(1, None))
         padding = 1 - totals.tokens / microbatches.padded_tokens(pieces, lengths)
         return state, {**metrics, "response_padding": padding}
 
@@ -211,7 +220,12 @@ class Learner:
                 model, micro, totals, config=self.sft, chunk=self.chunk, router_weight=weight
             )
 
-        return self._update(state, _gradient(loss_fn), _split(batch, self.cut.prompts))
+        def gradient(
+            trained: nnx.State, frozen: nnx.State, _: Any, micro: supervised.Supervised
+        ) -> tuple[nnx.State, Metrics]:
+            return _gradient(loss_fn)(trained, frozen, micro)
+
+        return self._update(state, gradient, (), _split(batch, self.cut.prompts), 1)
 
     def _of_micro_batches(
         self, params: nnx.State, batch: Experience, compute: Callable[[Model, Experience], Any]
@@ -246,12 +260,23 @@ class Learner:
         return {"temperature": self.temperature, "allowed": self.allowed, "chunk": self.chunk}
 
     def _update(
-        self, state: TrainState, gradient: GradientFn, micro_batches: Any
+        self, state: TrainState, gradient: GradientOfPieceFn, batch: Any, pieces: Any, lanes: Any
     ) -> tuple[TrainState, Metrics]:
+        """An update with the sum of the gradients of all pieces, whose rows lie along dimension `lanes`."""
         trained, frozen = freeze.split(state.params, self.frozen | self.resting)
-        grads, metrics = accumulate(
-            lambda micro: gradient(trained, frozen, micro), micro_batches, zeros_like=trained
-        )
+
+        def of_rows(
+            trained: nnx.State, frozen: nnx.State, batch: Any, pieces: Any
+        ) -> tuple[nnx.State, Metrics]:
+            of_piece = functools.partial(gradient, trained, frozen, batch)
+            return accumulate(of_piece, pieces, zeros_like=trained)
+
+        if self.sums_once:
+            of_parts = data_axis.apart(of_rows, (None, None, 0, lanes))
+            grads, metrics = of_parts(trained, frozen, batch, pieces)
+            grads, metrics = jax.tree.map(lambda x: x.sum(0), grads), grpo.combine_metrics(metrics)
+        else:
+            grads, metrics = of_rows(trained, frozen, batch, pieces)
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         step = self.optimizer.step_from_host if self.offload else self.optimizer.step
@@ -292,6 +317,14 @@ def accumulate(
     return grads, grpo.combine_metrics(stacked)
 
 
+def _of_all_rows(metrics: Metrics) -> Metrics:
+    """Metrics of the rows of every part of the mesh, as `grpo.combine_metrics` has them."""
+    return {
+        name: (data_axis.largest if name.endswith("_max") else data_axis.total)(value)
+        for name, value in metrics.items()
+    }
+
+
 def _split(batch: Any, size: int) -> Any:
     """Cuts leaves [B, ...] into [B / size, size, ...], strided: every micro-batch lies on every device."""
     cut = lambda x: x.reshape(size, x.shape[0] // size, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
@@ -330,6 +363,8 @@ class TrainPrograms:
 
 def train_programs(learner: Learner, params: nnx.State, mesh: Mesh) -> TrainPrograms:
     """Programs for parameters like `params`: arrays, or shapes from `loading.abstract_model`."""
+    once = data_axis.sums_once(learner.sum_gradients, mesh) and not freeze.has_experts(params)
+    learner = dataclasses.replace(learner, sums_once=once)
     state = parallel.abstract(jax.eval_shape(learner.init, params), mesh)
     if learner.offload:
         state = dataclasses.replace(state, opt_state=parallel.on_host(state.opt_state))

@@ -1,5 +1,6 @@
 """A rollout and an update of a small model on a mesh and on one device, for test_sharding.py; prints JSON."""
 
+import dataclasses
 import json
 import sys
 
@@ -12,6 +13,7 @@ from flax import nnx
 
 from bench.learning import make_learner
 from configs import base
+from dig_jax.aot import hlo
 from dig_jax.data.buckets import Bucket
 from dig_jax.machines import parallel
 from dig_jax.models import families
@@ -42,6 +44,7 @@ class Side:
         config.grpo.kl_coef = 0.0
         config.mesh.update(dict(zip(parallel.AXES, sizes, strict=True)))
         config.rollout.mesh.expert, config.rollout.mesh.tensor = sizes[2:]
+        config.batch.sum_gradients = "update"
         config.model.expert_room = 1.0  # where experts are split, choices go in several rounds
         self.mesh = parallel.make_mesh(config.mesh, devices)
         self.model_config = families.load_config(folder)
@@ -77,13 +80,27 @@ class Side:
         return shown, jax.device_get(drawn), weights
 
     def update(self, drawn: Rollout) -> tuple[TrainState, float]:
-        """The state after one update on the completions, under made-up advantages, and the loss."""
+        """The state after one update on the completions, and the loss."""
         programs = train_programs(self.learner, self.params, self.mesh)
-        advantages = np.cos(np.arange(PROMPTS * GROUP, dtype=np.float32)).reshape(PROMPTS, GROUP)
-        batch = Experience(self.prompts(), drawn.tokens, drawn.mask, drawn.logprobs, advantages)
         state = programs.init(jax.tree.map(jnp.copy, self.params))
-        state, metrics = programs.update_grpo(state, parallel.put_batch(batch, self.mesh))
+        batch = parallel.put_batch(self.experience(drawn), self.mesh)
+        state, metrics = programs.update_grpo(state, batch)
         return jax.block_until_ready(state), float(metrics["loss"])
+
+    def experience(self, drawn: Rollout) -> Experience:
+        """The completions under made-up advantages."""
+        advantages = np.cos(np.arange(PROMPTS * GROUP, dtype=np.float32)).reshape(PROMPTS, GROUP)
+        return Experience(self.prompts(), drawn.tokens, drawn.mask, drawn.logprobs, advantages)
+
+    def sent_across_data(self, drawn: Rollout, when: str) -> float:
+        """Bytes that a device sends to the other part of the mesh along `data`, of two, in an update."""
+        learner = dataclasses.replace(self.learner, sum_gradients=when)
+        programs = train_programs(learner, self.params, self.mesh)
+        batch = parallel.put_batch(self.experience(drawn), self.mesh)
+        text = programs.update_grpo.lower(programs.state, batch).compile().as_text()
+        part = np.zeros(self.mesh.size, int)
+        part[[device.id for device in self.mesh.devices[1].flat]] = 1
+        return hlo.read_traffic(text, hosts=part.tolist()).across_slices
 
     def hidden(self, drawn: Rollout) -> jax.Array:
         """The hidden states [B,G,R,D] of the completions, laid out as the model left them."""
@@ -169,6 +186,10 @@ def main() -> None:
                 "prompt_cache": shard(pool.rows.k),
                 "response_cache": shard(pool.cache.v),
                 "slots": shard(pool.slots.completion),
+                "sent_across_data": {
+                    when: many.sent_across_data(expected, when) if sizes[0] > 1 else 0.0
+                    for when in ("micro_batch", "update")
+                },
                 "vocab": many.model_config.text.vocab_size,
                 "moved_bytes": many.programs.moved_bytes,
             }

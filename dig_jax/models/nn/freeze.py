@@ -110,6 +110,11 @@ def by_part(params: nnx.State) -> dict[str, nnx.State]:
     return {part: nnx.from_flat_state(leaves) for part, leaves in found.items() if leaves}
 
 
+def has_experts(params: nnx.State) -> bool:
+    """Whether the model has routers, and so experts."""
+    return ROUTER in by_part(params)
+
+
 def describe(params: nnx.State, frozen: frozenset[str]) -> str:
     """One line: how many parameters are trained, and what is frozen."""
     trained, held = (sum(leaf.size for leaf in jax.tree.leaves(part)) for part in split(params, frozen))

@@ -21,6 +21,8 @@ from flax.core import spmd
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
+from dig_jax.machines.data_axis import APART
+
 Axes = tuple[str | None, ...]
 M = TypeVar("M", bound=nnx.Module)
 
@@ -129,7 +131,7 @@ def map_shards(
             function,
             in_specs=tuple(map(spec, in_axes)),
             out_specs=tuple(map(spec, out_axes)) if several else spec(out_axes),
-            axis_names=used if others_auto else set(mesh.axis_names),
+            axis_names=used | set(rules.get(APART, ())) if others_auto else set(mesh.axis_names),
             check_vma=False,
         )(*args)
 
