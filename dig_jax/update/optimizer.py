@@ -13,6 +13,7 @@ Parameters are stepped all at once, or one after another with their moments in h
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -162,7 +163,7 @@ class Optimizer:
         self, grads: nnx.State, state: optax.OptState, params: nnx.State, wanted: jax.Array
     ) -> tuple[nnx.State, optax.OptState]:
         """`step` for a state in host memory: moments and remainders of one parameter at a time are on the
-        devices.
+        devices, of experts those of one layer. (Those of all layers are one array, and most of the model.)
 
         Each waits for the one before it to be back on the host, and the first for the gradient; the compiler
         would bring all of them as early as it can, and their place is what activations need until then.
@@ -172,15 +173,46 @@ class Optimizer:
         stepped: list[nnx.State] = []
         states: list[optax.OptState] = []
         done: Any = grads
-        for path, _ in nnx.to_flat_state(params):
-            part, own, _ = jax.lax.optimization_barrier(
+        for path, param in nnx.to_flat_state(params):
+            (own_grads, own), own_state, _ = jax.lax.optimization_barrier(
                 (_pick((grads, params), path), _pick(before, path), done)
             )
-            param, after = self._apply(part[0], _move(own, jax.memory.Space.Device), part[1], wanted)
-            stepped.append(param)
-            states.append(_move(after, jax.memory.Space.Host))
-            done = states[-1]
+            by_layer = "experts" in (param.get_metadata().get("out_sharding") or ())
+            apply = self._apply_by_layer if by_layer else self._apply_from_host
+            own, done = apply(own_grads, own_state, own, wanted)
+            stepped.append(own)
+            states.append(done)
         return nnx.merge_state(*stepped), (clip, *_join(states))
+
+    def _apply_from_host(
+        self, grads: nnx.State, state: list[optax.OptState], params: nnx.State, wanted: jax.Array
+    ) -> tuple[nnx.State, list[optax.OptState]]:
+        params, state = self._apply(grads, _move(state, jax.memory.Space.Device), params, wanted)
+        return params, _move(state, jax.memory.Space.Host)
+
+    def _apply_by_layer(
+        self, grads: nnx.State, state: list[optax.OptState], params: nnx.State, wanted: jax.Array
+    ) -> tuple[nnx.State, list[optax.OptState]]:
+        """The same for arrays [L, ...], changed in place, of which one layer is on the devices."""
+        count = jax.tree.leaves(params)[0].shape[0]
+
+        def one(number: jax.Array, made: Any) -> Any:
+            def cut(tree: Any) -> Any:
+                cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=number, slice_size=1)
+                return jax.tree.map(lambda x: cut(x) if jnp.ndim(x) else x, tree)
+
+            def put(whole: jax.Array, part: jax.Array) -> jax.Array:
+                if not jnp.ndim(whole):
+                    return part
+                return jax.lax.dynamic_update_slice_in_dim(whole, part, number, axis=0)
+
+            # Numbers, such as that of the step, are for every layer those of before.
+            before = jax.tree.map(lambda old, new: new if jnp.ndim(old) else old, state, made[1])
+            return jax.tree.map(
+                put, made, self._apply_from_host(cut(grads), cut(before), cut(made[0]), wanted)
+            )
+
+        return jax.lax.fori_loop(0, count, one, (params, state))
 
     def _apply(
         self, grads: nnx.State, state: list[optax.OptState], params: nnx.State, wanted: jax.Array

@@ -12,7 +12,7 @@ from configs import base
 from dig_jax.compile import quiet, topology
 from dig_jax.machines import parallel
 from dig_jax.run import fingerprint
-from dig_jax.update.optimizer import OptimizerConfig
+from dig_jax.update.optimizer import OptimizerConfig, whole
 from tests.commands.test_compile import needs_compiler
 from tests.commands.test_train import assert_same_steps, inputs, run, small_config  # noqa: F401  (a fixture)
 
@@ -45,18 +45,38 @@ class Layers(nnx.Module):
             setattr(self, f"layer{number}", kernel)
 
 
-def test_parameters_one_after_another_end_as_all_at_once():
+class ExpertLayers(nnx.Module):
+    """As many kernels of the same size, each of 8 experts of a layer, in one array."""
+
+    def __init__(self, dtype: jnp.dtype) -> None:
+        names = ("layers", "experts", "expert_embed", "expert_mlp")
+        kernels = jnp.zeros((COUNT, 8, SIDE, SIDE // 8), dtype)
+        self.kernels = nnx.Param(kernels, out_sharding=names, eager_sharding=False)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_parameters_one_after_another_end_as_all_at_once(dtype):
     config = base.get_config()
     config.optimizer.learning_rate, config.optimizer.clip_norm = 1e-2, 0.5  # less than the gradient's norm
     optimizer = OptimizerConfig.from_config(config).make()
-    params = nnx.state(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.Param)
+    model = nnx.Linear(3, 4, rngs=nnx.Rngs(0))
+    names = ("layers", "experts", "expert_embed", "expert_mlp")  # those are stepped layer by layer
+    experts = jax.random.normal(jax.random.key(1), (2, 3, 4, 5)).astype(dtype)
+    model.experts = nnx.Param(experts, out_sharding=names, eager_sharding=False)
+    params = nnx.state(model, nnx.Param)
     grads = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), params)
-    at_once = one_by_one = (params, optimizer.init(params))
+    at_once = (params, optimizer.init(params))
+    host = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind="pinned_host")
+    on_host = jax.tree.map(lambda x: jax.device_put(x, host) if jnp.ndim(x) else x, at_once[1])
+    one_by_one = (params, on_host)
     for wanted in (True, False, True):
         at_once = jax.jit(optimizer.step)(grads, at_once[1], at_once[0], wanted)
         one_by_one = jax.jit(optimizer.step_from_host)(grads, one_by_one[1], one_by_one[0], wanted)
     assert jax.tree.structure(at_once) == jax.tree.structure(one_by_one)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), at_once, one_by_one)
+    exact = [
+        (whole(params, *state[2:]), state[:2]) for params, state in jax.device_get((at_once, one_by_one))
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *exact)
     places = {x.ndim > 0: x.sharding.memory_kind for x in jax.tree.leaves(one_by_one[1])}
     assert places == {True: "pinned_host", False: "device"}
 
@@ -82,11 +102,14 @@ def test_a_fingerprint_brings_what_is_on_the_host_to_the_devices_one_array_at_a_
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "kernels"), [(jnp.float32, 4), (jnp.bfloat16, 6)])
-def test_the_tpu_compiler_holds_no_moments_but_those_it_is_working_on(dtype, kernels):
+@pytest.mark.parametrize(
+    ("make", "dtype", "kernels"),
+    [(Layers, jnp.float32, 4), (Layers, jnp.bfloat16, 6), (ExpertLayers, jnp.bfloat16, 6)],
+)
+def test_the_tpu_compiler_holds_no_moments_but_those_it_is_working_on(make, dtype, kernels):
     with quiet():
         mesh = parallel.make_mesh(base.get_config().mesh, topology("v5e:2x2", 1)[1])
-    params = parallel.abstract(nnx.state(nnx.eval_shape(lambda: Layers(dtype)), nnx.Param), mesh)
+    params = parallel.abstract(nnx.state(nnx.eval_shape(lambda: make(dtype)), nnx.Param), mesh)
     optimizer = OptimizerConfig.from_config(base.get_config()).make()
     kept = parallel.abstract(jax.eval_shape(optimizer.init, params), mesh)
 
