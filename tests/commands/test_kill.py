@@ -16,8 +16,8 @@ from dig_jax import train
 from tests.commands.test_train import inputs, lines, small_config, without_times  # noqa: F401  (inputs is a fixture)
 from tests.run.test_curriculum import three_stages
 
-KILLS = 16
-KILLS_PER_RUN = 4
+KILLS = 3  # at least, of each kind of run
+TRIES = 4  # to kill one run before it may end: it may have ended before
 STEPS = 5
 
 
@@ -74,12 +74,9 @@ def outcome(workdir: pathlib.Path) -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "kills", "seed"), [("grpo", KILLS // 2, 0), ("sft", KILLS // 4, 1), ("stages", KILLS // 5, 2)]
-)
+@pytest.mark.parametrize(("kind", "seed"), [("grpo", 0), ("sft", 1), ("stages", 2)])
 def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(
     kind: str,
-    kills: int,
     seed: int,
     inputs: pathlib.Path,  # noqa: F811
     tmp_path: pathlib.Path,
@@ -91,9 +88,9 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(
 
     rng = random.Random(seed)
     while_writing = done = run = 0
-    while done < kills:
+    while done < KILLS:
         workdir = tmp_path / f"run{run}"
-        for _ in range(KILLS_PER_RUN):
+        for _ in range(TRIES):
             process = start(config, workdir)
             process.join(timeout=rng.uniform(0.1, 0.9) * seconds)
             process.kill()

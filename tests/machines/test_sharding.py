@@ -43,7 +43,6 @@ def model(tmp_path_factory):
 @pytest.mark.parametrize(
     "mesh",
     [
-        pytest.param((1, 2, 4), id="2x4"),
         pytest.param((1, 8, 1), id="8x1"),
         pytest.param((2, 2, 2), id="4x2"),
     ],
