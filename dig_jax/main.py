@@ -2,9 +2,9 @@
 
 The config is a Python file with `get_config()`; any setting of configs/base.py can be changed on the command
 line. The workdir receives config.json, checkpoints/, metrics.jsonl, evals.jsonl, samples/, report.html,
-TensorBoard events and compile_cache/, where the next start finds its programs. Running the same command again
-continues the run. With --distributed the same command runs on every host; docs/hosts.md says how the
-processes find each other.
+TensorBoard events, compile_cache/, where the next start finds its programs, and lengths/, where it finds how
+long prompts are. Running the same command again continues the run. With --distributed the same command runs
+on every host; docs/hosts.md says how the processes find each other.
 Exit codes: 0 done, 1 failed, 2 a setting, a model or a dataset is missing or wrong, 75 saved and stopped by
 SIGTERM or a notice of the cloud machine, 76 another process of the run was lost or failed, 130 saved and
 stopped by Ctrl-C (twice stops at once).

@@ -135,7 +135,7 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     train_data = []
     for stage, asked in zip(stages, all_asked, strict=True):
         own = loading.train_rows(stage.config, mesh, sampling_mesh)
-        loader = loading.train_loader(stage.config, asked, model_folder, tokenizer, own)
+        loader = loading.train_loader(stage.config, asked, model_folder, tokenizer, own, workdir / "lengths")
         for number, task in enumerate(asked.parts.values()):
             rewards.try_out(task, loader.first(number))
         train_data.append(loader)

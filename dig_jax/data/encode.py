@@ -7,6 +7,7 @@ length of earlier answers, M boxes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,13 +15,19 @@ import numpy as np
 from dig_jax.data.buckets import Bucket
 from dig_jax.data.example import Demonstration, Example, Object, Shape, Turn
 from dig_jax.data.images import ImageConfig, boxes_as_seen, patch_grid, preprocess
-from dig_jax.data.prompts import answer_spans, conversation_ids, response_ids
+from dig_jax.data.prompts import answer_spans, conversation_ids, conversation_lengths, response_ids
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.models.architecture import Architecture
 from dig_jax.models.inputs import Prompts, make_prompts
 
 # A cell counts as covered from this share of its area inside a box. Below it, it mostly shows background.
 _CELL_OVERLAP = 0.25
+
+# Of `ExampleEncoder.needs`: all tokens, all patches; tokens besides those of images; images shown whole, and
+# those shown as objects.
+NEED_COLUMNS = ("tokens", "patches", "text", "images", "objects")
+
+_TOGETHER = 1024  # questions read into tokens at once
 
 _MOST_PROMPTS = 1 << 14  # kept, for examples of one question and the same sizes
 
@@ -90,29 +97,55 @@ class ExampleEncoder:
         self._prompts: dict[tuple[tuple[Turn, ...], Grids], np.ndarray] = {}
 
     def need(self, shape: Shape) -> Bucket:
-        """What an example of this shape needs, exactly.
+        """What an example of this shape needs, exactly. Raises ValueError, see `needs`."""
+        tokens, patches, *_ = self.needs([shape])[0].tolist()
+        return Bucket(tokens, patches)
+
+    def needs(self, shapes: Sequence[Shape]) -> np.ndarray:
+        """What examples of these shapes need, exactly; their questions are read into tokens many at a time.
+
+        Returns:
+          int64 [len, NEED_COLUMNS].
 
         Raises:
-          ValueError: no model takes images of this shape.
+          ValueError: no model takes images of a shape, or its question has placeholders of its own.
         """
-        grids = tuple(patch_grid(*shape.sizes[k], self.image_config) for k in shape.shown())
-        return Bucket(len(self._prompt(shape.messages, grids)), sum(h * w for h, w in grids))
+        rows = []
+        for first in range(0, len(shapes), _TOGETHER):
+            chunk = shapes[first : first + _TOGETHER]
+            grids = [self._grids(shape) for shape in chunk]
+            asked = [(shape.messages, grid) for shape, grid in zip(chunk, grids, strict=True)]
+            lengths = conversation_lengths(self._tokenizer, asked, self._config.placeholders)
+            for shape, own, (tokens, text) in zip(chunk, grids, lengths, strict=True):
+                objects = sum(isinstance(part, Object) for part in shape.parts_shown())
+                rows.append((tokens, sum(h * w for h, w in own), text, len(own) - objects, objects))
+        return np.array(rows, np.int64).reshape(-1, len(NEED_COLUMNS))
 
-    def need_of_pixels(self, shape: Shape, pixels: int, need: Bucket) -> Bucket:
-        """The most that such an example can need if each image has up to `pixels` pixels after resizing.
+    def most(self, needs: np.ndarray, pixels: int) -> Bucket:
+        """What holds any of these questions with images of up to `pixels` pixels each, after resizing.
 
         Args:
-          shape: of the example.
+          needs: of the questions, see `needs`.
           pixels: of an image.
-          need: of the example as it is: its words are not read into tokens again, which for hundreds of
-            thousands of conversations takes minutes.
         """
-        sides = self._token_sides(shape)
-        grids = (patch_grid(*shape.sizes[k], self.image_config) for k in shape.shown())
-        shown = sum(h * w // side**2 for (h, w), side in zip(grids, sides, strict=True))
-        text = need.prompt_length - shown
+        text, images, objects = needs[:, 2:].T
         patches = pixels // self.image_config.factor**2 * self.image_config.merge_size**2
-        return Bucket(text + sum(patches // side**2 for side in sides), len(sides) * patches)
+        image, object = (patches // side**2 for side in (self._side(False), self._side(True)))
+        return Bucket(
+            int((text + images * image + objects * object).max()), int((images + objects).max()) * patches
+        )
+
+    def fingerprint(self) -> str:
+        """A hash of what decides how long prompts are besides the questions: tokenizer and preprocessing."""
+        words = sorted(self._config.placeholders.items())
+        values = (
+            self._tokenizer.fingerprint(),
+            self.image_config,
+            words,
+            self._side(False),
+            self._side(True),
+        )
+        return hashlib.sha256(repr(values).encode()).hexdigest()
 
     def __call__(
         self, examples: Sequence[Example], bucket: Bucket, answers: Sequence[Demonstration] | None = None
@@ -184,12 +217,18 @@ class ExampleEncoder:
             self._prompts[key] = prompt
         return prompt
 
+    def _grids(self, shape: Shape) -> Grids:
+        return tuple(patch_grid(*shape.sizes[k], self.image_config) for k in shape.shown())
+
     def _token_sides(self, shape: Shape) -> list[int]:
         """Patches along the side of one token of each image shown."""
-        words = {True: self._config.object_token_id, False: self._config.image_token_id}
-        shown = (words[isinstance(part, Object)] for part in shape.parts_shown())
+        return [self._side(isinstance(part, Object)) for part in shape.parts_shown()]
+
+    def _side(self, as_object: bool) -> int:
+        """The same of any image that is shown as an object, or whole."""
+        word = self._config.object_token_id if as_object else self._config.image_token_id
         # Where a model has no objects, the prompt of one is refused with the reason.
-        return [self._config.placeholders.get(word or -1, self.image_config.merge_size) for word in shown]
+        return self._config.placeholders.get(word or -1, self.image_config.merge_size)
 
     def _response(self, example: Example, answer: Demonstration) -> tuple[list[int], np.ndarray]:
         tokens, mask = response_ids(self._tokenizer, answer)

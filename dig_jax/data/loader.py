@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+from etils import epath
 
-from dig_jax.data.buckets import Bucket, Padding, derive_buckets, smallest_bucket, with_lengths
-from dig_jax.data.encode import Batch, ExampleEncoder, describe_sizes
+from dig_jax.data.buckets import Bucket
+from dig_jax.data.encode import Batch, ExampleEncoder
 from dig_jax.data.example import BadRecord, Demonstration, Example, Shape, Source
 from dig_jax.data.order import AUGMENT_STREAM, NOISE_STREAM, ORDER_STREAM, Dealt, Epochs, Order, grouped
+from dig_jax.data.planning import plan_padding
 
 logger = logging.getLogger("dig_jax")
 
@@ -172,6 +173,7 @@ class ExampleLoader:
         share, and epochs and shuffles of its own. (): all examples are equally likely.
       readahead: how many of the following batches a background thread prepares while one is used; 0 for none.
       rows: ascending, the rows of a batch that this process loads (`parallel.RowLayout.of`); None: all.
+      kept: folder where lengths of prompts are kept from one start to the next; None: nowhere.
 
     Attributes:
       batch_size: rows per batch, over all processes.
@@ -197,6 +199,7 @@ class ExampleLoader:
         prompt_lengths: Sequence[int] = (),
         readahead: int = 0,
         rows: np.ndarray | None = None,
+        kept: epath.Path | None = None,
     ):
         self._dataset = dataset
         self._encoder = encoder
@@ -206,7 +209,7 @@ class ExampleLoader:
         self.num_examples = len(dataset)
         self.batch_size = global_batch_size
         self._rows = np.arange(global_batch_size) if rows is None else np.asarray(rows)
-        self._padding = plan_padding(dataset, encoder, bucket_pixels, prompt_lengths)
+        self._padding = plan_padding(dataset, encoder, bucket_pixels, prompt_lengths, kept)
         self._order: Order
         by_size = group_sizes and self._padding.several  # one bucket would leave the order as it is
         if parts:
@@ -332,56 +335,3 @@ class ExampleLoader:
     def _indices(self, positions: np.ndarray) -> np.ndarray:
         """Which examples of the dataset are at these positions."""
         return np.array([self._order.example(int(position)) for position in positions])
-
-
-def plan_padding(
-    dataset: ExampleDataset,
-    encoder: ExampleEncoder,
-    bucket_pixels: Sequence[int],
-    prompt_lengths: Sequence[int] = (),
-) -> Padding:
-    """The buckets of a dataset, and which of them each example takes.
-
-    Raises:
-      ValueError: naming an example, when no model takes its images or it fits into no bucket.
-    """
-    numbers: dict[Shape, int] = {}  # shapes are few: questions times sizes
-    which = np.array([numbers.setdefault(shape, len(numbers)) for shape in dataset.shapes])
-    shapes = list(numbers)
-
-    def described(number: int) -> str:
-        first = dataset[int(np.flatnonzero(which == number)[0])]
-        return f"{first.id}, {describe_sizes(shapes[number].sizes)}"
-
-    needs = []
-    for number, shape in enumerate(shapes):
-        try:
-            needs.append(encoder.need(shape))
-        except ValueError as error:
-            raise ValueError(f"{described(number)}: {error}") from None
-    if bucket_pixels:
-        buckets = tuple(sorted({_most(encoder, shapes, needs, pixels).rounded() for pixels in bucket_pixels}))
-    else:
-        most = _most(encoder, shapes, needs, encoder.image_config.max_pixels)
-        buckets = derive_buckets(needs, most.num_patches)
-    if prompt_lengths:
-        buckets = with_lengths(buckets, needs, prompt_lengths)
-    smallest = [smallest_bucket(buckets, need) for need in needs]
-    if None in smallest:
-        number = smallest.index(None)
-        raise ValueError(
-            f"{described(number)} need {needs[number]}, but the largest of"
-            f" config.data.buckets={tuple(bucket_pixels)} holds {buckets[-1]}: add a bucket of more pixels,"
-            " or shrink images with config.data.max_pixels"
-        )
-    table = np.array([(need.prompt_length, need.num_patches) for need in needs])
-    return Padding(buckets, table[which], np.array(smallest)[which])
-
-
-def _most(encoder: ExampleEncoder, shapes: Sequence[Shape], needs: Sequence[Bucket], pixels: int) -> Bucket:
-    """What holds any of these questions, which need that much, with images of up to `pixels` pixels."""
-    questions = {
-        (shape.messages, len(shape.sizes)): (shape, need) for shape, need in zip(shapes, needs, strict=True)
-    }
-    most = (encoder.need_of_pixels(shape, pixels, need) for shape, need in questions.values())
-    return functools.reduce(Bucket.joined, most)

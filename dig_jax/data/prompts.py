@@ -53,6 +53,51 @@ def conversation_ids(
         none.
     """
     ids = tokenizer.encode(tokenizer.render([_message(turn) for turn in messages]))
+    _placed(tokenizer, ids, messages, grids, placeholders)
+    sizes = iter(grids)
+
+    def expanded(id: int) -> list[int]:
+        if id not in placeholders:
+            return [id]
+        rows, columns = next(sizes)
+        return [id] * (rows * columns // placeholders[id] ** 2)
+
+    return np.array([id for word in ids for id in expanded(word)], np.int32)
+
+
+def conversation_lengths(
+    tokenizer: Tokenizer,
+    conversations: Sequence[tuple[Sequence[Turn], Sequence[tuple[int, int]]]],
+    placeholders: Mapping[int, int],
+) -> list[tuple[int, int]]:
+    """How many tokens `conversation_ids` gives for each, and how many of them are not of images.
+
+    Many are read at once, on all cores where the tokenizer can.
+
+    Args:
+      tokenizer, placeholders: as of `conversation_ids`.
+      conversations: the messages and the grids of each.
+
+    Raises:
+      ValueError: as `conversation_ids`, for any of them.
+    """
+    texts = [tokenizer.render([_message(turn) for turn in messages]) for messages, _ in conversations]
+    lengths = []
+    for ids, (messages, grids) in zip(tokenizer.encode_all(texts), conversations, strict=True):
+        found = _placed(tokenizer, ids, messages, grids, placeholders)
+        shown = sum(h * w // placeholders[id] ** 2 for id, (h, w) in zip(found, grids, strict=True))
+        lengths.append((len(ids) - len(found) + shown, len(ids) - len(found)))
+    return lengths
+
+
+def _placed(
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    messages: Sequence[Turn],
+    grids: Sequence[tuple[int, int]],
+    placeholders: Mapping[int, int],
+) -> list[int]:
+    """The placeholders among the tokens of a rendered conversation. Raises ValueError for wrong ones."""
     found = [id for id in ids if id in placeholders]
     as_objects = [isinstance(part, Object) for turn in messages for part in turn.shown]
     if any(as_objects) and len(placeholders) == 1:
@@ -63,15 +108,7 @@ def conversation_ids(
             f"{len(grids)} images; the question must not contain {IMAGE_PLACEHOLDER}, and the chat template "
             f"({tokenizer.template}) must place images."
         )
-    sizes = iter(grids)
-
-    def expanded(id: int) -> list[int]:
-        if id not in placeholders:
-            return [id]
-        rows, columns = next(sizes)
-        return [id] * (rows * columns // placeholders[id] ** 2)
-
-    return np.array([id for word in ids for id in expanded(word)], np.int32)
+    return found
 
 
 def answer_spans(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,6 +66,25 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`. Special tokens written in it are recognised; none are added."""
         return self.hf.encode(text, add_special_tokens=False)
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each: fast tokenizers read them on all cores."""
+        if not texts:
+            return []
+        found = self.hf(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
+        ids: list[list[int]] = found["input_ids"]
+        return ids
+
+    def fingerprint(self) -> str:
+        """A hash of what decides the tokens of a conversation: vocabulary, rules, template, libraries."""
+        import tokenizers
+        import transformers
+
+        backend = getattr(self.hf, "backend_tokenizer", None)
+        rules = backend.to_str() if backend is not None else sorted(self.hf.get_vocab().items())
+        libraries = transformers.__version__, tokenizers.__version__
+        values = type(self.hf).__name__, rules, self.hf.chat_template, self.hf.special_tokens_map, libraries
+        return hashlib.sha256(repr(values).encode()).hexdigest()
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without special tokens. "<think>" and "</think>" are not special and stay."""

@@ -25,7 +25,8 @@ from dig_jax.benchmarks.row import Row
 from dig_jax.data.buckets import Bucket
 from dig_jax.data.encode import Batch, ExampleEncoder
 from dig_jax.data.example import Shape, Size, Turn
-from dig_jax.data.loader import ExampleDataset, plan_padding
+from dig_jax.data.loader import ExampleDataset
+from dig_jax.data.planning import plan_padding
 from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.machines import agreement, parallel
 from dig_jax.measure.saved import Answer

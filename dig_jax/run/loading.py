@@ -221,9 +221,8 @@ def train_rows(config: ConfigDict, mesh: Mesh, sampling_mesh: Mesh) -> np.ndarra
     rows = parallel.row_layout(mesh, batch.prompts, batch.update_prompts).of(process)
     if config.algorithm != "grpo":
         return rows
-    return np.union1d(
-        rows, parallel.row_layout(sampling_mesh, batch.prompts, batch.rollout_prompts).of(process)
-    )
+    drawn = parallel.row_layout(sampling_mesh, batch.prompts, batch.rollout_prompts).of(process)
+    return np.union1d(rows, drawn)
 
 
 def make_task(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> Task:
@@ -282,16 +281,20 @@ def box_format(config: ConfigDict, files: epath.Path) -> BoxFormat:
 
 
 def train_loader(
-    config: ConfigDict, asked: Asked, model: epath.Path, tokenizer: Tokenizer, rows: np.ndarray | None = None
+    config: ConfigDict,
+    asked: Asked,
+    model: epath.Path,
+    tokenizer: Tokenizer,
+    rows: np.ndarray | None = None,
+    kept: epath.Path | None = None,
 ) -> ExampleLoader:
     """Shuffled, augmented training examples, with answers to learn where training is supervised.
 
     Args:
-        config: of the stage.
-        asked: what it asks, `make_asked`.
-        model: whose preprocessing the images get.
-        tokenizer: its own.
+        config, asked: of the stage, and what it asks, `make_asked`.
+        model, tokenizer: whose preprocessing and whose words examples get.
         rows: of a batch that this process loads, `train_rows`; None: all.
+        kept: folder where lengths of prompts are kept from one start to the next; None: nowhere.
     """
     supervised, data = config.algorithm == "sft", DataConfig.from_config(config)
     parts = mixture.parts(config)
@@ -315,6 +318,7 @@ def train_loader(
         group_sizes=data.group_sizes,
         readahead=data.prefetch,
         rows=rows,
+        kept=kept,
     )
 
 
@@ -359,9 +363,7 @@ def _dataset(kind: type[ExampleDataset], data: DataConfig, sources: Sequence[Sou
     return kind(sources, max_bad_records=data.max_bad_records, cache_bytes=CACHE_BYTES)
 
 
-def _check_some(
-    count: int, task: Task, folders: Sequence[epath.PathLike], split: str, part: str = ""
-) -> None:
+def _check_some(count: int, task: Task, folders: Sequence[Any], split: str, part: str = "") -> None:
     if not count:
         names = ", ".join(map(str, folders)) or "no folder"
         where = f" (config.mixture.{part})" if part else ""

@@ -7,12 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from dig_jax.data import encode
 from dig_jax.data.buckets import Bucket
 from dig_jax.data.encode import ExampleEncoder, covered_cells
 from dig_jax.data.example import BadRecord, Demonstration, Example, Turn
 from dig_jax.data.images import ImageConfig, preprocess
-from dig_jax.data.loader import ExampleDataset, ExampleLoader, MismatchedDataset, PartData, plan_padding
+from dig_jax.data.loader import ExampleDataset, ExampleLoader, MismatchedDataset, PartData
 from dig_jax.models.families import load_config
 from tests.data.conftest import NUM_TRAIN
 from tests.helpers.drawn_pairs import draw_pair, write_pairs
@@ -208,15 +207,6 @@ def test_an_unreadable_example_of_a_mixture_is_replaced_by_one_of_its_part(
     monkeypatch.setattr(ExampleDataset, "__getitem__", unreadable)
     loader = make_loader(dataset=both, parts=(PartData(NUM_TRAIN, 1), PartData(2, 1)), global_batch_size=8)
     assert collections.Counter(loader.batch(0).ids)["drawn-5-00001"] == 4
-
-
-def test_each_question_is_read_into_tokens_once_to_plan_its_padding(dataset, make_encoder, monkeypatch):
-    """Conversations have hundreds of thousands of them, more than are kept."""
-    read, plain = [], encode.conversation_ids
-    monkeypatch.setattr(encode, "_MOST_PROMPTS", 0)
-    monkeypatch.setattr(encode, "conversation_ids", lambda *given: read.append(given) or plain(*given))
-    plan_padding(dataset, make_encoder(), bucket_pixels=(64 * 64, 128 * 128))
-    assert len(read) == len(set(dataset.shapes))
 
 
 def test_the_cache_keeps_pairs_up_to_its_size(pairs_folder):

@@ -88,7 +88,7 @@ def test_images_and_objects_stand_where_the_text_says_in_any_turn(assembled):
     )
     assert prompts.positions[0].tolist() == [list(range(len(prompts.tokens[0])))] * 3
     assert prompts.patches.min() >= 0 and prompts.patches.max() <= 1
-    assert encode.need_of_pixels(example.shape, 32 * 32, bucket) == bucket
+    assert encode.most(encode.needs([example.shape]), 32 * 32) == bucket
 
 
 def test_boxes_are_shares_of_the_square(assembled):
