@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import subprocess
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from data_gen.scenes import scene as scenes
 from data_gen.scenes.geometry import project, turned
 from tests.data_gen.alignment.scenes import SAMPLE, thing
 from tests.data_gen.alignment.test_crops import plain
+from tests.data_gen.test_beam import BEAM_PYTHON, ROOT
 
 FLAGS = ["--model_side=96", "--crop_side=48", "--pictures=a", "--items=I-C:2,T-I:1"]
 
@@ -226,3 +228,20 @@ def test_a_run_whose_renderer_dies_says_where_it_goes_on_and_does(
     assert "the same command goes on with it" in capsys.readouterr().err
     assert main([*flags, f"--blender_python={fake_blender}", "--seed=3"]) == 2
     assert "seed: 0 there, 3 here" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BEAM_PYTHON.exists(), reason="needs `make setup-beam`")
+def test_beam_renders_the_crops_of_a_plain_run(small_dataset, tmp_path):
+    flags = [f"--data={small_dataset}", *FLAGS, "--crop=rerender"]
+    assert main([*flags, f"--out={tmp_path / 'plain'}"]) == 0
+    command = [str(BEAM_PYTHON), "-m", "data_gen.align_beam", *flags, f"--out={tmp_path / 'set'}"]
+    result = subprocess.run([*command, "--runner=DirectRunner"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert main([*flags, f"--out={tmp_path / 'set'}", f"--staged={tmp_path / 'set.staging'}"]) == 0
+    sets = [AlignedDataset(tmp_path / name) for name in ("plain", "set")]
+    records = [[record for split in each.splits for record in each.records(split)] for each in sets]
+    assert [record.items for record in records[0]] == [record.items for record in records[1]]
+    for first, second in zip(*records, strict=True):
+        for a, b in zip(sum(first.crops, ()), sum(second.crops, ()), strict=True):
+            assert alike(decode(a), decode(b))
