@@ -20,8 +20,9 @@ on whether it is streamed. docs/python.md shows more.
 
 import dataclasses
 import functools
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Unpack
 
 import jax
@@ -35,6 +36,7 @@ from dig_jax.data.buckets import round_up_coarsely
 from dig_jax.data.example import Turn
 from dig_jax.data.shown import Picture
 from dig_jax.machines import parallel
+from dig_jax.machines.repeated import Repeated
 from dig_jax.models.nn.sampling_copy import sampling_copy
 from dig_jax.rollout.asking import (
     DEFAULT_NEW_TOKENS,
@@ -44,7 +46,6 @@ from dig_jax.rollout.asking import (
     Reply,
     Request,
     SettingChanges,
-    TextUntil,
     budgets_of,
     keys_of,
     sampling_of,
@@ -56,46 +57,18 @@ from dig_jax.rollout.engine import Rollout
 from dig_jax.rollout.lockstep import LockstepPrograms, lockstep_programs
 from dig_jax.rollout.programs import RolloutPrograms, rollout_programs
 from dig_jax.rollout.sampling import RolloutConfig
+from dig_jax.rollout.stream import Stream
 from dig_jax.rollout.thinking import endless_budget
 from dig_jax.run import loading, model_folder
 from dig_jax.run.loading import Opened
+from dig_jax.run.newest import check_followed, newest_step
+
+logger = logging.getLogger("dig_jax")
 
 STREAMED_TOKENS = 4  # decoded between two pieces of text: a call costs little, but not nothing
 ROWS = 8  # questions decoded at a time, per group of devices that shares the model
 MOST_PROMPT_TOKENS = 8192  # of a batcher's row, unless asked for: 10 GB of caches for 8 rows of an 8B model
 WAITING = 4  # times as many are read together; the next begins when one is done
-
-
-class Stream:
-    """The text of an answer, piece by piece while it is decoded.
-
-    A piece is whole characters, and what was given out never changes. Several processes that share a model
-    must all take all pieces.
-
-    Attributes:
-      reply: the whole answer, once all pieces were taken; None before.
-    """
-
-    def __init__(self, parts: Iterator[Rollout], desk: Desk, request: Request):
-        self.reply: Reply | None = None
-        self._parts = parts
-        self._desk = desk
-        self._request = request
-
-    def __iter__(self) -> Iterator[str]:
-        until, taken, drawn = TextUntil(self._desk.tokenizer, self._request.settings.stop), 0, None
-        for drawn in self._parts:
-            count = int(drawn.mask[0, 0].sum())
-            if piece := until.add(drawn.tokens[0, 0, taken:count].tolist()):
-                yield piece
-            taken = count
-            if until.stopped:
-                break
-        if drawn is None:  # all pieces were taken before
-            return
-        self.reply = self._desk.reply(drawn, (0, 0), self._request)
-        if piece := until.end(self.reply.text):
-            yield piece
 
 
 class Session:
@@ -113,6 +86,7 @@ class Session:
       mesh: the devices of the model.
       desk: what reads questions and answers.
       defaults: settings of answers where nothing else is asked for.
+      step: of a workdir's weights, once they were read; None of a Hugging Face folder's.
 
     Raises:
       FileNotFoundError: a file of the model is missing.
@@ -142,6 +116,7 @@ class Session:
         if own:
             self.defaults = AnswerSettings(temperature=own.temperature, top_p=own.top_p, top_k=own.top_k)
         self.mesh = _mesh(devices, self.opened.architecture.text.num_key_value_heads)
+        self.step: int | None = None
 
     def load(self) -> "Session":
         """Reads the weights now; else that is done for the first answer."""
@@ -151,9 +126,57 @@ class Session:
     @functools.cached_property
     def policy(self) -> tuple[nnx.GraphDef, nnx.State]:
         """Structure and weights of the model, as it computes; they are read for the first use."""
-        model = nnx.merge(*loading.load_policy(self.config, self.opened, self.mesh))
+        return self._read(self.newest_step())
+
+    def newest_step(self) -> int | None:
+        """Of a workdir, the step of its newest whole checkpoint; None of a Hugging Face folder."""
+        folder = self.opened.folder
+        return newest_step(folder) if model_folder.is_workdir(folder) else None
+
+    def _read(self, step: int | None) -> tuple[nnx.GraphDef, nnx.State]:
+        model = nnx.merge(*loading.load_policy(self.config, self.opened, self.mesh, step))
         form = answering_form(self.config, self.mesh)
-        return nnx.split(sampling_copy(model, form, consume=True), nnx.Param)
+        read = nnx.split(sampling_copy(model, form, consume=True), nnx.Param)
+        self.step = step
+        return read
+
+    def renew(self) -> bool:
+        """Reads a checkpoint that the run wrote since the last one was read; whether there was any.
+
+        What is answered from then on is answered with it, by a batcher once it is handed over
+        (`Batcher.take`); nothing is compiled. While it is read the older weights are kept.
+
+        Raises:
+          FileNotFoundError, ValueError: the checkpoint can not be read. The run may have removed it
+            meanwhile: the next call looks for the newest again.
+        """
+        step = self.newest_step()
+        if step is None or step == self.step:
+            return False
+        self.policy = self._read(step)
+        return True
+
+    def follow(self, batcher: Batcher, seconds: float) -> Repeated:
+        """Looks for newer checkpoints of the run from time to time, in a thread, and hands them over.
+
+        Args:
+          batcher: of this session.
+          seconds: between two looks.
+
+        Returns:
+          The thread, to be stopped.
+
+        Raises:
+          ValueError: the model is not the workdir of a run, or `seconds` is not more than 0.
+        """
+        check_followed(self.opened.folder, seconds)
+
+        def look() -> None:
+            if self.renew():
+                batcher.take(self.policy[1], self.step)
+                logger.info("answers with the checkpoint of step %d from now on", self.step)
+
+        return Repeated(look, seconds, name="newest checkpoint")
 
     @functools.cached_property
     def _lockstep(self) -> LockstepPrograms:
@@ -295,7 +318,7 @@ class Session:
         common = sampling_of(AnswerSettings(), self.opened.tokenizer)
         closing = endless_budget(self.opened.tokenizer)
         programs = continuous_programs(*self.policy, self.mesh, room, common, closing)
-        return Batcher(programs, self.policy[1], self.desk, waiting)
+        return Batcher(programs, self.policy[1], self.desk, waiting, self.step)
 
     def run(self, request: Request, streamed: bool = False) -> Stream:
         """Begins to answer; one piece holds all where the answer is not streamed."""

@@ -8,12 +8,15 @@ A request waits until a row is free, is read once for all its answers, and joins
 listener is told of every few tokens in the batcher's thread: what it does must be quick, such as putting the
 event into a queue. Who reads that queue slowly, or not at all, holds up nobody.
 
-What an answer is depends on its request and its number alone: the tokens are those of `Session.answer_all`.
+What an answer is depends on its request, its number and the weights alone: the tokens are those of
+`Session.answer_all`. Newer weights (`take`) answer requests that have not begun, once all that have are
+complete.
 """
 
 import collections
 import dataclasses
 import logging
+import queue
 import threading
 
 import jax
@@ -69,16 +72,27 @@ class Batcher:
       weights: of the model.
       desk: reads and writes.
       waiting: requests that may be under way beyond one for each row.
+      step: of the run whose weights they are; None where that is not known.
 
     Attributes:
       programs: those; another batcher can take them, and compiles nothing.
       room: what the rows hold.
+      step: of the weights that answer now.
     """
 
-    def __init__(self, programs: ContinuousPrograms, weights: nnx.State, desk: Desk, waiting: int):
+    def __init__(
+        self,
+        programs: ContinuousPrograms,
+        weights: nnx.State,
+        desk: Desk,
+        waiting: int,
+        step: int | None = None,
+    ):
         self.room = programs.room
         self.programs = programs
+        self.step = step
         self._weights = weights
+        self._newer: tuple[nnx.State, int | None] | None = None
         self._desk = desk
         self._most_waiting = waiting
         self._changed = threading.Condition()
@@ -138,6 +152,33 @@ class Batcher:
             self._queue.append(ticket)
             self._changed.notify()
         return ticket
+
+    def warm_up(self, request: Request) -> None:
+        """Answers a short question: what decodes is compiled before anybody waits for it.
+
+        Raises:
+          Exception: what came of it instead; the batcher is closed.
+        """
+        came: queue.SimpleQueue[Piece | Failure] = queue.SimpleQueue()
+        self.submit(request, came.put)
+        while isinstance(event := came.get(), Piece):
+            if event.reply is not None:
+                return
+        self.close(0)
+        raise event.error
+
+    def take(self, weights: nnx.State, step: int | None) -> None:
+        """Answers with other weights from now on, from any thread.
+
+        What has begun is completed with the weights that began it; what has not waits until then.
+
+        Args:
+          weights: of the same model, as those before.
+          step: of the run whose weights they are.
+        """
+        with self._changed:
+            self._newer = (weights, step)
+            self._changed.notify()
 
     def stats(self) -> Stats:
         """What it is doing now."""
@@ -199,11 +240,19 @@ class Batcher:
         """Waits for something to do; False when it is time to end."""
         with self._changed:
             self._drop_over()
+            self._exchange()
             while not (self._queue or any(self._answers)):
                 if self._closing:
                     return False
                 self._changed.wait()
+                self._exchange()
         return True
+
+    def _exchange(self) -> None:
+        """Takes the newer weights, unless an answer of these ones is under way."""
+        begun = any(self._answers) or any(ticket.prompt is not None for ticket in self._queue)
+        if self._newer is not None and not begun:
+            (self._weights, self.step), self._newer = self._newer, None
 
     def _drop_over(self) -> None:
         self._answers = [None if answer and answer.ticket.over else answer for answer in self._answers]
@@ -230,14 +279,16 @@ class Batcher:
             self._place(ticket, row)
 
     def _next(self) -> Ticket | None:
-        """The first ticket of which an answer has no row yet, its prompt read."""
+        """The first ticket of which an answer has no row yet, its prompt read; of those that may begin."""
         while True:
             with self._changed:
-                ticket = next((ticket for ticket in self._queue if not ticket.over), None)
+                may = [ticket for ticket in self._queue if self._newer is None or ticket.prompt is not None]
+                ticket = next((ticket for ticket in may if not ticket.over), None)
             if ticket is None or ticket.prompt is not None:
                 return ticket
             try:
                 prompts = parallel.put_whole(self._desk.prompts([ticket.request]), self.programs.mesh)
+                ticket.step = self.step
                 # Waited for: a prompt that is too large for the devices fails here, and alone.
                 ticket.prompt = jax.block_until_ready(self.programs.read(self._weights, prompts))
                 self._counts["prompt_tokens"] += len(ticket.request.ids)

@@ -101,6 +101,7 @@ class Ticket:
       begun: answers that have got a row.
       ended: answers that are complete.
       prompt: its prompt as the programs have read it, until every answer has got a row; None before.
+      step: of the run whose weights answer it, once it has begun; None where that is not known.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Ticket:
         self.begun = 0
         self.ended = 0
         self.prompt: Any = None
+        self.step: int | None = None
         self._listener = listener
         self._forget = forget
         self._over = threading.Event()

@@ -19,15 +19,14 @@ import importlib.util
 import logging
 import os
 import pathlib
-import queue
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from dig_jax.rollout.batcher import Batcher
-from dig_jax.rollout.tickets import Failure, Piece
 from dig_jax.run import cli, model_folder
+from dig_jax.run.newest import check_followed
 from dig_jax.serve.settings import LOOPBACK, ServeSettings
 from dig_jax.session import Session
 
@@ -68,6 +67,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"file with a key that clients must send (default: the variable {KEY_VARIABLE})",
     )
     add("--grace_seconds", type=float, default=60, help="for answers under way when stopped (%(default)g)")
+    add(
+        "--newest_seconds",
+        type=float,
+        default=0,
+        help="look for a newer checkpoint of the workdir so often (default: 0, at the start alone)",
+    )
     add("--dtype", choices=("bfloat16", "float32"), help="of computation (default: as of generate)")
     add("--devices", type=int, help="to spread a large model over (default: 1)")
     return parser.parse_args(argv)
@@ -80,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
             raise ValueError(f"{', '.join(missing)}: not installed; pip install 'dig_jax[serve]'")
         folder = model_folder.find_model(args.model)
+        check_followed(folder, args.newest_seconds)
         settings = _settings(args, os.path.basename(os.path.normpath(str(folder))))
         session = Session(folder, dtype=args.dtype, devices=args.devices).load()
         batcher = session.batcher(
@@ -88,20 +94,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             max_answer_tokens=args.max_answer_tokens,
             waiting=args.waiting,
         )
-        _warm_up(session, batcher)
+        batcher.warm_up(session.request(text="Hello.", max_new_tokens=2))
+        if args.newest_seconds:
+            session.follow(batcher, args.newest_seconds)
     cli.log_to_terminal()
     _serve(args, session, batcher, settings)
-
-
-def _warm_up(session: Session, batcher: Batcher) -> None:
-    """Answers one short question: what decodes is compiled before anybody waits for it."""
-    came: queue.SimpleQueue[Piece | Failure] = queue.SimpleQueue()
-    batcher.submit(session.request(text="Hello.", max_new_tokens=2), came.put)
-    while isinstance(event := came.get(), Piece):
-        if event.reply is not None:
-            return
-    batcher.close(0)
-    raise event.error
 
 
 def _settings(args: argparse.Namespace, name: str) -> ServeSettings:

@@ -115,7 +115,7 @@ async def completion(house: House, request: Request) -> Response:
         ticket, events = house.submit(asked)
         stack.callback(ticket.cancel)
         stack.callback(lambda: house.metrics.seconds.observe(time.monotonic() - start))
-        answer = Answer(house, asked, events, start)
+        answer = Answer(house, asked, ticket, events, start)
         if asked.streamed:
             return EventStream(answer, stack.pop_all())
         return await _unless_gone(request, answer.whole())
@@ -146,13 +146,15 @@ class Answer:
     Args:
       house: whose it is.
       asked: the request.
+      ticket: of the request.
       events: what comes of it.
       start: when it came, in `time.monotonic`.
     """
 
-    def __init__(self, house: House, asked: Asked, events: Events, start: float):
+    def __init__(self, house: House, asked: Asked, ticket: Ticket, events: Events, start: float):
         self.seconds_left = house.settings.timeout_seconds - (time.monotonic() - start)
         self._house = house
+        self._ticket = ticket
         self._events = events
         self._start = start
         self._wording = Wording(asked, house.settings.name, house.session.opened.tokenizer)
@@ -194,6 +196,7 @@ class Answer:
                     raise Refused(503, "the server is stopping", "server_is_stopping")
                 raise Refused(500, "the answer failed; the server's log says why", "server_error")
             if first:
+                self._wording.step = self._ticket.step
                 self._house.metrics.first_token_seconds.observe(time.monotonic() - self._start)
                 first = False
             yield event

@@ -12,54 +12,13 @@ from typing import Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from dig_jax.data.tokenizer import THINK_END, Tokenizer
+from dig_jax.data.tokenizer import Tokenizer
 from dig_jax.rollout.asking import Reply
+from dig_jax.rollout.thought import Thought
 from dig_jax.rollout.tickets import Piece, Token
 from dig_jax.serve.protocol import Asked
 
 LEAST_LOGPROB = -9999.0  # as OpenAI's; JSON has no infinity
-
-
-class Thought:
-    """Tells a thought from the content behind it, while the text comes in.
-
-    Args:
-      opened: the prompt has begun a thought. Else all text is content.
-    """
-
-    def __init__(self, opened: bool):
-        self._thinks = opened
-        self._held = ""  # white space that may be the last of a part, or the beginning of the tag
-        self._begun = not opened  # whether the content has more than line ends
-
-    def add(self, text: str) -> tuple[str, str]:
-        """What is certain after `text`, beyond what was told before: of the thought, and of the content."""
-        if not self._thinks:
-            return "", self._content(text)
-        text = self._held + text
-        before, tag, after = text.partition(THINK_END)
-        if tag:
-            self._thinks, self._held = False, ""
-            return before.rstrip("\n"), self._content(after)
-        certain = text[: len(text) - _overlap(text)].rstrip("\n")
-        self._held = text[len(certain) :]
-        return certain, ""
-
-    def end(self) -> tuple[str, str]:
-        """What was held back of a thought that was cut."""
-        held, self._held = self._held, ""
-        return held, ""
-
-    def _content(self, text: str) -> str:
-        if not self._begun:
-            text = text.lstrip("\n")
-            self._begun = bool(text)
-        return text
-
-
-def _overlap(text: str) -> int:
-    """How many characters at the end of `text` may begin the tag."""
-    return next((n for n in range(len(THINK_END) - 1, 0, -1) if text.endswith(THINK_END[:n])), 0)
 
 
 class Wording:
@@ -69,9 +28,13 @@ class Wording:
       asked: the request.
       model: its name, as the client knows it.
       tokenizer: of the model.
+
+    Attributes:
+      step: of the run whose weights answer, where that is known.
     """
 
     def __init__(self, asked: Asked, model: str, tokenizer: Tokenizer):
+        self.step: int | None = None
         self._asked = asked
         self._tokenizer = tokenizer
         self._thoughts = [Thought(tokenizer.opens_thinking) for _ in range(asked.count)]
@@ -107,7 +70,7 @@ class Wording:
             choice = {"index": number, "message": message, "logprobs": self._logprobs(self._tokens[number])}
             choices.append(choice | self._end(number))
         extra = {"usage": self.usage(), "seed": self._asked.seed, "notes": self._notes()}
-        return self._head | {"object": "chat.completion", "choices": choices} | extra
+        return self._begin() | {"object": "chat.completion", "choices": choices} | extra
 
     def first(self) -> list[dict[str, Any]]:
         """The chunks that begin a stream."""
@@ -155,8 +118,13 @@ class Wording:
             return 0
         return reply.tokens.index(end) + 1 if end in reply.tokens else len(reply.tokens)
 
+    def _begin(self) -> dict[str, Any]:
+        """What every object of this answer has."""
+        step = None if self.step is None else f"step-{self.step}"
+        return self._head | {"system_fingerprint": step}
+
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        chunk = self._head | {"object": "chat.completion.chunk", "choices": choices}
+        chunk = self._begin() | {"object": "chat.completion.chunk", "choices": choices}
         return chunk | {"usage": None} if self._asked.usage else chunk
 
     def _end(self, number: int) -> dict[str, Any]:

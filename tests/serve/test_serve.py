@@ -18,8 +18,8 @@ from dig_jax.data.example import Turn
 from dig_jax.rollout.asking import Question
 from dig_jax.rollout.batcher import Batcher
 from dig_jax.rollout.continuous import ContinuousPrograms
+from dig_jax.rollout.thought import Thought
 from dig_jax.serve import protocol
-from dig_jax.serve.replies import Thought
 from dig_jax.serve.settings import ServeSettings
 from dig_jax.session import Session
 from tests.helpers.paths import ROOT
@@ -56,6 +56,14 @@ def test_a_greedy_answer_is_the_sessions(served: Served, session: Session) -> No
     usage = (asked.usage.prompt_tokens, asked.usage.completion_tokens)
     assert usage == (len(request.ids), len(reply.tokens))
     assert asked.model_extra["seed"] >= 0 and choice.model_extra["form"] == reply.form
+
+
+def test_an_answer_says_of_which_step_its_weights_are(serving: Serving, session: Session) -> None:
+    with serving() as served:
+        assert served.ask(max_tokens=2).system_fingerprint is None  # of a published model
+        served.house.batcher.take(session.policy[1], 7)
+        stream = list(served.ask(max_tokens=2, stream=True))
+        assert served.ask(max_tokens=2).system_fingerprint == stream[-1].system_fingerprint == "step-7"
 
 
 def test_an_answer_is_the_same_streamed_or_not_and_whoever_else_asks(served: Served) -> None:
