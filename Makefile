@@ -12,6 +12,7 @@ BEAM := .venv-beam
 TRL := .venv-trl
 PEFT := .venv-peft
 TOOLS := .venv-tools
+DEMO := .venv-demo
 AOT_GPU := .venv-aot-gpu
 PY := $(TRAIN)/bin/python
 
@@ -127,7 +128,22 @@ $(TOOLS)/.stamp: tests/helpers/requirements-tools.txt | $(TRAIN)/.stamp-dev
 	@$(call see_train,$(TOOLS))
 	@rm $(TOOLS)/.installing && touch $@
 
-.PHONY: setup setup-dev setup-render setup-beam setup-peft setup-tools setup-aot-gpu
+# Gradio, of the version that pyproject.toml pins; all else is seen in $(TRAIN), and not installed a second time.
+$(DEMO)/.stamp: pyproject.toml | $(TRAIN)/.stamp-base
+	@$(call make_venv,$(DEMO),$(TRAIN_VERSION))
+	@touch $(DEMO)/.installing && rm -f $@ $(DEMO)/.stamp-test
+	@echo "installing gradio, the demo's page, into $(DEMO) (about 0.3 GB, half a minute)"
+	@$(call see_train,$(DEMO))
+	@gradio=$$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["demo"])'); \
+	  $(DEMO)/bin/python $(PIP_INSTALL) $$gradio
+	@rm $(DEMO)/.installing && touch $@
+
+# What drives a browser, of the version that the tests were written with; the browser is the system's own.
+$(DEMO)/.stamp-test: tests/helpers/requirements-browser.txt $(DEMO)/.stamp | $(TRAIN)/.stamp-dev
+	@$(DEMO)/bin/python $(PIP_INSTALL) --requirement $<
+	@touch $@
+
+.PHONY: setup setup-dev setup-render setup-beam setup-peft setup-tools setup-aot-gpu setup-demo
 setup: $(TRAIN)/.stamp-base  ## make .venv: everything needed to train on a CPU
 
 setup-dev: $(TRAIN)/.stamp-dev  ## the same, with the test tools and torch for the parity tests
@@ -144,6 +160,8 @@ setup-beam: $(BEAM)/.stamp  ## make .venv-beam: for `python -m data_gen.beam` an
 setup-peft: $(PEFT)/.stamp  ## make .venv-peft: for the test of exported adapters
 
 setup-tools: $(TOOLS)/.stamp  ## make .venv-tools: for tests with Weights & Biases and Hugging Face's datasets
+
+setup-demo: $(DEMO)/.stamp  ## make .venv-demo: for `make demo` and `python -m dig_jax.demo`
 
 setup-aot-gpu: $(AOT_GPU)/.stamp  ## make .venv-aot-gpu: for `python -m dig_jax.compile --topology=h100:8`
 
@@ -164,6 +182,14 @@ warmup: setup setup-render  ## remake the checkpoint the quickstart starts from,
 	$(PY) -m dig_jax.main --config=configs/warmup.py --workdir=runs/warmup
 	[ -d runs/quickstart_warmup ] || \
 	  $(PY) -m dig_jax.export --workdir=runs/warmup --out=runs/quickstart_warmup --dtype=bfloat16
+
+# A run's workdir, or with MODEL=DIR another model; DEMO_ARGS="--puzzles=FILE --port=8000" passes options on.
+MODEL ?= runs/quickstart
+.PHONY: demo
+demo: setup-demo  ## a page in the browser: the quickstart's model, while it trains, too (docs/demo.md)
+	@[ -d $(MODEL)/checkpoints ] || [ -e $(MODEL)/config.json ] || \
+	  { echo "error: there is no model in $(MODEL) yet: run make quickstart, or name one with MODEL=DIR" >&2; exit 1; }
+	$(DEMO)/bin/python -m dig_jax.demo --model=$(MODEL) $(DEMO_ARGS)
 
 .PHONY: quickstart-align study-align
 # The scenes are those of the quickstart, with many questions of each; a dataset is complete when its folder is there.
@@ -197,7 +223,7 @@ before-after: setup  ## after the quickstart: its model before and after GRPO, o
 study: setup setup-render $(TRAIN)/.stamp-study  ## rerun the learning study: tables and plots in runs/study (docs/learning.md)
 	$(PY) -m study --out=runs/study $(STUDY_ARGS)
 
-.PHONY: test test-slow lint format types bench bench-generator
+.PHONY: test test-slow test-demo lint format types bench bench-generator
 # Two processes: one spends most of its time compiling on one core. A file's tests share what is costly to make.
 # Files go in the order of tests/conftest.py, the longest first, and not by how many tests they have.
 # A process that dies is not replaced: pytest-xdist may wait for ever for one that dies again at the same test.
@@ -207,6 +233,10 @@ test: setup-dev setup-render  ## run the tests (PYTEST_ARGS="..." passes options
 
 test-slow: setup-dev setup-render setup-beam setup-peft setup-tools setup-aot-gpu  ## run the tests marked slow, in two processes: they render, train and compile for minutes
 	@$(PYTEST) -m slow $(PYTEST_ARGS) || { code=$$?; [ $$code = 5 ] && echo "no test is marked slow" || exit $$code; }
+
+# With Debian's chromium, or the one that CHROMIUM names. They are no part of test-slow: CI has no browser.
+test-demo: setup-dev $(DEMO)/.stamp-test  ## the tests of the demo's page, in a Chromium that is installed
+	$(DEMO)/bin/python -m pytest -m slow tests/demo/test_browser.py $(PYTEST_ARGS)
 
 lint: setup-dev  ## ruff (rules and formatting) and shellcheck
 	$(PY) -m ruff check .

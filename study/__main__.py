@@ -7,6 +7,7 @@ the same with two steps per stage, in minutes: it shows that everything works, a
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_gen.files.userfiles import check_writable, user_path
-from study import pictures, plots, tables
+from study import pictures, tables
 from study.arms import ARMS
 from study.jobs import Place, plan
 from study.measure import Record, measure
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no arm {unknown[0]!r}; study/arms.py has {', '.join(ARMS)}")
     if args.jobs < 1:
         parser.error(f"--jobs={args.jobs}: at least 1")
+    if importlib.util.find_spec("matplotlib") is None:
+        parser.error("matplotlib is not installed: pip install 'dig_jax[study]'")
     place = Place(args.out.resolve(), args.data.resolve())
     try:
         check_writable(place.out / "results.json", "--out")  # before the hours that it takes
@@ -67,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write(records: Sequence[Record], out: Path) -> None:
     """Writes tables and plots, and says where."""
+    from study import plots  # matplotlib: an extra, which `main` has looked for
+
     (out / "results.json").write_text(json.dumps(list(records), indent=1) + "\n")
     (out / "results.csv").write_text(tables.as_csv(records))
     (out / "tables.md").write_text(tables.markdown(records))

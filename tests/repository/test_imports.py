@@ -20,7 +20,7 @@ BLENDER = {"bpy", "bmesh", "mathutils"}
 # loop. It may use the floors below its own, not its own floor's other rooms and none above.
 FLOORS = {
     "dig_jax": [
-        ["machines"],
+        ["machines", "dig"],  # the latter runs the others by their names
         ["models"],
         ["data"],
         ["tasks"],
@@ -28,7 +28,7 @@ FLOORS = {
         ["rollout", "run"],
         ["update", "session", "measure"],
         ["settings"],
-        ["assemble", "evaluate", "generate", "serve", "score", "export", "scratch", "aot"],
+        ["assemble", "demo", "evaluate", "generate", "serve", "score", "export", "scratch", "aot"],
         ["report"],
         ["train"],
         ["main", "compile"],
