@@ -24,8 +24,14 @@ def staged_file(split: str, index: int) -> str:
     return f"{split}/{index:06d}.json"
 
 
-def make_staged(maker: Maker, record: Mapping[str, Any], split: str, studio: Studio | None) -> bytes:
-    """The file of a pair's records; a renderer that dies is started again.
+def make_staged(
+    maker: Maker,
+    record: Mapping[str, Any],
+    split: str,
+    studio: Studio | None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> bytes:
+    """The file of a pair's records; a renderer that dies is started again, unless the run is `stopping`.
 
     Raises:
       NoDataset: of `Maker.examples`.
@@ -35,7 +41,8 @@ def make_staged(maker: Maker, record: Mapping[str, Any], split: str, studio: Stu
         try:
             return to_staged(maker.examples(record, split, studio))
         except WorkerError:
-            continue
+            if stopping():
+                raise
     return to_staged(maker.examples(record, split, studio))
 
 
@@ -122,7 +129,7 @@ class _Crew:
                 while not self.stopping.is_set() and (job := self._next()):
                     with self.reading:
                         record = self.source.record(*job)
-                    made = make_staged(self.maker, record, job[0], studio)
+                    made = make_staged(self.maker, record, job[0], studio, self.stopping.is_set)
                     if self.stopping.is_set():
                         return
                     write_file(self.folder / staged_file(*job), made)

@@ -26,9 +26,12 @@ from data_gen.alignment.crops import (
 from data_gen.alignment.items import Item
 from data_gen.alignment.records import AlignedDataset
 from data_gen.alignment.rules import rules_for
+from data_gen.alignment.staged import make_staged
 from data_gen.alignment.things import view_of
 from data_gen.files.png import decode
 from data_gen.records.dataset import Dataset, NoDataset
+from data_gen.render.controller import WorkerError
+from data_gen.render.crew import MAX_WORKER_FAILURES
 from data_gen.render.pair import Window
 from data_gen.scenes import scene as scenes
 from data_gen.scenes.geometry import project, turned
@@ -228,6 +231,21 @@ def test_a_run_whose_renderer_dies_says_where_it_goes_on_and_does(
     assert "the same command goes on with it" in capsys.readouterr().err
     assert main([*flags, f"--blender_python={fake_blender}", "--seed=3"]) == 2
     assert "seed: 0 there, 3 here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("stopping", "tries"), [(False, MAX_WORKER_FAILURES), (True, 1)])
+def test_a_renderer_that_dies_is_tried_again_but_not_in_a_run_that_stops(stopping, tries, studio):
+    class Dying:
+        tried = 0
+
+        def examples(self, record, split, studio):
+            self.tried += 1
+            raise WorkerError("died")
+
+    maker = Dying()
+    with pytest.raises(WorkerError):
+        make_staged(maker, {}, "train", studio, lambda: stopping)
+    assert maker.tried == tries
 
 
 @pytest.mark.slow
