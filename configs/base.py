@@ -264,6 +264,9 @@ def get_config() -> ConfigDict:
     config.conversation.max_characters = 0
     # Which items of aligned records (data_gen.align), such as ("I-C", "C-I"); () = all. Other files have none
     config.conversation.kinds = ()
+    # So many of those items, of one picture, are rounds of one conversation, which shows the picture once:
+    # more answers in the same time. Needs sft.max_earlier_tokens. 0 = each item alone
+    config.conversation.joined = 0
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-6

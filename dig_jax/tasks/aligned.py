@@ -13,9 +13,11 @@ model writes boxes, so that all tasks of a run, and the questions among them, sp
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import random
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -30,12 +32,13 @@ WRITTEN = BoxFormat("unit", 1, lambda size: size)  # how records write boxes
 _NO_WORD = re.compile(r"<\w+>|\d+(?:\.\d+)?")
 _BOX = re.compile(r"\[\d\.\d{3}(?:,\d\.\d{3}){3}\]")
 
+_Item = tuple[str, list[dict[str, Any]], tuple[int, ...]]  # id, rounds, numbers of crops
 MakeTarget = Callable[[tuple[Turn, ...], Size], Any]  # turns as recorded, size of the picture -> target
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """One item of a record.
+    """One item of a record, or several that are asked one after another.
 
     Attributes:
       id: of the example.
@@ -47,7 +50,7 @@ class Asked:
     id: str
     record: int
     turns: tuple[Turn, ...]
-    crops: range
+    crops: tuple[int, ...]
 
 
 class AlignedSource:
@@ -60,6 +63,7 @@ class AlignedSource:
       target: makes what is right.
       boxes: how the model writes them.
       every: whether each of the kinds must be there, and not one of them alone.
+      joined: up to so many items of a picture are one example, see `_joined`; 0 = each is one.
 
     Raises:
       ValueError: a kind, or all of them, are of no item; names those there are.
@@ -73,6 +77,7 @@ class AlignedSource:
         target: MakeTarget,
         boxes: BoxFormat,
         every: bool = False,
+        joined: int = 0,
     ):
         self.name = records.name
         self.unusable: list[tuple[int, BadRecord]] = []
@@ -87,12 +92,14 @@ class AlignedSource:
             try:
                 items = records.read(record, ("items",))["items"]
                 columns = (items[key] for key in ("id", "kind", "item", "first_crop", "crops"))
+                own: list[_Item] = []
                 for id, kind, item, first, count in zip(*columns, strict=True):
                     seen.add(kind.decode())
                     if not kinds or kind.decode() in kinds:
-                        crops = range(int(first), int(first) + int(count))
-                        turns = turns_of(json.loads(item))
-                        self._asked.append(Asked(id.decode(), record, turns, crops))
+                        crops = tuple(range(int(first), int(first) + int(count)))
+                        own.append((id.decode(), json.loads(item)["rounds"], crops))
+                for id, rounds, crops in _joined(own, joined) if joined else own:
+                    self._asked.append(Asked(id, record, turns_of({"rounds": rounds}), crops))
             except Exception as error:  # damaged bytes can make any of the readers raise anything
                 self.unusable.append((record, BadRecord(f"{self.name}, record {record}: {error!r}")))
         if (unknown := sorted(set(kinds) - seen)) and (every or not self._asked):
@@ -142,6 +149,21 @@ class AlignedSource:
     def _files(self, record: int) -> tuple[bytes, Sequence[bytes]]:
         read = self._records.read(record, ("image", "crops"))
         return read["image"], read["crops"]
+
+
+def _joined(items: Sequence[_Item], most: int) -> Iterator[_Item]:
+    """Up to `most` items of a picture as rounds of one conversation, which shows the picture once.
+
+    All rounds but the first cost their own words and crops alone. Items are shuffled, each picture in an
+    order of its own, so that every kind is asked first as often as its share.
+    """
+    order = list(items)
+    random.Random(items[0][0] if items else "").shuffle(order)
+    for start in range(0, len(order), most):
+        ids, several, crops = zip(*order[start : start + most], strict=True)
+        first, *later = itertools.chain.from_iterable(several)
+        shown = [said | {"user": said["user"].replace("<image>\n", "", 1)} for said in later]
+        yield "+".join(ids), [first, *shown], tuple(itertools.chain.from_iterable(crops))
 
 
 def is_aligned(records: Records) -> bool:

@@ -20,10 +20,14 @@ from tests.helpers.aligned_records import item, square, thing
 ANSWERER = Answerer(False, "unit", lambda size: size)
 
 
-def opened(folder: pathlib.Path, *kinds: str):
+def opened(folder: pathlib.Path, *kinds: str, joined: int = 0):
+    return task(kinds, joined).open(folder, "train")
+
+
+def task(kinds: tuple[str, ...] = (), joined: int = 0) -> Conversation:
     config = base.get_config()
-    config.conversation.kinds = kinds
-    return Conversation(config, ANSWERER).open(folder, "train")
+    config.conversation.kinds, config.conversation.joined = kinds, joined
+    return Conversation(config, ANSWERER)
 
 
 THINGS = [
@@ -66,6 +70,33 @@ def test_kinds_are_chosen_and_unknown_ones_refused(folder):
     assert [source.id for source in opened(folder, "conversation")] == ["s/conversation"]
     with pytest.raises(ValueError, match="no items of the kinds T-C .*it has C-T, I-C, T-I, conversation"):
         opened(folder, "I-C", "T-C")
+
+
+def test_joined_items_are_rounds_about_one_picture_with_the_crops_of_each(folder):
+    apart = {example.id: example for example in opened(folder, "I-C", "T-I", "exist", "conversation")}
+    source = opened(folder, "I-C", "T-I", "exist", "conversation", joined=3)
+    assert [len(example.id.split("+")) for example in source] == [3, 1] and not source.unusable
+    assert source.shapes() == [example.shape for example in source]
+    for example in source:
+        own = [apart[id] for id in example.id.split("+")]
+        asked = [turn for each in own for turn in each.messages if turn.role == "user"]
+        assert len(example.messages) == 2 * len(asked) - 1 and example.target == own[-1].target
+        assert example.messages[0].parts[0] == 0 and example.messages[0].parts[1].startswith("\n")
+        assert not any(0 in turn.parts or "\n" in turn.parts[0] for turn in example.messages[1:])
+        # Crops stand in the order in which the turns show them, each as it is where its item is asked alone.
+        shown = [int(image[0, 0, 0]) for image in example.images]
+        assert shown == [0, *(int(crop[0, 0, 0]) for each in own for crop in each.images[1:])]
+        marks = [part.number for turn in example.messages for part in turn.shown if part != 0]
+        assert marks == [*range(1, len(shown))]
+
+
+def test_joined_items_are_learnt_all_or_refused():
+    config = base.get_config()
+    config.algorithm, config.conversation.joined = "sft", 3
+    with pytest.raises(ValueError, match="max_earlier_tokens=0 would learn the last of"):
+        Conversation.check(config)
+    config.sft.max_earlier_tokens = 80
+    Conversation.check(config)
 
 
 def test_texts_have_words_alone_and_each_once(folder):

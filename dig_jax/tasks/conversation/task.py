@@ -53,20 +53,23 @@ class ConversationConfig:
 
     Attributes:
       kinds: of items of aligned records; () = all.
+      joined: up to so many of a picture's items are one conversation; 0 = each is one.
       max_characters: rounds are shown as long as all of them have no more, the first in any case; 0 = all.
     """
 
     max_characters: int
     kinds: tuple[str, ...]
+    joined: int
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> ConversationConfig:
         """The checked settings of a run, stage or part."""
         values = config.conversation.to_dict()
-        return cls(values["max_characters"], tuple(values["kinds"]))
+        return cls(values["max_characters"], tuple(values["kinds"]), values["joined"])
 
     def __post_init__(self) -> None:
         checks.at_least("conversation.max_characters", self.max_characters, 0, "all rounds")
+        checks.at_least("conversation.joined", self.joined, 0, "each item alone")
 
 
 class TalkSource:
@@ -115,7 +118,12 @@ class Conversation(Task):
     @classmethod
     def check(cls, config: ConfigDict) -> None:
         """Refuses a question of the run's, and changes that would make answers wrong."""
-        ConversationConfig.from_config(config)
+        settings = ConversationConfig.from_config(config)
+        if settings.joined > 1 and config.algorithm == "sft" and not config.sft.max_earlier_tokens:
+            raise ValueError(
+                f"config.conversation.joined={settings.joined} with config.sft.max_earlier_tokens=0 would"
+                " learn the last of so many answers alone; give it the tokens of the others, such as 80"
+            )
         if config.data.question:
             raise ValueError(
                 f"config.data.question={config.data.question!r}: conversations have questions of their own;"
@@ -143,13 +151,15 @@ class Conversation(Task):
             def target(turns: tuple[Turn, ...], size: Size) -> Answer:
                 return Answer(text_of(with_boxes(turns, size, boxes)[-1]))
 
-            return AlignedSource(records, settings.kinds, self.name, target, boxes, every=True)
+            taken = (records, settings.kinds, self.name, target, boxes)
+            return AlignedSource(*taken, every=True, joined=settings.joined)
         file, root = _file(path), self.config.data.images
-        if settings.kinds:
-            raise ValueError(
-                f"config.conversation.kinds={settings.kinds}: {file} tells no kinds; set it to () for this"
-                " part"
-            )
+        for name, given, none in (("kinds", settings.kinds, "()"), ("joined", settings.joined, "0")):
+            if given:
+                raise ValueError(
+                    f"config.conversation.{name}={given}: {file} has conversations, and no items of kinds;"
+                    f" set it to {none} for this part"
+                )
         found = list(llava.read(file, epath.Path(root) if root else file.parent, settings.max_characters))
         partial = check_count(release_of(file), len(found), file)
         wanted = list(enumerate(found))[named_and_part(split)[1]]
