@@ -150,10 +150,11 @@ def get_config() -> ConfigDict:
 
     config.rollout = ConfigDict()
     config.rollout.group_size = 8  # G, completions per prompt
-    # The pool that decodes: `rows` prompts at a time, `slots` completions of each. When a completion ends the
-    # next one of its prompt takes its slot; when all of a prompt are done the next prompt takes its row. Few
-    # slots per row keep all of them busy where lengths differ much; the response cache is rows * slots long.
-    config.rollout.slots = 0  # 0 = all G
+    # The pool that decodes: `rows` prompts at a time and rows * slots completions, any of theirs. When a
+    # completion ends the next one of any of these prompts takes its slot; when all of a prompt are done the
+    # next prompt takes its row. With G / 2 or G / 3 slots per row all slots stay busy where lengths differ
+    # much. The response cache is rows * slots long, and all rows are read for every token.
+    config.rollout.slots = 0  # for each row; 0 = G
     config.rollout.rows = 0  # over all devices; 0 = all of batch.rollout_prompts
     # Sampling may split the weights otherwise than training, over the same devices: fsdp would gather all of
     # them for every token, so fsdp stays 1, and tensor is as large as a device's memory asks for.

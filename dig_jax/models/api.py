@@ -14,7 +14,8 @@ from dig_jax.models.architecture import Architecture, VisionConfig
 from dig_jax.models.hf.layout import Weight
 from dig_jax.models.hf.safetensors_io import Tensor
 from dig_jax.models.inputs import Prompts
-from dig_jax.models.nn.decoder import PromptCache, ResponseCache
+from dig_jax.models.nn.caches import PromptCache, ResponseCache
+from dig_jax.models.nn.readers import Readers
 from dig_jax.models.nn.routing import Extras, Routing
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Model",
     "PromptCache",
     "Prompts",
+    "Readers",
     "ResponseCache",
     "Routing",
 ]
@@ -67,8 +69,12 @@ class Model(Protocol):
         prompt_cache: PromptCache,
         cache: ResponseCache,
         window: int | None = None,
+        readers: Readers | None = None,
     ) -> tuple[jax.Array, ResponseCache]:
-        """Hidden states [B,G,D] after token number `step` of every response, and the cache with it."""
+        """Hidden states [B,G,D] after token number `step` of every response, and the cache with it.
+
+        With `readers`, G is 1 and each of the B responses reads the prompt that these say.
+        """
         ...
 
     def logits(self, hidden: jax.Array, tokens: jax.Array | None = None) -> jax.Array:

@@ -30,7 +30,8 @@ class Limits:
     Attributes:
         sampling: the distribution to draw from.
         max_new_tokens: R.
-        slots: completions of a prompt decoded at a time, the next when one ends; 0 for all G.
+        slots: completions decoded at a time for each of the rows, the next of any prompt there when one ends;
+            0 for G.
         rows: prompts decoded at a time, over all devices, the next when one is done; 0 for all.
         routing: keep which experts the tokens went to, of a model that has experts.
     """

@@ -29,6 +29,8 @@ class Rollout:
       model_logprobs: float32 `[B, G, R]`, under the model itself: no temperature, filter or mask.
       finished: bool `[B, G]`, whether the end token came; False means truncated at R tokens.
       steps: int32 scalar, decoding steps until all had ended, the first token included.
+      cache_reads: float32 scalar, how often attention has read the response caches, all R positions of all
+        slots; less than `steps` where it read a part of them.
       routing: of prompts and completions; None where it was not asked for.
     """
 
@@ -38,6 +40,7 @@ class Rollout:
     model_logprobs: jax.Array
     finished: jax.Array
     steps: jax.Array
+    cache_reads: jax.Array
     routing: KeptRouting | None = None
 
 
@@ -173,6 +176,7 @@ def _empty(batch: int, group: int, length: int, pad_id: int) -> Rollout:
         model_logprobs=zeros,
         finished=jnp.zeros((batch, group), bool),
         steps=jnp.int32(0),
+        cache_reads=jnp.float32(0),
     )
 
 
@@ -194,4 +198,5 @@ def _record(
         model_logprobs=write(state.model_logprobs, model_logprobs, 0),
         finished=state.finished | is_end(tokens, sampling),
         steps=step + 1,
+        cache_reads=step.astype(jnp.float32),  # none for the first token
     )

@@ -1,18 +1,23 @@
 """A pool of slots that decode completions of many prompts, refilled as completions end.
 
-A row of the pool holds one prompt, whose keys and values its S slots share. When a completion ends, its slot
-takes the next one of the same prompt; when all completions of a prompt are done, its row takes the next
-prompt that waits. So neither a slot nor a row waits for the longest completion of a batch, and the caches
-are as large as the pool, however many prompts there are. All of it is one compiled loop without the host.
+The keys and values of some prompts are at hand in rows, once each. Any slot decodes a completion of any of
+them (`schedule`), and takes the next one, of whichever prompt, as soon as it is free; a prompt whose
+completions are done makes room for the next. So neither slots nor rows wait for the longest completion of a
+group, and the caches are as large as the pool, however many prompts there are. All of it is one compiled loop
+without the host. What a completion is depends on its prompt and key alone, not on when and where it was
+decoded.
 
-Every data shard has rows, prompts and a queue of its own, so refilling moves nothing between devices. What a
-completion is depends on its prompt and key alone, not on when and where it was decoded.
+How a slot reads its prompt (`models.nn.readers`): its query goes to the prompt's row and what it read comes
+back, a few kilobytes; one product serves all slots at a row, and the prompt's keys and values are read once.
+A slot with keys and values of its own copy of the prompt would read 4 to 8 times as many, and hold them; to
+gather them from the rows for every token would write them besides. Slots that are bound to a row, as they
+once were, read as little and stand idle while others of their prompt go on: `bench.schedule` counts it.
 
 Attention reads a window of the response cache: the first of a few lengths that holds all running completions,
 so that short ones do not pay for the longest there could be.
 
-Shape letters: D data shards; of each shard: B prompts, A rows; G completions per prompt, S slots per row,
-R `max_new_tokens`. A completion's number is prompt * G + its place in the group.
+Shape letters: D data shards; of each: B prompts, A rows, N slots; G completions per prompt, R
+`max_new_tokens`. A completion's number is prompt * G + its place in the group.
 """
 
 import dataclasses
@@ -28,30 +33,10 @@ from dig_jax.models.inputs import Prompts
 from dig_jax.rollout import routing as experts
 from dig_jax.rollout.engine import Rollout, is_end
 from dig_jax.rollout.sampling import Sampling, sample
+from dig_jax.rollout.schedule import Schedule
 from dig_jax.rollout.thinking import Budget
 
 SHORTEST_WINDOW = 256  # of the response cache; each next one is twice as long
-
-
-@flax.struct.dataclass
-class Slots:
-    """What the slots are doing.
-
-    Attributes:
-      prompt: int32 [D,A], the prompt in each row.
-      untaken: int32 [D,A], how many completions of it have been given to slots.
-      completion: int32 [D,A,S], the completion in each slot; B * G when there is none.
-      length: int32 [D,A,S], tokens it has.
-      token: int32 [D,A,S], the last of them.
-      next_prompt: int32 [D], the first prompt that no row has taken.
-    """
-
-    prompt: jax.Array
-    untaken: jax.Array
-    completion: jax.Array
-    length: jax.Array
-    token: jax.Array
-    next_prompt: jax.Array
 
 
 @flax.struct.dataclass
@@ -61,15 +46,17 @@ class Pool:
     Attributes:
       drawn: the completions as far as they are; [D,B*G,...] where a finished rollout has [B,G,...], and
         [D,B,...] for what it has of prompts.
-      slots: see `Slots`.
+      schedule: what is in the slots and rows.
+      token: int32 [D,N], the last one of the completion in each slot.
       prompts: caches of all D * B prompts; None when each has a row of its own.
       rows: caches of the prompts in the D * A rows.
-      cache: of the completions in the slots.
+      cache: of the completions in the D * N slots.
       budget: of thought, [D,B*G]; None for as much as there is.
     """
 
     drawn: Rollout
-    slots: Slots
+    schedule: Schedule
+    token: jax.Array
     prompts: PromptCache | None
     rows: PromptCache
     cache: ResponseCache
@@ -97,7 +84,7 @@ def fill(
       keys: typed PRNG keys [D*B,G], one per completion.
       sampling: the distribution to draw from.
       max_new_tokens: R.
-      slots: S, completions of a prompt that are decoded at a time.
+      slots: N / A, completions that are decoded at a time, of a prompt on average.
       rows: D * A, prompts that are in the pool at a time.
       shards: D.
       budget: of thought, [D*B,G]; None for as much as there is. The first token is never past it.
@@ -122,9 +109,8 @@ def fill(
         rest = jnp.full((*values.shape, max_new_tokens - 1), blank, values.dtype)
         return jnp.concatenate([values[..., None], rest], axis=-1)
 
-    per_shard, waiting = rows // shards, rows < total
-    own = jnp.broadcast_to(jnp.arange(per_shard), (shards, per_shard))
-    completion = own[..., None] * group + jnp.arange(slots)  # [D,A,S]
+    schedule = Schedule.begin(shards, total // shards, group, rows // shards, rows // shards * slots)
+    waiting = rows < total
     return Pool(
         drawn=Rollout(
             tokens=results(first[0], sampling.pad_id),
@@ -133,19 +119,14 @@ def fill(
             model_logprobs=results(first[2], 0),
             finished=is_end(first[0], sampling),
             steps=jnp.int32(1),
+            cache_reads=jnp.float32(0),
             routing=experts.begin(cache, shards, first[0].shape[1], max_new_tokens) if routing else None,
         ),
-        slots=Slots(
-            prompt=own,
-            untaken=jnp.full_like(own, slots),
-            completion=completion,
-            length=jnp.ones_like(completion),
-            token=_pick(first[0], completion),
-            next_prompt=jnp.full(shards, per_shard, jnp.int32),
-        ),
+        schedule=schedule,
+        token=_pick(first[0], schedule.completion),
         prompts=cache if waiting else None,
-        rows=_take_prompts(cache, own) if waiting else cache,
-        cache=model.init_response_cache(rows, slots, max_new_tokens),
+        rows=_take_prompts(cache, schedule.prompt) if waiting else cache,
+        cache=model.init_response_cache(rows * slots, 1, max_new_tokens),
         budget=jax.tree.map(lambda x: jnp.asarray(x).reshape(shards, -1), budget),
     )
 
@@ -192,19 +173,18 @@ def run(model: Model, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Poo
       sampling: as for `fill`.
     """
     shards, completions, longest = pool.drawn.tokens.shape
-    windows = [longest]
-    while windows[0] > SHORTEST_WINDOW:
-        windows.insert(0, -(-windows[0] // 2))
+    windows = windows_of(longest)
     shard_keys = keys.reshape(shards, completions)
 
     def window_number(pool: Pool) -> jax.Array:
-        running = pool.slots.completion < completions
-        fed = jnp.max(jnp.where(running, pool.slots.length - 1, 0))
+        fed = jnp.max(jnp.where(pool.schedule.busy, pool.schedule.length - 1, 0))
         return jnp.searchsorted(jnp.array(windows), fed)
 
     def decode(pool: Pool, number: int) -> Pool:
         def goes_on(pool: Pool) -> jax.Array:
-            return _is_running(pool) & (window_number(pool) == number) & ~jnp.any(_free_rows(pool))
+            schedule = pool.schedule
+            wanted = schedule.is_running() & ~schedule.wants_prompts()
+            return wanted & (window_number(pool) == number)
 
         step = partial(_step, model, shard_keys, sampling, windows[number])
         return jax.lax.while_loop(goes_on, step, pool)
@@ -217,40 +197,53 @@ def run(model: Model, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Poo
             pool = decode(pool, number)
         return pool
 
-    return jax.lax.while_loop(_is_running, go_on, pool)
+    return jax.lax.while_loop(lambda pool: pool.schedule.is_running(), go_on, pool)
+
+
+def windows_of(longest: int) -> list[int]:
+    """How many positions of a response cache may be read, ascending; the last is all of them."""
+    windows = [longest]
+    while windows[0] > SHORTEST_WINDOW:
+        windows.insert(0, -(-windows[0] // 2))
+    return windows
 
 
 def to_rollout(pool: Pool, group: int) -> Rollout:
     """What was drawn so far, [D*B,G,...] for G = `group`."""
     drawn = dataclasses.replace(pool.drawn, routing=None)
-    # All but the number of steps, which is one for all.
+    # All but the counters, which are one for all.
     drawn = jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[2:]) if x.ndim else x, drawn)
     return dataclasses.replace(drawn, routing=experts.join_shards(pool.drawn.routing, group))
 
 
 def _step(model: Model, keys: jax.Array, sampling: Sampling, window: int, pool: Pool) -> Pool:
     """One more token in every slot."""
-    slots, drawn = pool.slots, pool.drawn
-    shards, completions, longest = drawn.tokens.shape
-    flat = (-1, slots.completion.shape[-1])  # [D*A,S]
+    schedule, drawn = pool.schedule, pool.drawn
+    longest = drawn.tokens.shape[2]
+    flat = (-1, 1)  # [D*N,1]
     hidden, cache = model.decode(
-        slots.token.reshape(flat), slots.length.reshape(flat) - 1, pool.rows, pool.cache, window=window
+        pool.token.reshape(flat),
+        schedule.length.reshape(flat) - 1,
+        pool.rows,
+        pool.cache,
+        window=window,
+        readers=schedule.readers(),
     )
     sampled = sample(
         model.logits(hidden),
-        _pick(keys, slots.completion).reshape(flat),
-        slots.length.reshape(flat),
+        _pick(keys, schedule.completion).reshape(flat),
+        schedule.length.reshape(flat),
         sampling,
         _forced(pool, flat),
     )
-    tokens, logprobs, model_logprobs = (x.reshape(slots.token.shape) for x in sampled)
+    tokens, logprobs, model_logprobs = (x.reshape(pool.token.shape) for x in sampled)
     # A completion whose first token ended it, or is all it may have, was put into a slot for nothing.
-    running = ~_pick(drawn.finished, slots.completion) & (slots.length < longest)
+    running = ~_pick(drawn.finished, schedule.completion) & (schedule.length < longest)
     ends = is_end(tokens, sampling)
     # Nowhere for idle slots: writing to completion B * G is dropped.
-    target = jnp.where(running, slots.completion, completions)
+    target = jnp.where(running, schedule.completion, schedule.completions)
 
-    def write(buffer: jax.Array, values: jax.Array, at: jax.Array = slots.length) -> jax.Array:
+    def write(buffer: jax.Array, values: jax.Array, at: jax.Array = schedule.length) -> jax.Array:
         def one_shard(buffer: jax.Array, which: jax.Array, at: jax.Array, values: jax.Array) -> jax.Array:
             return buffer.at[which, at].set(values, mode="drop")
 
@@ -258,7 +251,7 @@ def _step(model: Model, keys: jax.Array, sampling: Sampling, window: int, pool: 
 
     routing = drawn.routing
     if routing is not None:  # of the token that was fed, which is the one before
-        fed = slots.length - 1
+        fed = schedule.length - 1
         chosen = experts.of_step(cache, fed.reshape(flat)).reshape(*fed.shape, *routing.responses.shape[3:])
         routing = dataclasses.replace(routing, responses=write(routing.responses, chosen, fed))
     finish = jax.vmap(lambda finished, which, ends: finished.at[which].set(ends, mode="drop"))
@@ -271,92 +264,50 @@ def _step(model: Model, keys: jax.Array, sampling: Sampling, window: int, pool: 
             model_logprobs=write(drawn.model_logprobs, model_logprobs),
             finished=finish(drawn.finished, target, ends),
             steps=drawn.steps + 1,
+            cache_reads=drawn.cache_reads + window / longest,
             routing=routing,
         ),
         cache=cache,
-        slots=dataclasses.replace(slots, token=tokens, length=slots.length + 1),
+        token=tokens,
+        schedule=dataclasses.replace(schedule, length=schedule.length + 1),
     )
-    return _refill_slots(pool, ~running | ends | (slots.length + 1 == longest))
+    free = ~running | ends | (schedule.length + 1 == longest)
+    return _begin(pool, pool.schedule.take_completions(free))
 
 
 def _forced(pool: Pool, flat: tuple[int, int]) -> jax.Array | None:
-    """Tokens [D*A,S] that the budget of thought asks for, -1 for none; None where there is no budget."""
+    """Tokens [D*N,1] that the budget of thought asks for, -1 for none; None where there is no budget."""
     if pool.budget is None:
         return None
-    slots = pool.slots
-    budget = jax.tree.map(lambda tokens: _pick(tokens, slots.completion), pool.budget)
-    return budget.forced(_pick(pool.drawn.tokens, slots.completion), slots.length).reshape(flat)
+    completion = pool.schedule.completion
+    budget = jax.tree.map(lambda tokens: _pick(tokens, completion), pool.budget)
+    return budget.forced(_pick(pool.drawn.tokens, completion), pool.schedule.length).reshape(flat)
 
 
-def _refill_slots(pool: Pool, free: jax.Array) -> Pool:
-    """Gives the next completions of each row's prompt to its `free` slots; their first tokens are drawn."""
-    slots = pool.slots
-    group = _group(pool)
-    order = jnp.cumsum(free, axis=-1)  # 1 for the first free slot of a row, 2 for the second, ...
-    place = slots.untaken[..., None] + order - 1
-    taken = jnp.where(place < group, slots.prompt[..., None] * group + place, pool.drawn.tokens.shape[1])
-    completion = jnp.where(free, taken, slots.completion)
+def _begin(pool: Pool, schedule: Schedule) -> Pool:
+    """The pool with another schedule, in which some completions begin: their first tokens are drawn."""
+    first = _pick(pool.drawn.tokens[..., 0], schedule.completion)
     return dataclasses.replace(
-        pool,
-        slots=dataclasses.replace(
-            slots,
-            completion=completion,
-            untaken=jnp.minimum(slots.untaken + order[..., -1], group),
-            length=jnp.where(free, 1, slots.length),
-            token=jnp.where(free, _pick(pool.drawn.tokens[..., 0], completion), slots.token),
-        ),
+        pool, schedule=schedule, token=jnp.where(schedule.length == 1, first, pool.token)
     )
 
 
 def _refill_rows(pool: Pool) -> Pool:
-    """Gives the next prompts to the rows that are done with theirs, and their completions to the slots."""
+    """Gives the next prompts to the rows that are done with theirs, and their completions to idle slots."""
     if pool.prompts is None:
         return pool
-    slots = pool.slots
-    free = _free_rows(pool)
-    order = jnp.cumsum(free, axis=-1)
-    prompt = slots.next_prompt[:, None] + order - 1
-    free &= prompt < _prompts_per_shard(pool)
-    prompt = jnp.where(free, prompt, slots.prompt)
+    schedule, fresh = pool.schedule.take_prompts()
     rows = jax.tree.map(
-        lambda new, old, axis: jnp.where(_along(free.reshape(-1), new.ndim, axis), new, old),
-        _take_prompts(pool.prompts, prompt),
+        lambda new, old, axis: jnp.where(_along(fresh.reshape(-1), new.ndim, axis), new, old),
+        _take_prompts(pool.prompts, schedule.prompt),
         pool.rows,
         _batch_axes(pool.rows),
     )
-    slots = dataclasses.replace(
-        slots,
-        prompt=prompt,
-        untaken=jnp.where(free, 0, slots.untaken),
-        next_prompt=slots.next_prompt + jnp.sum(free, axis=-1),
-    )
-    return _refill_slots(
-        dataclasses.replace(pool, rows=rows, slots=slots),
-        jnp.broadcast_to(free[..., None], slots.token.shape),
-    )
-
-
-def _is_running(pool: Pool) -> jax.Array:
-    return jnp.any(pool.slots.completion < pool.drawn.tokens.shape[1]) | jnp.any(_free_rows(pool))
-
-
-def _free_rows(pool: Pool) -> jax.Array:
-    """bool [D,A]: rows that are done with their prompt while another waits in their shard."""
-    idle = jnp.all(pool.slots.completion == pool.drawn.tokens.shape[1], axis=-1)
-    return idle & (pool.slots.next_prompt < _prompts_per_shard(pool))[:, None]
-
-
-def _prompts_per_shard(pool: Pool) -> int:
-    every = pool.rows if pool.prompts is None else pool.prompts
-    return every.length.shape[0] // pool.drawn.tokens.shape[0]
-
-
-def _group(pool: Pool) -> int:
-    return pool.drawn.tokens.shape[1] // _prompts_per_shard(pool)
+    return _begin(dataclasses.replace(pool, rows=rows), schedule)
 
 
 def _pick(values: jax.Array, completion: jax.Array) -> jax.Array:
-    """values [D,B*G] of the completions [D,A,S]; those that do not exist get some other's."""
+    """values [D,B*G] of the completions [D,N]; those that do not exist get some other's."""
     return jax.vmap(lambda values, which: values.at[which].get(mode="clip"))(values, completion)
 
 

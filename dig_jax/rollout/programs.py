@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from dig_jax.machines import parallel
 from dig_jax.machines.parallel import MeshJit
 from dig_jax.models.inputs import Prompts
-from dig_jax.models.nn.decoder import (
+from dig_jax.models.nn.caches import (
     PROMPT_CACHE,
     PROMPT_ROUTING,
     RESPONSE_CACHE,

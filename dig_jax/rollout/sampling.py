@@ -22,7 +22,7 @@ class RolloutConfig:
 
     Attributes:
       group_size: G, completions per prompt.
-      slots: of a prompt decoded at a time; 0 = all G.
+      slots: completions decoded at a time, for each of the `rows`; 0 = G. Any slot takes any completion.
       rows: prompts decoded at a time, over all devices; 0 = all that are sampled together.
       layers, weight_dtype: of the copy of the weights, see `sampling_copy.Form`.
       max_new_tokens: R, of a completion.

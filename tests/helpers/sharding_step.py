@@ -185,7 +185,7 @@ def main() -> None:
                 "hidden": shard(many.hidden(expected)),
                 "prompt_cache": shard(pool.rows.k),
                 "response_cache": shard(pool.cache.v),
-                "slots": shard(pool.slots.completion),
+                "slots": shard(pool.schedule.completion),
                 "sent_across_data": {
                     when: many.sent_across_data(expected, when) if sizes[0] > 1 else 0.0
                     for when in ("micro_batch", "update")

@@ -63,8 +63,8 @@ def test_shards_are_what_the_table_says_and_results_those_of_one_device(model, m
     assert shards == data * fsdp
     assert step["hidden"] == [PROMPTS // shards, GROUP, LENGTH, WIDTH]
     assert step["prompt_cache"] == [LAYERS, ROWS // shards, HEADS // tensor, PROMPT, HEAD_DIM]
-    assert step["response_cache"] == [LAYERS, ROWS // shards, SLOTS, HEADS // tensor, LENGTH, HEAD_DIM]
-    assert step["slots"] == [1, ROWS // shards, SLOTS]
+    assert step["response_cache"] == [LAYERS, ROWS * SLOTS // shards, 1, HEADS // tensor, LENGTH, HEAD_DIM]
+    assert step["slots"] == [1, ROWS * SLOTS // shards]
     # Gradients of two micro-batches cross `data` once; what else does is small.
     sent = step["sent_across_data"]
     assert data == 1 or 0 < sent["update"] < 0.55 * sent["micro_batch"], sent

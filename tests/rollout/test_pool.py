@@ -89,6 +89,7 @@ def assert_same(drawn, expected):
     ("slots", "rows", "shards"),
     [
         pytest.param(5, 4, 1, id="a-slot-each"),
+        pytest.param(3, 2, 1, id="six-slots-and-two-rows"),
         pytest.param(2, 2, 2, id="both-in-two-shards"),
     ],
 )
@@ -116,12 +117,16 @@ def test_one_slot_decodes_the_completions_one_after_another(model, prompts, samp
     assert drawn.steps == 1 + np.sum(np.maximum(lengths - 1, 1))
 
 
-def test_a_row_waits_for_its_own_prompt_only(model, prompts, sampling, together):
+def test_a_slot_takes_the_next_completion_of_any_prompt_in_a_row(model, prompts, sampling, together):
     work = np.maximum(np.sum(together.mask, axis=-1) - 1, 1)  # steps of each completion after its first token
     by_turns = pooled(model, prompts, sampling, slots=5, rows=1)
     assert by_turns.steps == 1 + np.sum(np.max(work, axis=-1))
-    side_by_side = pooled(model, prompts, sampling, slots=1, rows=4)
-    assert side_by_side.steps == 1 + np.max(np.sum(work, axis=-1))
+    free_at = [0] * 4  # when each slot is free: the first one that is takes the next completion
+    for steps in work.reshape(-1):
+        free_at[np.argmin(free_at)] += int(steps)
+    together_in_rows = pooled(model, prompts, sampling, slots=1, rows=4)
+    assert together_in_rows.steps == 1 + max(free_at)
+    np.testing.assert_array_equal(together_in_rows.cache_reads, max(free_at))  # all 40 positions every time
 
 
 def test_truncated_completions_make_room_as_well(model, prompts, sampling, together):
@@ -136,10 +141,13 @@ def test_short_completions_read_a_short_window_of_the_cache(model, prompts, samp
     windows = []
     decode = type(model).decode
     monkeypatch.setattr(
-        type(model), "decode", lambda *args, window: windows.append(window) or decode(*args, window=window)
+        type(model),
+        "decode",
+        lambda *args, window, readers: windows.append(window) or decode(*args, window, readers),
     )
     drawn = pooled(model, prompts, sampling, slots=2, rows=2)
     assert sorted(set(windows)) == [5, 10, 20, 40]
+    assert drawn.cache_reads < drawn.steps - 1
     assert_same(drawn, together)
 
 

@@ -53,7 +53,7 @@ def drawn(tokenizer: Tokenizer, texts: list[list[str]], length: int = 64) -> Rol
     for row, column in np.ndindex(tokens.shape[:2]):
         ids = [*tokenizer.encode(texts[row][column]), tokenizer.eos_ids[0]]
         tokens[row, column, : len(ids)], mask[row, column, : len(ids)] = ids, 1
-    return Rollout(tokens, mask, mask, mask, mask.any(-1), np.int32(length))
+    return Rollout(tokens, mask, mask, mask, mask.any(-1), np.int32(length), np.float32(0))
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_boxes_and_the_form_of_an_answer_are_read_from_its_text(session: Session
         ids = [*tokenizer.encode(text), tokenizer.eos_ids[0]]
         tokens = np.array(ids, np.int32)[None, None]
         ones = np.ones(tokens.shape, np.float32)
-        drawn = Rollout(tokens, ones, ones, -ones, np.ones((1, 1), bool), np.int32(len(ids)))
+        drawn = Rollout(tokens, ones, ones, -ones, np.ones((1, 1), bool), np.int32(len(ids)), np.float32(0))
         return session.desk.reply(drawn, (0, 0), session.request(text="?"))
 
     reply = reply_to("[[0,0,500,250]]")

@@ -105,7 +105,9 @@ def test_a_part_with_terms_normalised_apart_leaves_the_other_parts_alone(tasks):
     terms = {"f1": np.array([0, 1, np.nan, np.nan, 0.5, 0.5]), "format": np.array([0, 1, 1, 0, 1, 0])}
     ones = np.ones((3, 2, 1), np.float32)
     completions: Any = types.SimpleNamespace(
-        rollout=Rollout(ones.astype(np.int32), ones, ones, ones, np.ones((3, 2), bool), np.int32(1)),
+        rollout=Rollout(
+            ones.astype(np.int32), ones, ones, ones, np.ones((3, 2), bool), np.int32(1), np.float32(0)
+        ),
         scores=Scores(reward.ravel(), terms, (), ()),
     )
     collector = Collector(config, sampler, loader, GRPOConfig.from_config(config))

@@ -47,7 +47,7 @@ def completions(lengths: list[int], rewards: list[float]) -> Any:
     """One group of completions; those of 8 tokens were truncated."""
     mask = (np.arange(LONGEST) < np.array(lengths)[:, None])[None].astype(np.float32)
     finished = np.array([lengths]) < LONGEST
-    rollout = Rollout(mask.astype(np.int32), mask, -mask, -mask, finished, np.int32(LONGEST))
+    rollout = Rollout(mask.astype(np.int32), mask, -mask, -mask, finished, np.int32(LONGEST), np.float32(0))
     return types.SimpleNamespace(rollout=rollout, scores=types.SimpleNamespace(reward=np.array(rewards)))
 
 

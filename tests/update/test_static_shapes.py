@@ -204,7 +204,9 @@ class FixedSampler:
         count, group = keys.shape
         tokens = np.broadcast_to((number * count + np.arange(count))[:, None, None], (count, group, 1))
         ones = np.ones(tokens.shape, np.float32)
-        rollout = Rollout(tokens, ones, -ones, -ones, np.ones((count, group), bool), np.int32(1))
+        rollout = Rollout(
+            tokens, ones, -ones, -ones, np.ones((count, group), bool), np.int32(1), np.float32(0)
+        )
         reward = np.zeros((count, group), np.float32)
         reward[rows, 0] = 1
         terms = {name: np.zeros(count * group) for name in self.task.terms}

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from dig_jax.models.nn.layers import precision_for
+from dig_jax.models.nn.readers import Readers
 
 # Scores are materialised for this many queries at a time, so attention memory grows with S and not with
 # T * S. 256 rows still fill a matrix unit.
@@ -137,11 +138,51 @@ def attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
     Returns:
       [B,G,T,H,E] in the dtype of q.
     """
-    kv_heads = segments[0].k.shape[-3]
-    grouped = q.reshape(*q.shape[:3], kv_heads, -1, q.shape[-1])
-    # Queries in the order of the scores: the products then need no transpose of anything large.
-    mixed = _attend_chunks(jnp.moveaxis(grouped, 2, 4), segments)  # [B,G,K,H/K,T,E]
+    mixed = _attend_chunks(_grouped(q, segments[0]), segments)  # [B,G,K,H/K,T,E]
     return jnp.moveaxis(mixed, 4, 2).reshape(q.shape)
+
+
+def attend_with_readers(
+    q: jax.Array, prompts: KeyValues, own: Sequence[KeyValues], readers: Readers
+) -> jax.Array:
+    """`attend` of one query of each of B responses, to the prompt that it reads and to its own.
+
+    One softmax over both, as there: the arithmetic is the same, number by number.
+
+    Args:
+      q: [B,1,1,H,E].
+      prompts: k, v [A,K,P,E]; mask [A,1,1,P].
+      own: of the responses, k, v [B,1,K,S,E].
+      readers: who reads which prompt.
+
+    Returns:
+      [B,1,1,H,E] in the dtype of q.
+    """
+    grouped = _grouped(q, prompts)  # [B,1,K,H/K,1,E]
+    count = prompts.k.shape[0]
+    shared = _scores(readers.to_prompts(grouped, count), prompts)  # [A,C,K,H/K,1,P]
+    scores = [_scores(grouped, segment) for segment in own]
+    highest = jnp.max(shared, axis=-1, keepdims=True)
+    peaks = [readers.to_responses(highest), *(jnp.max(s, axis=-1, keepdims=True) for s in scores)]
+    peak = jnp.stack(peaks).max(axis=0)
+    # A place with no response has a peak of its own, so that nothing there is infinite.
+    shared = jnp.exp(shared - readers.to_prompts(peak, count, empty=highest))
+    weights = [jnp.exp(s - peak) for s in scores]
+    totals = [readers.to_responses(jnp.sum(shared, axis=-1, keepdims=True))]
+    totals += [jnp.sum(w, axis=-1, keepdims=True) for w in weights]
+    parts = [readers.to_responses(_mix(shared, prompts))]
+    parts += [_mix(w, segment) for w, segment in zip(weights, own, strict=True)]
+    mixed = jnp.divide(sum(parts), sum(totals)).astype(q.dtype)
+    return jnp.moveaxis(mixed, 4, 2).reshape(q.shape)
+
+
+def _grouped(q: jax.Array, keys: KeyValues) -> jax.Array:
+    """Queries [B,G,T,H,E] in the order of the scores: the products then need no transpose of anything large.
+
+    Returns:
+      [B,G,K,H/K,T,E].
+    """
+    return jnp.moveaxis(q.reshape(*q.shape[:3], keys.k.shape[-3], -1, q.shape[-1]), 2, 4)
 
 
 def _attend_chunks(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:

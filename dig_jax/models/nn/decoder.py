@@ -13,14 +13,27 @@ A family gives the layers' self-attention and says which rotary frequency turns 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from dig_jax.models.architecture import TextConfig
-from dig_jax.models.nn.attention import QKV, Attention, KeyValues, attend, length_mask
+from dig_jax.models.nn.attention import (
+    QKV,
+    Attention,
+    KeyValues,
+    attend,
+    attend_with_readers,
+    length_mask,
+)
+from dig_jax.models.nn.caches import (
+    PROMPT_CACHE,
+    PromptCache,
+    ResponseCache,
+    write_routing,
+    write_slots,
+)
 from dig_jax.models.nn.layers import (
     Linear,
     RMSNorm,
@@ -35,6 +48,7 @@ from dig_jax.models.nn.layers import (
     scan_layers,
     stack_layers,
 )
+from dig_jax.models.nn.readers import Readers
 from dig_jax.models.nn.routing import RouterOutput, Routing
 
 # From the queries, keys and values of each stream to what its tokens have read, [...,T,H,E] each.
@@ -45,35 +59,6 @@ AxesOf = Callable[[TextConfig], np.ndarray]
 
 # From the shapes of the streams, without widths, to bool masks: the tokens that are no padding.
 Counted = Callable[[Sequence[tuple[int, ...]]], Sequence[jax.Array]]
-
-Caches = tuple[jax.Array, jax.Array]  # keys and values
-
-# Logical axes of keys and values in `PromptCache` and `ResponseCache`.
-PROMPT_CACHE = (None, "activation_batch", "activation_kv_heads", None, None)
-RESPONSE_CACHE = (None, "activation_batch", None, "activation_kv_heads", None, None)
-# ... and of the experts in them.
-PROMPT_ROUTING = (None, "activation_batch", None, None)
-RESPONSE_ROUTING = (None, "activation_batch", None, None, None)
-
-
-@flax.struct.dataclass
-class PromptCache:
-    """Keys and values of the prompts, shared by all responses to them."""
-
-    k: jax.Array  # [L,B,K,P,E]
-    v: jax.Array  # [L,B,K,P,E]
-    length: jax.Array  # int32 [B]
-    next_position: jax.Array  # int32 [B]: M-RoPE position of the first response token
-    routing: jax.Array | None = None  # [L,B,P,experts per token], see `routing.Routing`; None: no experts
-
-
-@flax.struct.dataclass
-class ResponseCache:
-    """Keys and values of the response tokens fed so far."""
-
-    k: jax.Array  # [L,B,G,K,R,E]
-    v: jax.Array  # [L,B,G,K,R,E]
-    routing: jax.Array | None = None  # [L,B,G,R,experts per token]; None: no experts
 
 
 class SelfAttention(Protocol):
@@ -294,6 +279,7 @@ class TextDecoder(nnx.Module):
         prompt_cache: PromptCache,
         cache: ResponseCache,
         window: int | None = None,
+        readers: Readers | None = None,
     ) -> tuple[jax.Array, ResponseCache]:
         """One more token per response.
 
@@ -301,12 +287,17 @@ class TextDecoder(nnx.Module):
           x: [B,G,D] embeddings of token number `step` of each response.
           step: int32 scalar, or [B,G] when responses have got to different lengths.
           window: how many slots of `cache` to read, where none from there on is filled; None: all.
+          readers: which prompt each of B responses reads, where G is 1 and there are others than B prompts;
+            None: the one it lies beside.
 
         Returns:
           Final-normed hidden states [B,G,D] and the cache with slot `step` filled.
         """
         batch, group, _ = x.shape
-        position = prompt_cache.next_position[:, None] + jnp.broadcast_to(step, (batch, group))
+        first = (
+            prompt_cache.next_position if readers is None else readers.prompts_of(prompt_cache.next_position)
+        )
+        position = first[:, None] + jnp.broadcast_to(step, (batch, group))
         rotation = self.rotation(jnp.broadcast_to(position[:, :, None, None], (batch, group, 1, 3)))
         visible = length_mask(prompt_cache.length, prompt_cache.k.shape[3])
         window = cache.k.shape[4] if window is None else window
@@ -322,19 +313,23 @@ class TextDecoder(nnx.Module):
         # the scan: written inside, it would be copied in every layer.
         def run(x: jax.Array, xs: tuple) -> tuple[jax.Array, tuple]:
             index, layer, prompt_k, prompt_v = xs
-            before = [
-                KeyValues(prompt_k, prompt_v, visible),
-                KeyValues(read(cache.k, index), read(cache.v, index), filled),
-            ]
-            mix = lambda new: [attend(new.q, [*before, KeyValues.of(new, None)])]  # noqa: E731
+            prompts = KeyValues(prompt_k, prompt_v, visible)
+            before = KeyValues(read(cache.k, index), read(cache.v, index), filled)
+
+            def mix(new: QKV) -> list[jax.Array]:
+                own = [before, KeyValues.of(new, None)]
+                if readers is None:
+                    return [attend(new.q, [prompts, *own])]
+                return [attend_with_readers(new.q, prompts, own, readers)]
+
             among = None if isinstance(self.layers, nnx.List) else (self.layers, index)
             (x,), (new,), said = layer([x], [rotation], mix, among=among)
             kept = KeyValues.of(new, None)
             return x, (kept.k, kept.v, said)
 
         x, (k, v, said) = scan_layers(self.layers, run, x[:, :, None], prompt_cache.k, prompt_cache.v)
-        hidden, written = self.norm(x[:, :, 0]), _write_slots(cache, k, v, step)
-        return hidden, ResponseCache(written.k, written.v, _write_routing(cache.routing, said, step))
+        hidden, written = self.norm(x[:, :, 0]), write_slots(cache, k, v, step)
+        return hidden, ResponseCache(written.k, written.v, write_routing(cache.routing, said, step))
 
     def rotation(self, positions: jax.Array) -> Rotation:
         """Multimodal rotary embedding of int positions [...,T,3] (time, row, column): angles [...,T,E/2]."""
@@ -354,45 +349,3 @@ def add_deepstack(x: jax.Array, layer: jax.Array, deepstack: jax.Array) -> jax.A
         return x
     features = jax.lax.dynamic_index_in_dim(deepstack, jnp.minimum(layer, taps - 1), keepdims=False)
     return x + jnp.where(layer < taps, features, 0)
-
-
-def _write_slots(cache: ResponseCache, k: jax.Array, v: jax.Array, step: jax.Array) -> ResponseCache:
-    """Puts keys and values [L,B,G,K,1,E] into slot `step`, int32 scalar or [B,G], of the cache."""
-    if jnp.ndim(step) == 0:
-        caches = [
-            jax.lax.dynamic_update_slice_in_dim(old, new, step, axis=4)
-            for old, new in ((cache.k, k), (cache.v, v))
-        ]
-        return ResponseCache(*(constrain(x, *RESPONSE_CACHE) for x in caches))
-
-    # One update per response, where its slots are, in a loop, so that a program is as long for 512 responses
-    # as for one. A scatter of all of them wants the cache in another order in memory than attention does, and
-    # a TPU would copy the whole cache there and back for every token.
-    def write_all(caches: Caches, new: Caches, step: jax.Array) -> Caches:
-        def write_one(number: jax.Array, caches: Caches) -> Caches:
-            row, column = number // step.shape[1], number % step.shape[1]
-            where = (0, row, column, 0, step[row, column], 0)
-            k, v = (
-                jax.lax.dynamic_update_slice(cache, _one_response(x, row, column), where)
-                for cache, x in zip(caches, new, strict=True)
-            )
-            return k, v
-
-        return jax.lax.fori_loop(0, step.size, write_one, caches)
-
-    names, steps = RESPONSE_CACHE, ("activation_batch", None)
-    write = map_shards(write_all, [names, names, steps], [names, names])
-    return ResponseCache(*write((cache.k, cache.v), (k, v), step))
-
-
-def _write_routing(routing: jax.Array | None, said: RouterOutput | None, step: jax.Array) -> jax.Array | None:
-    """Puts the experts of a token, [L,B,G,1,K], into slot `step`, int32 scalar or [B,G], if there are any."""
-    if routing is None or said is None:
-        return None
-    slots = jnp.arange(routing.shape[3]) == jnp.broadcast_to(step, routing.shape[1:3])[..., None]
-    return jnp.where(slots[..., None], said.ids[0].astype(routing.dtype), routing)
-
-
-def _one_response(x: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-    """The response in a row and column of x [L,B,G,K,1,E]: [L,1,1,K,1,E]."""
-    return jax.lax.dynamic_slice(x, (0, row, column, 0, 0, 0), (x.shape[0], 1, 1, *x.shape[3:]))

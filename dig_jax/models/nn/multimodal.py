@@ -19,18 +19,10 @@ from dig_jax.models.architecture import Architecture, MoETextConfig
 from dig_jax.models.inputs import Prompts
 from dig_jax.models.nn import head
 from dig_jax.models.nn.attention import PLAIN, Attention
-from dig_jax.models.nn.decoder import (
-    RESPONSE_CACHE,
-    RESPONSE_ROUTING,
-    AxesOf,
-    Counted,
-    MakeAttention,
-    PromptCache,
-    ResponseCache,
-    TextDecoder,
-    TextLayer,
-)
+from dig_jax.models.nn.caches import RESPONSE_CACHE, RESPONSE_ROUTING, PromptCache, ResponseCache
+from dig_jax.models.nn.decoder import AxesOf, Counted, MakeAttention, TextDecoder, TextLayer
 from dig_jax.models.nn.layers import REMAT, constrain, make_param
+from dig_jax.models.nn.readers import Readers
 from dig_jax.models.nn.routing import Extras, RouterOutput, Routing, id_dtype, router_loss
 
 
@@ -182,6 +174,7 @@ class VisionLanguageModel(nnx.Module):
         prompt_cache: PromptCache,
         cache: ResponseCache,
         window: int | None = None,
+        readers: Readers | None = None,
     ) -> tuple[jax.Array, ResponseCache]:
         """Feeds token number `step` of every response.
 
@@ -190,12 +183,13 @@ class VisionLanguageModel(nnx.Module):
           step: int32 scalar, or [B,G]. Slots from `step` on are neither read nor assumed empty, so a slot
             may be reused for a new response by starting it again at 0.
           window: how many slots of `cache` to read, at least the largest `step`; None reads all.
+          readers: see `TextDecoder.decode`.
 
         Returns:
           Hidden states [B,G,D] (their logits are for token `step` + 1) and the cache with slot `step` filled.
         """
         x = self.text.embed(tokens, self.dtype)
-        return self.text.decode(x, jnp.asarray(step), prompt_cache, cache, window)
+        return self.text.decode(x, jnp.asarray(step), prompt_cache, cache, window, readers)
 
     def logits(self, hidden: jax.Array, tokens: jax.Array | None = None) -> jax.Array:
         """float32 logits [...,V] of hidden states [...,D], or [...,n] of only the n given `tokens`."""
