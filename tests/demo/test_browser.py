@@ -189,6 +189,21 @@ def test_what_is_wrong_with_the_pictures_is_said_in_words(tab: Any, files: Any, 
     assert message in tab.inner_text("#status .error")
 
 
+def test_an_answer_that_fails_leaves_an_error_and_nothing_that_looks_as_if_it_went_on(
+    tab: Any, house: House
+) -> None:
+    batcher: Any = house.batcher
+    upload(tab, png(PAIR.image_a), png(PAIR.image_b))
+    batcher.error = RuntimeError("a secret of the machine")
+    try:
+        tab.click("#go")
+        tab.wait_for_selector("#status .error")
+    finally:
+        batcher.error = None
+    assert "the log of the demo says why" in tab.inner_text("#status")
+    assert "being written" not in tab.inner_text("#answers")
+
+
 def test_two_tabs_are_answered_at_once_and_one_that_stops_gives_its_rows_back(
     tab: Any, house: House, address: str
 ) -> None:
