@@ -123,7 +123,7 @@ $(PEFT)/.stamp: tests/helpers/requirements-peft.txt | $(TRAIN)/.stamp-dev
 $(TOOLS)/.stamp: tests/helpers/requirements-tools.txt | $(TRAIN)/.stamp-dev
 	@$(call make_venv,$(TOOLS),$(TRAIN_VERSION))
 	@touch $(TOOLS)/.installing && rm -f $@
-	@echo "installing wandb and datasets, which read what we write in tests, into $(TOOLS) (about 0.4 GB)"
+	@echo "installing wandb, datasets and nbclient, which tests use, into $(TOOLS) (about 0.4 GB)"
 	@$(TOOLS)/bin/python $(PIP_INSTALL) --requirement $<
 	@$(call see_train,$(TOOLS))
 	@rm $(TOOLS)/.installing && touch $@
@@ -159,7 +159,7 @@ setup-beam: $(BEAM)/.stamp  ## make .venv-beam: for `python -m data_gen.beam` an
 
 setup-peft: $(PEFT)/.stamp  ## make .venv-peft: for the test of exported adapters
 
-setup-tools: $(TOOLS)/.stamp  ## make .venv-tools: for tests with Weights & Biases and Hugging Face's datasets
+setup-tools: $(TOOLS)/.stamp  ## make .venv-tools: for tests with Weights & Biases, Hugging Face's datasets, and of the notebook
 
 setup-demo: $(DEMO)/.stamp  ## make .venv-demo: for `make demo` and `python -m dig_jax.demo`
 

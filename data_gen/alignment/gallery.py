@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import re
-import string
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from data_gen.alignment.items import KINDS, Item
 from data_gen.alignment.records import Aligned, AlignedDataset
 from data_gen.alignment.things import View
 from data_gen.records.dataset import decode_png
-from data_gen.records.gallery import data_uri, script_json
+from data_gen.records.gallery import data_uri, write_page
 
 TEMPLATE = Path(__file__).with_name("templates") / "alignment.html"
 PER_KIND = 12  # items shown; the balance sheet counts all
@@ -39,8 +37,7 @@ def write_gallery(dataset: AlignedDataset, path: Path, per_kind: int = PER_KIND)
         "items": [each for kind in KINDS for each in shown[kind]],
     }
     title = f"dig_align: {dataset.metadata['source'].get('preset') or dataset.folder.name}"
-    page = string.Template(TEMPLATE.read_text()).substitute(title=html.escape(title), data=script_json(data))
-    path.write_text(page)
+    write_page(TEMPLATE, path, title, data)
 
 
 def facts(dataset: AlignedDataset) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from data_gen.records.dataset import Dataset, Pair
 from data_gen.records.statistics import Statistics
 
 TEMPLATE = Path(__file__).with_name("templates") / "gallery.html"
+LOOK = TEMPLATE.with_name("look.css")  # that all galleries share
 MAX_PAIRS = 96  # shown; the plots count all
 MAX_SIDE = 640  # pixels of a shown picture; larger ones are scaled down
 WEBP_QUALITY = 90
@@ -69,8 +70,13 @@ def write_gallery(dataset: Dataset, path: Path, max_pairs: int = MAX_PAIRS) -> N
     title = (
         f"dig_pairs: {preset}, seed {metadata.get('seed')}" if preset else f"dig_pairs: {dataset.folder.name}"
     )
-    page = string.Template(TEMPLATE.read_text()).substitute(title=html.escape(title), data=script_json(data))
-    path.write_text(page)
+    write_page(TEMPLATE, path, title, data)
+
+
+def write_page(template: Path, path: Path, title: str, data: Any) -> None:
+    """Writes a page of a template with `$title`, `$look` and, inside a script, `$data`."""
+    values = {"title": html.escape(title), "look": LOOK.read_text(), "data": script_json(data)}
+    path.write_text(string.Template(template.read_text()).substitute(values))
 
 
 def script_json(value: Any) -> str:

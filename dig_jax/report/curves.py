@@ -96,7 +96,7 @@ def _mark(x: float, label: str, room: float) -> str:
     return line + f'<text x="{x + 4:.1f}" y="{_TOP - 3}">{html.escape(shown)}</text>'
 
 
-def _line(color: int, label: str, places: Sequence[Point], points: Sequence[Point]) -> str:
+def _line(color: int, label: str, places: Sequence[Point], points: Sequence[tuple[float, ...]]) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     line = f'<polyline class="line{color}" points="{path}"/>'
     if len(points) > _MAX_DOTS:

@@ -7,7 +7,10 @@ import html
 import io
 from collections.abc import Sequence
 
+import numpy as np
 from etils import epath
+
+from dig_jax.report.thumbnails import thumbnail, thumbnail_name
 
 Box = Sequence[float]  # x0, y0, x1, y1, shares of width and height
 
@@ -16,10 +19,10 @@ class Pictures:
     """The thumbnails that a page shows.
 
     Args:
-      folder: that has them.
+      folder: that has them; None where images are given one by one.
     """
 
-    def __init__(self, folder: epath.Path):
+    def __init__(self, folder: epath.Path | None = None):
         self._folder = folder
         self._sizes: dict[str, tuple[int, int] | None] = {}
         self._kept: list[str] = []
@@ -34,6 +37,15 @@ class Pictures:
         ]
         return f'<div class="pictures">{"".join(drawn)}</div>' if len(drawn) == len(names) > 0 else ""
 
+    def add(self, image: np.ndarray) -> str:
+        """Takes an image, uint8 [H, W, 3], in small, and gives its name."""
+        name = thumbnail_name(image)
+        if name not in self._sizes:
+            data, size = thumbnail(image)
+            self._put(name, data, size)
+            self._sizes[name] = size
+        return name
+
     def store(self) -> str:
         """The pictures themselves, to stand anywhere on the page."""
         kept = "".join(self._kept)
@@ -47,17 +59,19 @@ class Pictures:
     def _keep(self, name: str) -> tuple[int, int] | None:
         from PIL import Image
 
-        path = self._folder / name
-        if not path.exists():
+        if self._folder is None or not (self._folder / name).exists():
             return None
-        data = path.read_bytes()
-        width, height = Image.open(io.BytesIO(data)).size
+        data = (self._folder / name).read_bytes()
+        size = Image.open(io.BytesIO(data)).size
+        self._put(name, data, size)
+        return size
+
+    def _put(self, name: str, data: bytes, size: tuple[int, int]) -> None:
         encoded = base64.b64encode(data).decode()
         self._kept.append(
-            f'<image id="{_id(name)}" width="{width}" height="{height}"'
+            f'<image id="{_id(name)}" width="{size[0]}" height="{size[1]}"'
             f' href="data:image/webp;base64,{encoded}"/>'
         )
-        return width, height
 
 
 def _id(name: str) -> str:

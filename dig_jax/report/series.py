@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 Records = list[dict[str, Any]]
 
@@ -32,5 +32,5 @@ def band(records: Records, key: str) -> list[tuple[float, float, float]]:
     return [(step, max(low, value - width), min(high, value + width)) for step, value, width in known]
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)

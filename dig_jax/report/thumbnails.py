@@ -23,15 +23,26 @@ def keep_thumbnails(folder: epath.Path, images: Sequence[np.ndarray]) -> list[st
     Returns:
       Their file names, WebP.
     """
-    from PIL import Image
-
     names = []
     for image in images:
-        shown = hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes())
-        names.append(f"{shown.hexdigest()[:16]}.webp")
-        if not (folder / names[-1]).exists():
-            small, buffer = Image.fromarray(image), io.BytesIO()
-            small.thumbnail((SIDE, SIDE))
-            small.save(buffer, "WEBP", quality=_QUALITY)
-            (folder / names[-1]).write_bytes(buffer.getvalue())
+        name = thumbnail_name(image)
+        names.append(name)
+        if not (folder / name).exists():
+            (folder / name).write_bytes(thumbnail(image)[0])
     return names
+
+
+def thumbnail_name(image: np.ndarray) -> str:
+    """What the small copy of an image is called."""
+    shown = hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes())
+    return f"{shown.hexdigest()[:16]}.webp"
+
+
+def thumbnail(image: np.ndarray) -> tuple[bytes, tuple[int, int]]:
+    """The small copy, a WebP file, with its width and height."""
+    from PIL import Image
+
+    small, buffer = Image.fromarray(image), io.BytesIO()
+    small.thumbnail((SIDE, SIDE))
+    small.save(buffer, "WEBP", quality=_QUALITY)
+    return buffer.getvalue(), small.size

@@ -139,7 +139,12 @@ def test_grpo_logs_every_promised_metric_and_moves_the_model(
     start = loading.load_params(config, opened, parallel.make_mesh(config.mesh))[1]
     assert fingerprint(final_params(config, workdir)) != fingerprint(start)
     assert (workdir / "report.html").exists()
-    assert len(list((workdir / "samples").glob("*.png"))) == 2 * config.log.samples
+    assert len(list((workdir / "samples").glob("step*.png"))) == 2 * config.log.samples
+    assert len(lines(workdir, "samples/worst.jsonl")) == config.log.samples
+    assert [line["step"] for line in lines(workdir, "slices.jsonl")] == [0, 1]
+    (group,) = lines(workdir, "groups.jsonl")
+    advantages = [answer["advantage"] for answer in group["answers"]]
+    assert len(advantages) == config.rollout.group_size and abs(sum(advantages)) < 1e-4
 
 
 def test_supervised_training_fits_a_few_pairs(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:

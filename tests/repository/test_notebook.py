@@ -1,27 +1,46 @@
-"""The Colab notebook: valid, and every command in it exists with the options it is given."""
+"""The Colab notebook: valid, every command in it exists with the options it is given, and it runs."""
 
+import json
+import os
 import re
 import shlex
+import subprocess
+from pathlib import Path
 
 import nbformat
+import pytest
 
 from configs import quickstart
 from data_gen.__main__ import parse_arguments
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import HELPERS, ROOT
 
 NOTEBOOK = nbformat.read(ROOT / "notebooks" / "colab_smoke.ipynb", as_version=4)
+SIZES = {"PAIRS": 32, "TEST_PAIRS": 16, "STEPS": 10}  # as its cell says
+TOOLS_PYTHON = ROOT / ".venv-tools" / "bin" / "python"
 
 
 def _shell_commands() -> list[list[str]]:
     """The words of every `!` line, continuation lines joined."""
     code = "\n".join(cell.source for cell in NOTEBOOK.cells if cell.cell_type == "code")
+    code = re.sub(r"\{(PAIRS|TEST_PAIRS|STEPS)( // 2)?\}", _value, code)
     lines = code.replace("\\\n", " ").splitlines()
     return [shlex.split(line.strip()[1:]) for line in lines if line.strip().startswith("!")]
+
+
+def _value(found: re.Match) -> str:
+    return str(SIZES[found[1]] // (2 if found[2] else 1))
 
 
 def _arguments_of(module: str) -> list[str]:
     (found,) = [words for words in _shell_commands() if module in words]
     return found[found.index(module) + 1 :]
+
+
+def test_its_sizes_are_those_of_its_cell():
+    [cell] = [cell.source for cell in NOTEBOOK.cells if cell.source.startswith("PAIRS, ")]
+    named: dict[str, int] = {}
+    exec(cell, named)
+    assert {name: named[name] for name in SIZES} == SIZES
 
 
 def test_it_is_a_valid_notebook_without_outputs():
@@ -72,3 +91,29 @@ def test_the_report_it_shows_is_the_runs():
     (workdir,) = [word for word in _arguments_of("dig_jax.main") if word.startswith("--workdir=")]
     report = f'Path("{workdir.removeprefix("--workdir=")}/report.html")'
     assert any(report in cell.source for cell in NOTEBOOK.cells)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TOOLS_PYTHON.exists(), reason="needs `make setup-tools`")
+def test_it_runs_from_top_to_bottom_and_shows_pairs_answers_and_the_report(tmp_path: Path):
+    for path in ROOT.iterdir():  # what it renders and trains is not left in the checkout
+        if path.name not in ("data", "runs", ".git"):
+            (tmp_path / path.name).symlink_to(path)
+    notebook = nbformat.from_dict(json.loads(json.dumps(NOTEBOOK)))
+    for cell in notebook.cells:  # system packages are there, and two steps are enough
+        cell.source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("!apt-get"))
+        cell.source = re.sub(r"^PAIRS, .*", "PAIRS, TEST_PAIRS, STEPS = 32, 4, 2", cell.source)
+    nbformat.write(notebook, tmp_path / "short.ipynb")
+    command = [TOOLS_PYTHON, HELPERS / "run_notebook.py", "short.ipynb"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"JAX_PLATFORMS": "cpu"}, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    outputs = {
+        cell.id: [output for output in cell.get("outputs", ()) if output.output_type == "display_data"]
+        for cell in nbformat.read(tmp_path / "short.ipynb", as_version=4).cells
+    }
+    assert ["image/png" in output.data for output in outputs["cell-pairs"]] == [True]
+    assert ["image/png" in output.data for output in outputs["cell-answers"]] == [True, True]
+    [page] = outputs["cell-9"]
+    assert "2 of 2 steps" in page.data["text/html"] and "A group of sampled answers" in page.data["text/html"]
