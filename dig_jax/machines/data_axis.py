@@ -34,8 +34,9 @@ def apart(function: Callable[..., Any], rows: Sequence[Any]) -> Callable[..., An
       rows: of each argument, which dimension of its arrays has the rows, split over `data` before other axes;
         None: all parts have the whole. Or a tree of these that is a prefix of the argument.
     """
-    rules = [(name, tuple(a for a in axes if a != AXIS)) for name, axes in spmd.get_logical_axis_rules()]
-    rules.append((APART, (AXIS,)))
+    rules: list[tuple[str, Any]] = [(APART, (AXIS,))]
+    for name, axes in spmd.get_logical_axis_rules():
+        rules.append((name, tuple(axis for axis in axes or () if axis != AXIS)))
 
     def of_part(*args: Any) -> Any:
         with spmd.logical_axis_rules(rules):

@@ -205,7 +205,7 @@ class Learner:
             micro = microbatches.take(batch, piece)
             return jax.lax.switch(piece.bucket, branches, trained, frozen, micro)
 
-        state, metrics = self._update(state, gradient, batch, pieces, Pieces(1, None))
+        state, metrics = self._update(state, gradient, batch, pieces, microbatches.lanes())
         padding = 1 - totals.tokens / microbatches.padded_tokens(pieces, lengths)
         return state, {**metrics, "response_padding": padding}
 
@@ -315,14 +315,6 @@ def accumulate(
         return jax.tree.map(lambda x: x.astype(jnp.float32), grads), metrics
     grads, stacked = jax.lax.scan(body, zeros, micro_batches)
     return grads, grpo.combine_metrics(stacked)
-
-
-def _of_all_rows(metrics: Metrics) -> Metrics:
-    """Metrics of the rows of every part of the mesh, as `grpo.combine_metrics` has them."""
-    return {
-        name: (data_axis.largest if name.endswith("_max") else data_axis.total)(value)
-        for name, value in metrics.items()
-    }
 
 
 def _split(batch: Any, size: int) -> Any:

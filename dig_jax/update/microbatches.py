@@ -13,6 +13,7 @@ lane; lanes never leave their devices.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -69,6 +70,12 @@ class Pieces:
 
     completions: jax.Array
     bucket: jax.Array
+
+
+def lanes() -> Any:
+    """Which dimension of the arrays of all `Pieces` has the lanes, for `data_axis.apart`."""
+    numbers: Any = Pieces
+    return numbers(completions=1, bucket=None)
 
 
 def cut_up(mask: jax.Array, cut: Cut) -> Pieces:
