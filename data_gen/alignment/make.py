@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from data_gen.alignment.dialogue import conversation, description
 from data_gen.alignment.items import KINDS, Item
@@ -45,11 +45,13 @@ class Recipe:
       seed: with the picture's id, decides everything.
       shares: kind -> items of it per picture; 0.2 is one of every fifth picture.
       held_out: share of pairs of shape and colour that training never shows.
+      styles: of phrases, of refer.STYLES: equally many of each where the picture allows it.
     """
 
     seed: int
     shares: Mapping[str, float]
     held_out: float
+    styles: tuple[str, ...] = STYLES
 
     def __post_init__(self) -> None:
         """Raises ValueError for shares out of bounds, of unknown kinds, or of nothing at all."""
@@ -62,6 +64,9 @@ class Recipe:
             raise ValueError(f"--items: {sum(self.shares.values()):g} per picture: expected at most {MOST}")
         if not 0 <= self.held_out < 1:
             raise ValueError(f"--held_out={self.held_out}: expected a share from 0, below 1")
+        if not self.styles or set(self.styles) - set(STYLES) or len(set(self.styles)) < len(self.styles):
+            given, known = ",".join(self.styles), ", ".join(STYLES)
+            raise ValueError(f"--styles={given}: expected some of {known}, separated by commas, each once")
 
 
 def make_items(view: View, split: str, recipe: Recipe, vocabulary: Vocabulary) -> list[Item]:
@@ -84,34 +89,38 @@ def make_items(view: View, split: str, recipe: Recipe, vocabulary: Vocabulary) -
     for kind in KINDS:
         share = recipe.shares.get(kind, 0.0)
         count = int(share) + (rng.random() < share % 1)
-        items += _phrases_to_boxes(draw, count) if kind == "T-C" else _several(draw, kind, count)
+        items += (
+            _phrases_to_boxes(draw, count, recipe.styles)
+            if kind == "T-C"
+            else _several(draw, kind, count, recipe.styles)
+        )
     return [dataclasses.replace(item, part=_part(item, view, split, kept)) for item in items]
 
 
-def _several(draw: Draw, kind: str, count: int) -> list[Item]:
+def _several(draw: Draw, kind: str, count: int, styles: Sequence[str]) -> list[Item]:
     """Up to `count` items of a kind, no two with the same question."""
     items: list[Item] = []
     for _ in range(count):
-        item = _choices(draw, kind) if kind in ("C-I", "T-I") else try_make(MAKERS[kind], draw)
+        item = _choices(draw, kind, styles) if kind in ("C-I", "T-I") else try_make(MAKERS[kind], draw)
         if item and not any(same_question(item, other) for other in items):
             items.append(item)
     return items
 
 
-def _phrases_to_boxes(draw: Draw, count: int) -> list[Item]:
+def _phrases_to_boxes(draw: Draw, count: int, styles: Sequence[str]) -> list[Item]:
     """T-C: of every picture at least as many hard phrases as others, or one word would do for most."""
     items: list[Item] = []
     for _ in range(count):
         need_hard = 2 * sum(bool(item.facts["hard"]) for item in items) < len(items) + 1
         item = None
-        for style in draw.rng.sample(STYLES, len(STYLES)):  # each is tried in earnest before another one
+        for style in draw.rng.sample(styles, len(styles)):  # each is tried in earnest before another one
             item = item or try_make(functools.partial(text_to_box, style=style, hard=need_hard), draw)
         if item and not any(same_question(item, other) for other in items):
             items.append(item)
     return items
 
 
-def _choices(draw: Draw, kind: str) -> Item | None:
+def _choices(draw: Draw, kind: str, styles: Sequence[str]) -> Item | None:
     """C-I or T-I: in half of them, where the picture allows it, options as large as each other.
 
     Or the blur of a small crop that was enlarged would often tell the size of the box in the question.
@@ -122,7 +131,7 @@ def _choices(draw: Draw, kind: str) -> Item | None:
             item = try_make(functools.partial(box_to_crop, even=wanted), draw)
         else:
             item = None
-            for style in draw.rng.sample(STYLES, len(STYLES)):
+            for style in draw.rng.sample(styles, len(styles)):
                 item = item or try_make(functools.partial(text_to_crop, style=style, even=wanted), draw)
         if item:
             return item

@@ -10,6 +10,7 @@ from data_gen.alignment.crops import IMAGE, SOURCES
 from data_gen.alignment.items import KINDS
 from data_gen.alignment.make import DEFAULT_SHARES, Recipe
 from data_gen.alignment.records import PICTURES, Maker
+from data_gen.alignment.refer import STYLES
 from data_gen.alignment.rules import rules_for
 from data_gen.alignment.words import vocabulary_of
 from data_gen.files.userfiles import home_expanded, user_path
@@ -36,6 +37,11 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     add("--items", default=shares, help=text)
     text = "share of the pairs of shape and colour that training never asks for (default 0.05)"
     add("--held_out", type=float, default=0.05, help=text)
+    text = (
+        "what phrases say: attributes or a superlative (ref), attributes alone (ref+), a relation to another"
+        " object (refg); equally many of each (default ref,ref+,refg)"
+    )
+    add("--styles", default=",".join(STYLES), help=text)
     text = "pixels of the square as the model sees it, which says what is too small (default 336)"
     add("--model_side", type=int, default=336, help=text)
     text = "pixels of a crop (default: half of the picture's shorter side)"
@@ -100,7 +106,8 @@ def maker_of(
     side = args.crop_side or min(size) // 2
     if not 16 <= side <= 1024:
         raise ValueError(f"--crop_side={args.crop_side}: expected 16 to 1024 pixels, got {side}")
-    recipe = Recipe(args.seed, read_items(args.items), args.held_out)
+    styles = tuple(style.strip() for style in args.styles.split(","))
+    recipe = Recipe(args.seed, read_items(args.items), args.held_out, styles)
     pictures = PICTURES if args.pictures == "both" else (args.pictures,)
     rendered = rendering.facts() if rendering else None
     return Maker(recipe, rules_for(args.model_side), vocabulary_of(metadata), pictures, side, rendered)

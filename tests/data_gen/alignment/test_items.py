@@ -151,6 +151,15 @@ def test_at_least_half_of_the_phrases_of_a_picture_are_hard(views):
         assert 2 * sum(hard) >= len(hard)
 
 
+def test_phrases_have_the_styles_that_were_asked_for(views):
+    recipe = Recipe(1, {"T-C": 4, "T-I": 2}, 0.0, ("ref+",))
+    styles = {item.style for split, scene in views[0] for item in make_items(scene, split, recipe, views[1])}
+    assert styles == {"ref+"}
+    for wrong in ((), ("ref", "ref"), ("refer",)):
+        with pytest.raises(ValueError, match=r"--styles=.*: expected some of ref, ref\+, refg"):
+            Recipe(1, {"T-C": 4}, 0.0, wrong)
+
+
 def test_evaluation_is_asked_in_one_wording():
     scene = view(*FIVE)
     assert (
