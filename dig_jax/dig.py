@@ -66,6 +66,12 @@ COMMANDS = (
         "--config=configs/stage1.py --workdir=runs/stage1",
     ),
     Command("report", "dig_jax.report", "the page of runs, side by side", "runs/stage1 runs/stage2"),
+    Command(
+        "examples",
+        "dig_jax.report.examples",
+        "what a benchmark asks, and what was answered",
+        "--benchmark=refcoco --data_root=benchmarks --out=refcoco.html",
+    ),
     Command("evaluate", "dig_jax.evaluate", "scores a model", "--model=runs/stage1 --data=data/stage1"),
     Command("generate", "dig_jax.generate", "one answer", "--model=runs/stage1 --image=a.png --image=b.png"),
     Command("serve", "dig_jax.serve", "a server for OpenAI's clients", "--model=runs/stage1 --port=8000"),
