@@ -12,6 +12,7 @@ BEAM := .venv-beam
 TRL := .venv-trl
 PEFT := .venv-peft
 TOOLS := .venv-tools
+DOCS := .venv-docs
 DEMO := .venv-demo
 AOT_GPU := .venv-aot-gpu
 PY := $(TRAIN)/bin/python
@@ -143,6 +144,13 @@ $(DEMO)/.stamp-test: tests/helpers/requirements-browser.txt $(DEMO)/.stamp | $(T
 	@$(DEMO)/bin/python $(PIP_INSTALL) --requirement $<
 	@touch $@
 
+$(DOCS)/.stamp: docs/site/requirements.txt
+	@$(call make_venv,$(DOCS),3.11 3.12 3.13)
+	@touch $(DOCS)/.installing && rm -f $@
+	@echo "installing mkdocs into $(DOCS)"
+	@$(DOCS)/bin/python $(PIP_INSTALL) --requirement $<
+	@rm $(DOCS)/.installing && touch $@
+
 .PHONY: setup setup-dev setup-render setup-beam setup-peft setup-tools setup-aot-gpu setup-demo
 setup: $(TRAIN)/.stamp-base  ## make .venv: everything needed to train on a CPU
 
@@ -237,6 +245,10 @@ test-slow: setup-dev setup-render setup-beam setup-peft setup-tools setup-aot-gp
 # With Debian's chromium, or the one that CHROMIUM names. They are no part of test-slow: CI has no browser.
 test-demo: setup-dev $(DEMO)/.stamp-test  ## the tests of the demo's page, in a Chromium that is installed
 	$(DEMO)/bin/python -m pytest -m slow tests/demo/test_browser.py $(PYTEST_ARGS)
+
+# The site needs nothing of what it documents: docstrings are read from the source.
+docs: $(DOCS)/.stamp  ## write the documentation as a site to build/site; a link that leads nowhere is an error
+	PATH="$(CURDIR)/$(DOCS)/bin:$$PATH" NO_MKDOCS_2_WARNING=1 mkdocs build
 
 lint: setup-dev  ## ruff (rules and formatting) and shellcheck
 	$(PY) -m ruff check .
