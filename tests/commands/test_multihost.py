@@ -21,6 +21,8 @@ from tests.helpers.paths import ROOT
 from tests.helpers.small_model import FOR_TWO_DEVICES, make_small_model
 from tests.machines.test_distributed import free_port
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 STEPS = 5
 SILENCE = 60.0
 

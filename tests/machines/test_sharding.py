@@ -40,16 +40,9 @@ def model(tmp_path_factory):
     return make_model(tmp_path_factory.mktemp("sharding") / "model")
 
 
-@pytest.mark.parametrize(
-    "mesh",
-    [
-        pytest.param((1, 8, 1), id="8x1"),
-        pytest.param((2, 2, 2), id="4x2"),
-    ],
-)
 @pytest.mark.slow  # test_parallel.py has a mesh with all axes
-def test_shards_are_what_the_table_says_and_results_those_of_one_device(model, mesh):
-    data, fsdp, tensor = mesh
+def test_shards_are_what_the_table_says_and_results_those_of_one_device(model):
+    data, fsdp, tensor = 2, 2, 2
     step = run_step(model, (data, fsdp, 1, tensor))
     for kind in ("params", "mu", "nu", "reference"):  # moments and reference lie as the parameters do
         assert step["mlp"][kind] == [LAYERS, WIDTH // fsdp, INNER // tensor], kind
@@ -67,7 +60,7 @@ def test_shards_are_what_the_table_says_and_results_those_of_one_device(model, m
     assert step["slots"] == [1, ROWS * SLOTS // shards]
     # Gradients of two micro-batches cross `data` once; what else does is small.
     sent = step["sent_across_data"]
-    assert data == 1 or 0 < sent["update"] < 0.55 * sent["micro_batch"], sent
+    assert 0 < sent["update"] < 0.55 * sent["micro_batch"], sent
 
     assert_same_as_one_device(step)
 
