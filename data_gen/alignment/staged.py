@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from data_gen.files.staging import Job, lock, require_same, write_file, write_js
 from data_gen.records.dataset import Dataset
 from data_gen.render.controller import WorkerError
 from data_gen.render.crew import MAX_WORKER_FAILURES
+from data_gen.render.threads import WorkerThreads
 
 
 def staged_file(split: str, index: int) -> str:
@@ -85,34 +85,14 @@ class _Crew:
         self.source, self.maker, self.rendering = source, maker, rendering
         self.folder, self.on_pair = folder, on_pair
         self.jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self.reading = threading.Lock()  # of the source, and of on_pair
-        self.stopping = threading.Event()
-        self.studios: list[Studio] = []
-        self.error: BaseException | None = None
+        self.threads = WorkerThreads()
+        self.reading = self.threads.lock  # of the source, and of on_pair
 
     def run(self, jobs: list[Job], workers: int) -> None:
         """Makes the records of all jobs."""
         for job in jobs:
             self.jobs.put(job)
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(workers, len(jobs)))]
-        for thread in threads:
-            thread.start()
-        try:
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.2)  # a join without a limit would not let Ctrl-C through
-        finally:
-            self._stop()
-            for thread in threads:
-                thread.join()
-        if self.error:
-            raise self.error
-
-    def _stop(self) -> None:
-        self.stopping.set()
-        with self.reading:
-            for studio in self.studios:
-                studio.worker.kill()
+        self.threads.run(self._work, min(workers, len(jobs)))
 
     def _next(self) -> Job | None:
         try:
@@ -122,20 +102,14 @@ class _Crew:
 
     def _work(self) -> None:
         """The body of a thread."""
-        try:
-            with self.rendering.studio() as studio:
+        with self.rendering.studio() as studio:
+            self.threads.kill_at_the_end(studio.worker)
+            while not self.threads.stopping.is_set() and (job := self._next()):
                 with self.reading:
-                    self.studios.append(studio)
-                while not self.stopping.is_set() and (job := self._next()):
-                    with self.reading:
-                        record = self.source.record(*job)
-                    made = make_staged(self.maker, record, job[0], studio, self.stopping.is_set)
-                    if self.stopping.is_set():
-                        return
-                    write_file(self.folder / staged_file(*job), made)
-                    with self.reading:
-                        self.on_pair()
-        except BaseException as error:
-            if not self.stopping.is_set():
-                self.error = self.error or error
-            self.stopping.set()
+                    record = self.source.record(*job)
+                made = make_staged(self.maker, record, job[0], studio, self.threads.stopping.is_set)
+                if self.threads.stopping.is_set():
+                    return
+                write_file(self.folder / staged_file(*job), made)
+                with self.reading:
+                    self.on_pair()

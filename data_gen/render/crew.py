@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from data_gen.files.staging import Job, Staging
 from data_gen.plan.stage import PairFailed, Planned
 from data_gen.render.build import FinishedPair
 from data_gen.render.controller import Worker, WorkerError
+from data_gen.render.threads import WorkerThreads
 
 MAX_WORKER_FAILURES = 3  # at one pair, before it is given up
 MAX_FAILURES_IN_A_ROW = 5  # pairs given up with none finished between, before the rest is not tried
@@ -43,12 +44,10 @@ class Crew:
         self._staging = staging
         self._on_pair = on_pair
         self._on_failure = on_failure
-        self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._workers: list[Worker] = []
+        self._threads = WorkerThreads()
+        self._lock = self._threads.lock
         self._failures: dict[Job, str] = {}
         self._in_a_row = 0
-        self._error: BaseException | None = None
 
     def run(self, pairs: Iterator[Planned], threads: int) -> dict[Job, str]:
         """Makes and stages every pair; called once.
@@ -57,42 +56,18 @@ class Crew:
         every attempt was rejected. When too many fail in a row, the rest is not tried. Raises what a thread
         raised otherwise (a bug, a full disk), and KeyboardInterrupt, after all threads have stopped.
         """
-        crew = [threading.Thread(target=self._work, args=(pairs,), daemon=True) for _ in range(threads)]
-        for thread in crew:
-            thread.start()
-        try:
-            for thread in crew:
-                while thread.is_alive():
-                    thread.join(0.2)  # a join without a limit would not let Ctrl-C through
-        finally:
-            self._stop()
-            for thread in crew:
-                thread.join()
-        if self._error:
-            raise self._error
+        self._threads.run(functools.partial(self._work, pairs), threads)
         return self._failures
-
-    def _stop(self) -> None:
-        """Makes every thread return soon; pairs under way are dropped."""
-        self._stopping.set()
-        with self._lock:
-            for worker in self._workers:
-                worker.kill()
 
     def _work(self, pairs: Iterator[Planned]) -> None:
         """The body of a thread."""
-        try:
-            with (
-                self._start_worker() as worker,
-                tempfile.TemporaryDirectory(dir=self._staging.scratch) as folder,
-            ):
-                with self._lock:
-                    self._workers.append(worker)
-                while not self._stopping.is_set() and (planned := self._next(pairs)):
-                    self._do(worker, planned, Path(folder))
-        except BaseException as error:
-            self._error = self._error or error
-            self._stop()
+        with (
+            self._start_worker() as worker,
+            tempfile.TemporaryDirectory(dir=self._staging.scratch) as folder,
+        ):
+            self._threads.kill_at_the_end(worker)
+            while not self._threads.stopping.is_set() and (planned := self._next(pairs)):
+                self._do(worker, planned, Path(folder))
 
     def _next(self, pairs: Iterator[Planned]) -> Planned | None:
         with self._lock:
@@ -106,7 +81,7 @@ class Crew:
             except PairFailed as error:
                 return self._note_failure(planned.job, str(error), given_up=True)
             except WorkerError as error:
-                if self._stopping.is_set():
+                if self._threads.stopping.is_set():
                     return None
                 self._note_failure(planned.job, str(error), given_up=failure == MAX_WORKER_FAILURES)
             else:
@@ -124,4 +99,4 @@ class Crew:
                 self._failures[job] = reason
                 self._in_a_row += 1
                 if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
-                    self._stopping.set()  # nothing works: do not go through thousands of pairs to find out
+                    self._threads.stopping.set()  # nothing works: thousands of pairs would not either
