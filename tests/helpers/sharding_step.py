@@ -29,6 +29,7 @@ from dig_jax.run import loading
 from dig_jax.update.learner import TrainState, train_programs
 from dig_jax.update.microbatches import Cut
 from dig_jax.update.policy import Experience, forward
+from dig_jax.update.sft import Supervised
 
 PROMPTS, GROUP, LENGTH = 16, 2, 8
 GRID = (4, 4)  # patches of an image
@@ -86,6 +87,15 @@ class Side:
         batch = parallel.put_batch(self.experience(drawn), self.mesh)
         state, metrics = programs.update_grpo(state, batch)
         return jax.block_until_ready(state), float(metrics["loss"])
+
+    def supervised(self, drawn: Rollout) -> list[float]:
+        """Loss and gradient norm of a supervised update, a completion of each prompt its answer."""
+        programs = train_programs(self.learner, self.params, self.mesh)
+        cells = np.zeros(self.prompts().tokens.shape, np.float32)
+        batch = Supervised(self.prompts(), drawn.tokens[:, 0], drawn.mask[:, 0], cells, cells)
+        state = programs.init(jax.tree.map(jnp.copy, self.params))
+        _, metrics = programs.update_sft(state, parallel.put_batch(batch, self.mesh))
+        return [float(metrics[name]) for name in ("loss", "grad_norm")]
 
     def experience(self, drawn: Rollout) -> Experience:
         """The completions under made-up advantages."""
@@ -190,6 +200,7 @@ def main() -> None:
                     when: many.sent_across_data(expected, when) if sizes[0] > 1 else 0.0
                     for when in ("micro_batch", "update")
                 },
+                "supervised": [side.supervised(expected) if sizes[0] > 1 else [] for side in (many, one)],
                 "vocab": many.model_config.text.vocab_size,
                 "moved_bytes": many.programs.moved_bytes,
             }

@@ -68,7 +68,7 @@ def test_shards_are_what_the_table_says_and_results_those_of_one_device(model):
 @pytest.mark.slow
 def test_adapters_are_split_as_their_layers_and_compute_what_one_device_does(model):
     rank, tensor = 4, 4
-    step = run_step(model, (1, 2, 1, tensor), rank)
+    step = run_step(model, (2, 1, 1, tensor), rank)
     for kind in ("params", "mu", "nu", "reference", "weights"):
         assert step["mlp"][kind] == [LAYERS, rank, INNER // tensor], kind
         assert step["k_proj"][kind] == [LAYERS, rank, HEADS // tensor, HEAD_DIM], kind
@@ -117,6 +117,7 @@ def assert_same_as_one_device(step: dict[str, Any]) -> None:
     assert step["logprob_distance"] < 1e-5
     assert step["loss"][0] == pytest.approx(step["loss"][1], rel=1e-5)
     assert step["gradient_distance"] < 1e-5
+    assert step["supervised"][0] == pytest.approx(step["supervised"][1], rel=1e-5)
 
 
 class Sizes:
