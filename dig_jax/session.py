@@ -23,7 +23,7 @@ import functools
 import logging
 import math
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import jax
 import numpy as np
@@ -319,6 +319,18 @@ class Session:
         closing = endless_budget(self.opened.tokenizer)
         programs = continuous_programs(*self.policy, self.mesh, room, common, closing)
         return Batcher(programs, self.policy[1], self.desk, waiting, self.step)
+
+    def warm_batcher(self, *, newest_seconds: float = 0.0, **room: Any) -> Batcher:
+        """A `batcher` whose programs are compiled before it is asked; `room` is what that takes.
+
+        Args:
+          newest_seconds: look for newer checkpoints of the run so often, see `follow`; 0: never.
+        """
+        batcher = self.batcher(**room)
+        batcher.warm_up(self.request(text="Hello.", max_new_tokens=2))
+        if newest_seconds:
+            self.follow(batcher, newest_seconds)
+        return batcher
 
     def run(self, request: Request, streamed: bool = False) -> Stream:
         """Begins to answer; one piece holds all where the answer is not streamed."""

@@ -79,14 +79,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         samples, notes = open_samples(task, own, args.data, args.split, args.puzzles)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-        batcher = session.batcher(
+        batcher = session.warm_batcher(
+            newest_seconds=seconds,
             rows=args.rows,
             max_prompt_tokens=args.max_prompt_tokens,
             max_answer_tokens=args.max_answer_tokens,
         )
-        batcher.warm_up(session.request(text="Hello.", max_new_tokens=2))
-        if seconds:
-            session.follow(batcher, seconds)
     cli.log_to_terminal()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="dig_jax_demo_") as uploads, cli.user_errors():

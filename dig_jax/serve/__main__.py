@@ -88,15 +88,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_followed(folder, args.newest_seconds)
         settings = _settings(args, os.path.basename(os.path.normpath(str(folder))))
         session = Session(folder, dtype=args.dtype, devices=args.devices).load()
-        batcher = session.batcher(
+        batcher = session.warm_batcher(
+            newest_seconds=args.newest_seconds,
             rows=args.rows,
             max_prompt_tokens=args.max_prompt_tokens,
             max_answer_tokens=args.max_answer_tokens,
             waiting=args.waiting,
         )
-        batcher.warm_up(session.request(text="Hello.", max_new_tokens=2))
-        if args.newest_seconds:
-            session.follow(batcher, args.newest_seconds)
     cli.log_to_terminal()
     _serve(args, session, batcher, settings)
 
