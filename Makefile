@@ -151,7 +151,7 @@ $(DOCS)/.stamp: docs/site/requirements.txt
 	@$(DOCS)/bin/python $(PIP_INSTALL) --requirement $<
 	@rm $(DOCS)/.installing && touch $@
 
-.PHONY: setup setup-dev setup-render setup-beam setup-peft setup-tools setup-aot-gpu setup-demo
+.PHONY: setup setup-dev setup-render setup-beam setup-peft setup-tools setup-aot-gpu setup-demo setup-docs
 setup: $(TRAIN)/.stamp-base  ## make .venv: everything needed to train on a CPU
 
 setup-dev: $(TRAIN)/.stamp-dev  ## the same, with the test tools and torch for the parity tests
@@ -168,6 +168,8 @@ setup-beam: $(BEAM)/.stamp  ## make .venv-beam: for `python -m data_gen.beam` an
 setup-peft: $(PEFT)/.stamp  ## make .venv-peft: for the test of exported adapters
 
 setup-tools: $(TOOLS)/.stamp  ## make .venv-tools: for tests with Weights & Biases, Hugging Face's datasets, and of the notebook
+
+setup-docs: $(DOCS)/.stamp  ## make .venv-docs: mkdocs, which makes the documentation's pages
 
 setup-demo: $(DEMO)/.stamp  ## make .venv-demo: for `make demo` and `python -m dig_jax.demo`
 
@@ -247,7 +249,7 @@ test-demo: setup-dev $(DEMO)/.stamp-test  ## the tests of the demo's page, in a 
 	$(DEMO)/bin/python -m pytest -m slow tests/demo/test_browser.py $(PYTEST_ARGS)
 
 # The site needs nothing of what it documents: docstrings are read from the source.
-docs: $(DOCS)/.stamp  ## write the documentation as a site to build/site; a link that leads nowhere is an error
+docs: setup-docs  ## write the documentation as a site to build/site; a link that leads nowhere is an error
 	PATH="$(CURDIR)/$(DOCS)/bin:$$PATH" NO_MKDOCS_2_WARNING=1 mkdocs build
 
 lint: setup-dev  ## ruff (rules and formatting) and shellcheck

@@ -13,22 +13,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from dig_jax import train
-from tests.commands.test_train import inputs, lines, small_config, without_times  # noqa: F401  (inputs is a fixture)
+from tests.commands.test_train import inputs, lines, without_times  # noqa: F401  (inputs is a fixture)
 from tests.run.test_curriculum import three_stages
 
-KILLS = 3  # at least, of each kind of run
+KILLS = 3  # at least
 TRIES = 4  # to kill one run before it may end: it may have ended before
-STEPS = 5
-
-
-def settings(inputs: pathlib.Path, kind: str) -> ConfigDict:  # noqa: F811
-    """A checkpoint after every step, so that many kills hit one that is being written."""
-    if kind == "stages":
-        config = three_stages(inputs)
-        config.checkpoint.every = 1
-        return config
-    changes = {"data.eval": str(inputs / "pairs"), "eval.every": 2, "checkpoint.every": 1}
-    return small_config(inputs, kind, num_steps=STEPS, **changes)
 
 
 def live(config: ConfigDict, workdir: pathlib.Path, cache: pathlib.Path) -> None:
@@ -74,19 +63,18 @@ def outcome(workdir: pathlib.Path) -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "seed"), [("grpo", 0), ("stages", 2)])
 def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(
-    kind: str,
-    seed: int,
     inputs: pathlib.Path,  # noqa: F811
     tmp_path: pathlib.Path,
 ) -> None:
-    config = settings(inputs, kind)
+    """Supervised, then GRPO in two stages; compiled as a real run is."""
+    config = three_stages(inputs)
+    config.checkpoint.every = 1  # so that many kills hit one that is being written
     finish(config, tmp_path / "compiled")  # fills the cache
     seconds = finish(config, tmp_path / "whole")
     expected = outcome(tmp_path / "whole")
 
-    rng = random.Random(seed)
+    rng = random.Random(2)
     while_writing = done = run = 0
     while done < KILLS:
         workdir = tmp_path / f"run{run}"
@@ -100,4 +88,4 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(
         finish(config, workdir)
         assert outcome(workdir) == expected
         run += 1
-    print(f"{kind}: {done} kills in {run} runs, {while_writing} of them while a checkpoint was written")
+    print(f"{done} kills in {run} runs, {while_writing} of them while a checkpoint was written")

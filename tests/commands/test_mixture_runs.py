@@ -24,9 +24,9 @@ def two_parts() -> ConfigDict:
     return ConfigDict({"pairs": {"weight": 1}, "phrases": phrases})
 
 
-def of_mixture(inputs: pathlib.Path, algorithm: str, **changes: object) -> ConfigDict:  # noqa: F811
+def of_mixture(inputs: pathlib.Path, **changes: object) -> ConfigDict:  # noqa: F811
     """Batches of 8 end in the middle of the mixture's blocks of 3; with a second stage of more phrases."""
-    config = small_config(inputs, algorithm, **changes)
+    config = small_config(inputs, "grpo", **changes)
     config.mixture = two_parts()
     config.curriculum.order = ("first", "second")
     more = {"mixture": {"phrases": {"weight": 2}}}
@@ -35,16 +35,15 @@ def of_mixture(inputs: pathlib.Path, algorithm: str, **changes: object) -> Confi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["sft", "grpo"])
 def test_a_run_of_a_mixture_that_is_stopped_in_its_middle_continues_exactly(
-    algorithm: str,
     inputs: pathlib.Path,  # noqa: F811
     tmp_path: pathlib.Path,
 ) -> None:
+    """By GRPO; supervised ones: tests/run/test_tiny_grounding_resume.py."""
     changes = {"grpo.dynamic_sampling": 1}
-    whole = of_mixture(inputs, algorithm, **changes)
+    whole = of_mixture(inputs, **changes)
     straight = run(whole, tmp_path / "straight")
-    stopped = of_mixture(inputs, algorithm, **changes)
+    stopped = of_mixture(inputs, **changes)
     stopped.curriculum.stages.first.num_steps = 1
     stopped.curriculum.order = ("first",)
     run(stopped, tmp_path / "stopped")
@@ -58,17 +57,16 @@ def test_a_run_of_a_mixture_that_is_stopped_in_its_middle_continues_exactly(
     assert fingerprint(final_params(whole, epath.Path(tmp_path / "stopped"))) == fingerprint(
         final_params(whole, straight)
     )
-    if algorithm == "grpo":
-        # Of 8 positions in blocks of 3, and then of 3 with other shares; each attempt has its own 8.
-        assert all(line["pairs/rollout/prompts"] + line["phrases/rollout/prompts"] == 8 for line in expected)
-        assert expected[0]["pairs/rollout/prompts"] > expected[2]["pairs/rollout/prompts"]
-        assert {"pairs/reward/f1", "phrases/reward/hit", "reward/iou", "reward/reward"} <= expected[0].keys()
-        shown = json.loads((straight / "tasks.json").read_text())["training"]
-        assert {name: declared["part"] for name, declared in shown.items()} == {
-            "pairs/differences": "pairs",
-            "phrases/referring": "phrases",
-        }
-        assert "phrases: Training reward" in (straight / "report.html").read_text()
+    # Of 8 positions in blocks of 3, and then of 3 with other shares; each attempt has its own 8.
+    assert all(line["pairs/rollout/prompts"] + line["phrases/rollout/prompts"] == 8 for line in expected)
+    assert expected[0]["pairs/rollout/prompts"] > expected[2]["pairs/rollout/prompts"]
+    assert {"pairs/reward/f1", "phrases/reward/hit", "reward/iou", "reward/reward"} <= expected[0].keys()
+    shown = json.loads((straight / "tasks.json").read_text())["training"]
+    assert {name: declared["part"] for name, declared in shown.items()} == {
+        "pairs/differences": "pairs",
+        "phrases/referring": "phrases",
+    }
+    assert "phrases: Training reward" in (straight / "report.html").read_text()
 
 
 @pytest.mark.slow

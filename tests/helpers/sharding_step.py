@@ -197,8 +197,9 @@ def main() -> None:
                 "response_cache": shard(pool.cache.v),
                 "slots": shard(pool.schedule.completion),
                 "sent_across_data": {
-                    when: many.sent_across_data(expected, when) if sizes[0] > 1 else 0.0
+                    when: many.sent_across_data(expected, when)
                     for when in ("micro_batch", "update")
+                    if "sent" in sys.argv
                 },
                 "supervised": [side.supervised(expected) if sizes[0] > 1 else [] for side in (many, one)],
                 "vocab": many.model_config.text.vocab_size,

@@ -28,7 +28,6 @@ PARTS_ONCE = PARTS | {"batch.sum_gradients": "update"}
 # Mesh, `tensor` of rollouts, devices in order (of two processes the second has 4 to 7), and settings.
 Layout = tuple[tuple[int, int, int], int, list[int], dict[str, Any]]
 HOSTS: dict[str, Layout] = {
-    "every group across both in updates, no groups in rollouts": ((1, 2, 2), 1, [0, 4, 1, 5], PARTS),
     "no groups in updates, hosts in turn; across both in rollouts": (
         (2, 2, 1),
         2,
@@ -106,7 +105,6 @@ def assert_same(steps: list[dict[str, Any]], expected: dict[str, Any]) -> None:
     [
         pytest.param((2, 2, 2), id="all-axes"),
         pytest.param((8, 1, 1), id="data", marks=pytest.mark.slow),
-        pytest.param((1, 4, 2), id="fsdp-tensor", marks=pytest.mark.slow),
     ],
 )
 def test_a_mesh_gives_what_one_device_gives(
