@@ -18,6 +18,7 @@ LONGEST = (
     "commands/test_kill.py",
     "machines/test_parallel.py",
     "commands/test_multihost.py",
+    "commands/test_replay_runs.py",
     "commands/test_train.py",
     "machines/test_sharding.py",
     "repository/test_quickstart.py",
@@ -27,7 +28,11 @@ LONGEST = (
     "models/test_parity_bfloat16.py",
     "commands/test_commands_on_hosts.py",
     "update/test_precision.py",
+    "run/test_tiny_grounding_resume.py",
     "machines/test_bucket.py",
+    "data_gen/alignment/test_labels.py",
+    "tasks/boxes/test_fuzz.py",
+    "update/test_compile_time.py",
     "rollout/test_pool.py",
     "models/nn/test_lora.py",
     "models/nn/test_freeze.py",
@@ -68,9 +73,11 @@ def quick_compiling() -> Iterator[None]:
     """The tests of a module, and processes that they start, compile with few of XLA's optimizations.
 
     That takes half the time, which is most of what such tests cost. It is for those that ask which rows,
-    shapes, devices or parameters take part in a program. What promises equality to the last bit, compares
-    with another library, or measures memory or rounding is compiled as a real run is. What is compiled here
-    is forgotten in the end: no other module runs it.
+    shapes, devices or parameters take part in a program, and whether a run that was stopped goes on exactly:
+    it runs the same programs again. One such run, which is killed (commands/test_kill.py), is compiled as
+    a real one is; and so is all that promises that two programs are equal to the last bit, compares with
+    another library, or measures memory or rounding. What is compiled here is forgotten in the end: no other
+    module runs it.
     """
     import jax
 

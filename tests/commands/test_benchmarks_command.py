@@ -58,6 +58,7 @@ def test_flags_that_cannot_be_are_refused(flags, message, tmp_path, monkeypatch,
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiling")
 def test_a_killed_command_goes_on_on_other_devices_and_hosts(tmp_path):
     """One device, whole; two devices, killed; then two hosts, to the end: the same answers and scores."""
     make_small_model(tmp_path / "model", **FOR_TWO_DEVICES)

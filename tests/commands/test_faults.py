@@ -14,6 +14,8 @@ from dig_jax.run.checkpoint import Checkpoints
 from tests.commands.test_train import inputs, lines, run, small_config, without_times  # noqa: F401  (inputs: a fixture)
 from tests.helpers.paths import ROOT
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 # A disk of our own, in a namespace of our own: it is gone with the last command.
 ON_A_SMALL_DISK = """
 mount -t tmpfs -o size=13m,mode=777 none "$DISK"

@@ -17,6 +17,8 @@ from tests.commands.test_train import (  # noqa: F401  (inputs is a fixture)
     without_times,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 def two_parts() -> ConfigDict:
     """All pairs, and for every two of them a phrase of theirs: "rectangle 0 became bright"."""

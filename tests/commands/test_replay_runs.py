@@ -8,6 +8,8 @@ from tests.commands.test_multihost import Run, assert_same_metrics, sampled
 from tests.commands.test_train import inputs, lines, run, small_config, without_times  # noqa: F401  (a fixture)
 from tests.helpers.small_model import make_small_model
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 SIZES = {"family": "qwen3_vl_moe", "text_depth": 2, "experts": 4}
 
 

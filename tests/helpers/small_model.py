@@ -1,6 +1,10 @@
 """The smallest model that trains, as a Hugging Face folder: for tests of steps and of whole commands."""
 
+import atexit
+import functools
 import pathlib
+import shutil
+import tempfile
 
 from dig_jax.scratch import ScratchConfig, make_scratch_folder
 
@@ -12,5 +16,14 @@ FOR_FOUR_DEVICES = FOR_TWO_DEVICES | {"text_heads": 4, "text_kv_heads": 4}
 
 
 def make_small_model(folder: pathlib.Path, **changes: int | str) -> None:
-    """Writes the model, random, with `changes` to its `ScratchConfig`."""
-    make_scratch_folder(folder, ScratchConfig(**SIZES | changes))
+    """Writes the model, random, with `changes` to its `ScratchConfig`: a copy of the first one like it."""
+    shutil.copytree(_made(**changes), folder, dirs_exist_ok=True)
+
+
+@functools.cache
+def _made(**changes: int | str) -> pathlib.Path:
+    """A folder with the model, for as long as this process. Making one takes seconds."""
+    parent = pathlib.Path(tempfile.mkdtemp(prefix="small_model_"))
+    atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    make_scratch_folder(parent / "model", ScratchConfig(**SIZES | changes))
+    return parent / "model"

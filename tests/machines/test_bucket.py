@@ -12,6 +12,8 @@ from tests.commands.test_train import inputs, small_config  # noqa: F401  (input
 from tests.helpers.fake_gcs import FakeGCS
 from tests.helpers.paths import ROOT
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 @pytest.mark.slow
 def test_a_run_in_a_bucket_stops_goes_on_and_leaves_the_same_as_one_on_a_disk(

@@ -26,6 +26,8 @@ from tests.commands.test_train import (  # noqa: F401  (inputs is a fixture)
     without_times,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 CONFIGS = pathlib.Path(base.__file__).parent
 
 

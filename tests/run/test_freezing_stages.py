@@ -25,6 +25,8 @@ from tests.commands.test_train import (  # noqa: F401  (inputs is a fixture)
     without_times,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 TOWER = {"freeze_vision": True}
 ALL_BUT_PROJECTOR = {"freeze_vision": True, "freeze_text": True}
 

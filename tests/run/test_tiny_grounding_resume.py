@@ -16,6 +16,8 @@ from tests.helpers.drawn_pairs import png
 from tests.helpers.small_model import make_small_model
 from tests.tasks.test_aligned import folder as aligned  # noqa: F401  (a fixture)
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, aligned: pathlib.Path) -> ConfigDict:  # noqa: F811

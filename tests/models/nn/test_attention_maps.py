@@ -11,6 +11,8 @@ from dig_jax.models.nn.attention_maps import last_layer
 from tests.models.clip_dino_qwen.configs import small_config
 from tests.models.conftest import PromptMaker
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 @pytest.fixture(scope="module")
 def pass_of():

@@ -26,6 +26,8 @@ from dig_jax.update.policy import Experience
 from tests.commands.test_train import final_params, inputs, run, small_config  # noqa: F401  `inputs` is a fixture
 from tests.models.conftest import PromptMaker
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 GROUP, LENGTH = 2, 4
 CLIP = 1e-3  # far below the norm of any gradient here
 QUICK = {"xla_backend_optimization_level": 0}  # these programs run once: compiling is what takes the time

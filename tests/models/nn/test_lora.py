@@ -27,6 +27,8 @@ from tests.commands.test_train import final_params, inputs, lines, run, small_co
 from tests.helpers.folder_logits import assert_same_logits
 from tests.models.conftest import PromptMaker
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 RANK, ALPHA = 4, 8.0
 LORA = {"model.lora.rank": RANK, "model.lora.alpha": ALPHA}
 SETTINGS = LoRAConfig(RANK, ALPHA, "text/.*_proj")

@@ -10,6 +10,8 @@ from dig_jax.models.hf import checkpoint
 from dig_jax.models.inputs import make_prompts
 from dig_jax.models.qwen3_vl.model import Qwen3VL
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 GRIDS = [(4, 6), (2, 8)]
 GROUP, LENGTH = 3, 6
 

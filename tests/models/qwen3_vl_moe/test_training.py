@@ -6,6 +6,8 @@ from tests.commands.test_train import lines, run, small_config
 from tests.helpers.drawn_pairs import draw_pair, write_pairs
 from tests.helpers.make_tiny_model import make_tiny
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
