@@ -12,7 +12,9 @@ def get_config() -> ConfigDict:
     """Returns the defaults: GRPO on a Qwen3-VL folder, to be completed with `model_path` and `data.train`."""
     config = ConfigDict()
 
-    config.algorithm = "grpo"  # "grpo": reward only. "sft": supervised answers (warm-up).
+    # "grpo": reward only. "sft": supervised answers (warm-up). "distill": what a teacher who sees the truth
+    # says of what the model draws (`distill` below), and no reward.
+    config.algorithm = "grpo"
     # What is asked: "differences" | "referring" | "choice" | "yes_no" | "conversation" | "describe" | one of
     # task_file.
     config.task = "differences"
@@ -203,6 +205,18 @@ def get_config() -> ConfigDict:
     config.grpo.overlong = ConfigDict()
     config.grpo.overlong.buffer = 0  # tokens; 0 = off
     config.grpo.overlong.penalty = 0.5  # half the range of the reward, as in DAPO
+
+    # Self-distillation: at every token that it draws, the model learns the distribution of a teacher, the
+    # same model shown the truth. With algorithm = "grpo" beside the reward, with "distill" alone:
+    # docs/training.md. loss_mean, mask_truncated and kl_coef of `grpo` hold there, too.
+    config.distill = ConfigDict()
+    config.distill.weight = 0.0  # of the divergence in the loss; 0 = off
+    # What the teacher is shown. "boxes": the true boxes framed in all images. "crops": all images grey but
+    # for the same crops around the true boxes.
+    config.distill.privilege = "crops"
+    # "policy": the weights that are trained, as they are. "reference": those of the KL reference.
+    config.distill.teacher = "policy"
+    config.distill.beta = 1.0  # 0: KL(teacher || student). 1: the reverse. Between: JSD of GKD, as in TRL
 
     config.moe = ConfigDict()  # models with experts alone: docs/experts.md, docs/moe.md
     # Weight of the routers' load-balancing loss in grpo and sft. transformers' own default for Qwen3-VL is

@@ -95,7 +95,7 @@ def stage_of(config: ConfigDict, name: str) -> curriculum.Stage:
         ValueError: there is no such stage.
     """
     stages = curriculum.stages(config)
-    sampling = [stage for stage in stages if stage.config.algorithm == "grpo"]
+    sampling = [stage for stage in stages if stage.config.algorithm != "sft"]
     for stage in stages if name else [*sampling, *stages]:
         if name in ("", stage.name):
             return stage

@@ -1,7 +1,6 @@
 """Checks a config before any work is done with it: its keys, its types, and the rules between its values."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from dig_jax.models.nn.settings import ModelConfig
 from dig_jax.rollout.sampling import RolloutConfig
 from dig_jax.run import curriculum, evaluations, keys, mixture, model_folder
 from dig_jax.run.batch import BatchConfig
+from dig_jax.run.distillation import DistillConfig
 from dig_jax.run.evaluations import EvalConfig
 from dig_jax.run.outputs import CheckpointConfig, LogConfig
 from dig_jax.tasks.boxes.text import CONVENTIONS
@@ -26,11 +26,11 @@ from dig_jax.tasks.registry import task_class
 from dig_jax.tasks.rewards import RewardMix
 from dig_jax.tasks.supervision import SupervisionConfig
 from dig_jax.update.experts import MoEConfig
-from dig_jax.update.grpo import GRPOConfig
+from dig_jax.update.grpo import GRPOConfig, check_overlong
 from dig_jax.update.optimizer import OptimizerConfig
 from dig_jax.update.replay import ReplayConfig
 
-ALGORITHMS = ("grpo", "sft")
+ALGORITHMS = ("grpo", "distill", "sft")
 OPEN = ("config.curriculum.stages", "config.evals", "config.mixture")  # names in them are the user's
 
 
@@ -84,6 +84,7 @@ def _check_stage(config: ConfigDict) -> None:
         part.from_config(config)
     data = DataConfig.from_config(config)
     _check_parts(config, data)
+    DistillConfig.from_config(config).check(config)
     freeze.frozen_parts(config)
     lora.from_config(config)
     checks.within("rollout.rows", rollout.rows, 0, batch.rollout_prompts, "batch.rollout_prompts", "all")
@@ -101,7 +102,7 @@ def _check_stage(config: ConfigDict) -> None:
             f"config.batch.update_epochs={batch.update_epochs}: supervised training takes new pairs for every"
             " update; set it to 1"
         )
-    if config.algorithm == "grpo":
+    if config.algorithm != "sft":
         _check_grpo(config, batch, rollout)
 
 
@@ -115,7 +116,7 @@ def _check_parts(config: ConfigDict, data: DataConfig) -> None:
             if not part.name:
                 raise
             raise ValueError(f"config.mixture.{part.name}: {error}") from error
-    if config.mixture and data.group_sizes and config.algorithm == "grpo":
+    if config.mixture and data.group_sizes and config.algorithm != "sft":
         raise ValueError(
             "config.data.group_sizes=True makes batches of one part of config.mixture, and GRPO may put"
             " prompts of the same part in the place of others: set one of them back"
@@ -125,7 +126,7 @@ def _check_parts(config: ConfigDict, data: DataConfig) -> None:
 def _check_grpo(config: ConfigDict, batch: BatchConfig, rollout: RolloutConfig) -> None:
     batch.check_multiple("prompts", "rollout_prompts")
     checks.at_least("grpo.dynamic_sampling", config.grpo.dynamic_sampling, 0, "off")
-    if rollout.group_size < 2:
+    if rollout.group_size < 2 and config.algorithm == "grpo":
         raise ValueError(f"config.rollout.group_size={rollout.group_size}: GRPO compares at least 2")
     if batch.micro_completions and rollout.group_size % batch.micro_completions:
         raise ValueError(
@@ -135,8 +136,9 @@ def _check_grpo(config: ConfigDict, batch: BatchConfig, rollout: RolloutConfig) 
     ReplayConfig.from_config(config).check(batch)
     if rollout.temperature <= 0:
         raise ValueError(f"config.rollout.temperature={rollout.temperature}: must be above 0 to sample")
-    _overlong(config)
-    rollout.check_weighed(config.grpo.importance_cap)
+    check_overlong(config)
+    if config.algorithm == "grpo":
+        rollout.check_weighed(config.grpo.importance_cap)
 
 
 # A resumed run may change these: they decide what is written and where it runs, not what is computed.
@@ -335,20 +337,6 @@ def _same_keys(config: ConfigDict, expected: ConfigDict, prefix: str) -> None:
     for key, value in expected.items():
         if isinstance(value, ConfigDict) and f"{prefix}.{key}" not in OPEN:
             _same_keys(config[key], value, f"{prefix}.{key}")
-
-
-def _overlong(config: ConfigDict) -> None:
-    buffer, penalty = config.grpo.overlong.buffer, config.grpo.overlong.penalty
-    if not 0 <= buffer <= config.rollout.max_new_tokens:
-        raise ValueError(
-            f"config.grpo.overlong.buffer={buffer}: expected 0 (off) to config.rollout.max_new_tokens"
-            f"={config.rollout.max_new_tokens}"
-        )
-    if not (0 < penalty < math.inf):
-        raise ValueError(
-            f"config.grpo.overlong.penalty={penalty}: expected a finite number above 0; to turn it off, set"
-            " config.grpo.overlong.buffer=0"
-        )
 
 
 def _advance(config: ConfigDict, entries: Sequence[evaluations.Entry]) -> None:

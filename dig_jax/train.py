@@ -31,7 +31,7 @@ from dig_jax.report.shown import Shown
 from dig_jax.rollout.drawer import answering_form, sampling_form
 from dig_jax.rollout.programs import rollout_programs
 from dig_jax.rollout.sampler import Sampler
-from dig_jax.run import curriculum, epochs, evaluations, loading, lock
+from dig_jax.run import batch, curriculum, epochs, evaluations, loading, lock
 from dig_jax.run.checkpoint import Checkpoints, describe_sizes
 from dig_jax.run.curriculum import Progress, Stage
 from dig_jax.run.evaluations import Entry, EvalConfig
@@ -134,7 +134,7 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
     all_asked = [loading.make_asked(stage.config, model_folder, tokenizer) for stage in stages]
     train_data = []
     for stage, asked in zip(stages, all_asked, strict=True):
-        own = loading.train_rows(stage.config, mesh, sampling_mesh)
+        own = batch.train_rows(stage.config, mesh, sampling_mesh)
         loader = loading.train_loader(stage.config, asked, model_folder, tokenizer, own, workdir / "lengths")
         for number, task in enumerate(asked.parts.values()):
             rewards.try_out(task, loader.first(number))

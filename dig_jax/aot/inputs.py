@@ -107,9 +107,11 @@ def experience(
     *,
     reference: bool,
     old: bool,
+    teacher: bool = False,
     experts: TextConfig | None = None,
 ) -> Experience:
-    """Experience [B,G,R] of `prompts`, with the reference's and the old policy's log-probs where wanted.
+    """Experience [B,G,R] of `prompts`, with the reference's and the old policy's log-probs where wanted, and
+    with prompts of a teacher, which are of the same size.
 
     With `experts`, of the decoder that they are in, the experts that its tokens go to as well.
     """
@@ -134,6 +136,7 @@ def experience(
         ref_logprobs=values if reference else None,
         old_logprobs=values if old else None,
         routing=routing,
+        teacher=prompts if teacher else None,
     )
 
 

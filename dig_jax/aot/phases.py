@@ -26,6 +26,7 @@ from dig_jax.rollout.programs import pool_shardings, rollout_programs
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.run import loading
 from dig_jax.run.batch import BatchConfig
+from dig_jax.run.distillation import DistillConfig
 from dig_jax.update import experts, sft
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.learner import Learner, TrainPrograms, TrainState, train_programs
@@ -116,7 +117,8 @@ def phases(plan: Plan) -> Iterator[Phase]:
     programs = train_programs(learner, params, plan.mesh)
     state = programs.state
     copied = parallel.abstract(programs.reference.eval_shape(params), plan.mesh)
-    reference = copied if config.grpo.kl_coef and not plan.supervised else None
+    wanted = config.grpo.kl_coef or learner.distill.needs_reference
+    reference = copied if wanted and not plan.supervised else None
     moments, remainders = learner.optimizer.cut(state.opt_state)
     held = {
         "parameters": chip_bytes(state.params),
@@ -194,19 +196,20 @@ def _update_phases(
     batch_config = BatchConfig.from_config(config)
     parts, updates = batch_config.prompts // batch_config.update_prompts, batch_config.updates_per_step
     prompts = inputs.prompts(plan.architecture, work.bucket, config.batch.update_prompts, plan.mesh)
-    replay = ReplayConfig.from_config(config).replay
+    replay, distill = ReplayConfig.from_config(config).replay, DistillConfig.from_config(config)
     old = replay == "old" or GRPOConfig.from_config(config).needs_old_logprobs(updates)
     batch = inputs.experience(
         *(prompts, work.group, work.response, plan.mesh),
-        reference=reference is not None,
+        reference=config.grpo.kl_coef > 0,
         old=old,
+        teacher=distill.weight > 0,
         experts=None if replay == "off" else plan.architecture.text,
     )
     # What is of the whole step; other parts come when used.
     kept = (batch.ref_logprobs, batch.old_logprobs, batch.routing if replay == "old" else None)
     waiting = {"batch": chip_bytes(batch) + (parts - 1) * chip_bytes(kept)}
     forward = config.batch.update_prompts * flops.forward(plan.architecture, work)
-    if reference is not None:
+    if config.grpo.kl_coef:
         bare = dataclasses.replace(batch, ref_logprobs=None, old_logprobs=None, routing=None)
         lower = partial(programs.reference_logprobs.lower, reference, state.params, bare)
         yield Phase("reference log-probs", lower, held | waiting, "batch", runs=parts, flops=forward)
@@ -217,13 +220,16 @@ def _update_phases(
             bare, program = dataclasses.replace(bare, routing=None), programs.logprobs_and_routing
         lower = partial(program.lower, state.params, bare)
         yield Phase("old log-probs", lower, held | waiting, "batch", runs=parts, flops=forward)
+    cost = _gradient_cost(plan, state)
+    if distill.weight:  # what the teacher says is computed in the update
+        cost["flops"] += forward
     yield Phase(
         "update",
-        partial(programs.update_grpo.lower, state, batch),
+        partial(programs.update_grpo.lower, state, batch, *([reference] if distill.needs_reference else [])),
         held | waiting,
         "batch",
         runs=updates,
-        **_gradient_cost(plan, state),
+        **cost,
     )
 
 

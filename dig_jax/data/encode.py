@@ -48,6 +48,7 @@ class Batch:
       earlier_mask: float32 [B, E], 1 where there is one.
       examples: the examples themselves, as shown (after augmentation).
       rows: int [B], ascending: which rows of the batch of all processes these are.
+      teacher: the same prompts as a teacher sees them, who is shown more; None where there is none.
     """
 
     prompts: Prompts
@@ -59,6 +60,7 @@ class Batch:
     earlier_mask: np.ndarray
     examples: tuple[Example, ...]
     rows: np.ndarray
+    teacher: Prompts | None = None
 
     @property
     def ids(self) -> list[str]:

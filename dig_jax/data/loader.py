@@ -21,6 +21,7 @@ logger = logging.getLogger("dig_jax")
 
 Change = Callable[[Example, np.random.Generator], Example]
 Demonstrate = Callable[[Example, np.random.Generator], Demonstration]
+Privilege = Callable[[Example], Example]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +170,8 @@ class ExampleLoader:
         with `parts`, of one part and one bucket: parts then have their shares of the batches.
       augment: changes an example and keeps its target true; None: examples are shown as they are stored.
       demonstrate: gives the answer to learn; None: there is none.
+      privilege: the example as a teacher is shown it, with a prompt as long and images as large; None: there
+        is no teacher.
       parts: of a mixture, whose examples lie one after another in the dataset, in this order: each has its
         share, and epochs and shuffles of its own. (): all examples are equally likely.
       readahead: how many of the following batches a background thread prepares while one is used; 0 for none.
@@ -195,6 +198,7 @@ class ExampleLoader:
         group_sizes: bool,
         augment: Change | None = None,
         demonstrate: Demonstrate | None = None,
+        privilege: Privilege | None = None,
         parts: Sequence[PartData] = (),
         prompt_lengths: Sequence[int] = (),
         readahead: int = 0,
@@ -206,6 +210,7 @@ class ExampleLoader:
         self._seed = seed
         self._augment = augment
         self._demonstrate = demonstrate
+        self._privilege = privilege
         self.num_examples = len(dataset)
         self.batch_size = global_batch_size
         self._rows = np.arange(global_batch_size) if rows is None else np.asarray(rows)
@@ -279,7 +284,11 @@ class ExampleLoader:
                 self._demonstrate(example, self._rng(NOISE_STREAM, position))
                 for example, position in zip(examples, numbers, strict=True)
             ]
-        return self._encoder(examples, bucket, answers)
+        batch = self._encoder(examples, bucket, answers)
+        if self._privilege is None:
+            return batch
+        taught = self._encoder([self._privilege(example) for example in examples], bucket)
+        return dataclasses.replace(batch, teacher=taught.prompts)
 
     def parts(self, positions: np.ndarray) -> np.ndarray:
         """Of which part of the mixture the examples at these positions are; 0 where there are no parts."""

@@ -36,6 +36,15 @@ TRAINING_CHARTS = (
         (("cut off", "rollout/truncated"), ("groups that earn alike", "rollout/zero_std_groups")),
     ),
     ("KL to the reference", (("KL", "grpo/kl"),)),
+    ("KL to the teacher", (("KL", "distill/kl"),)),
+    (
+        "Share that the teacher judges",
+        (
+            ("tokens alike", "distill/agreement"),
+            ("completions without an advantage", "distill/zero_advantage"),
+            ("of these with a signal", "distill/zero_advantage_signal"),
+        ),
+    ),
     ("Entropy", (("entropy", "grpo/entropy"),)),
     ("Supervised loss", (("answer", "sft/answer_loss"), ("cells", "sft/aux_loss"))),
     ("Seconds per step", (("step", "time/step"),)),

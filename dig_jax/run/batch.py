@@ -2,9 +2,12 @@
 
 import dataclasses
 
+import jax
+import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dig_jax.machines import checks, data_axis
+from dig_jax.machines import checks, data_axis, parallel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,3 +63,16 @@ class BatchConfig:
         size, part = getattr(self, key), getattr(self, divisor)
         if size % part:
             raise ValueError(f"config.batch.{key}={size} is not a multiple of config.batch.{divisor}={part}")
+
+
+def train_rows(config: ConfigDict, mesh: Mesh, sampling_mesh: Mesh) -> np.ndarray:
+    """The rows of a training batch that this process needs: those of its devices in updates and in rollouts.
+
+    The two meshes may give it different ones, and no prompt travels between processes.
+    """
+    batch, process = config.batch, jax.process_index()
+    rows = parallel.row_layout(mesh, batch.prompts, batch.update_prompts).of(process)
+    if config.algorithm == "sft":
+        return rows
+    drawn = parallel.row_layout(sampling_mesh, batch.prompts, batch.rollout_prompts).of(process)
+    return np.union1d(rows, drawn)

@@ -34,13 +34,14 @@ from dig_jax.models.nn import freeze
 from dig_jax.models.nn.freeze import Freezing
 from dig_jax.run import keys, mixture
 from dig_jax.run.batch import BatchConfig
+from dig_jax.run.distillation import DistillConfig
 from dig_jax.run.evaluations import metric_name
 
 _Answer = TypeVar("_Answer")
 
 # What a stage may change: what its steps compute and train, but neither the model nor how the run is watched.
 STAGE_SETTINGS = (
-    *("algorithm", "num_steps", "num_epochs", "advance", "batch", "grpo", "sft", "optimizer"),
+    *("algorithm", "num_steps", "num_epochs", "advance", "batch", "grpo", "distill", "sft", "optimizer"),
     *("mixture", "task", "reward", "referring", "conversation", "rewards.weights"),
     "rewards.normalize_apart",
     *("data.train", "data.train_split", "data.num_differences", "data.augment", "data.group_sizes"),
@@ -74,8 +75,9 @@ class Stage:
 
     @property
     def uses_reference(self) -> bool:
-        """Whether its loss has a KL penalty."""
-        return self.config.algorithm == "grpo" and self.config.grpo.kl_coef != 0
+        """Whether its loss has a KL penalty, or a teacher that is the reference."""
+        distill = DistillConfig.from_config(self.config)
+        return self.config.algorithm != "sft" and (self.config.grpo.kl_coef != 0 or distill.needs_reference)
 
 
 @dataclasses.dataclass
@@ -205,7 +207,7 @@ def describe(stage: Stage, count: int, progress: Progress) -> str:
     if config.optimizer.restart and stage.number:
         line += "; the optimizer begins anew"
     if stage.uses_reference:
-        line += f"; the KL reference is the model of step {progress.reference_step}"
+        line += f"; the reference is the model of step {progress.reference_step}"
     return line
 
 

@@ -31,6 +31,7 @@ from dig_jax.models.nn import freeze, kernels, lora
 from dig_jax.models.nn.settings import ModelConfig
 from dig_jax.run import cli, curriculum, mixture, model_folder
 from dig_jax.run.checkpoint import Checkpoints
+from dig_jax.run.distillation import shown_to_teacher
 from dig_jax.run.evaluations import Entry, EvalConfig
 from dig_jax.tasks import rewards
 from dig_jax.tasks.boxes.text import BoxFormat
@@ -212,19 +213,6 @@ def restore_params(workdir: epath.Path, like: nnx.State, step: int | None) -> nn
         checkpoints.close()
 
 
-def train_rows(config: ConfigDict, mesh: Mesh, sampling_mesh: Mesh) -> np.ndarray:
-    """The rows of a training batch that this process needs: those of its devices in updates and in rollouts.
-
-    The two meshes may give it different ones, and no prompt travels between processes.
-    """
-    batch, process = config.batch, jax.process_index()
-    rows = parallel.row_layout(mesh, batch.prompts, batch.update_prompts).of(process)
-    if config.algorithm != "grpo":
-        return rows
-    drawn = parallel.row_layout(sampling_mesh, batch.prompts, batch.rollout_prompts).of(process)
-    return np.union1d(rows, drawn)
-
-
 def make_task(config: ConfigDict, model: epath.Path, tokenizer: Tokenizer) -> Task:
     """The task that `config.task` names, for a model.
 
@@ -293,7 +281,7 @@ def train_loader(
     Args:
         config, asked: of the stage, and what it asks, `make_asked`.
         model, tokenizer: whose preprocessing and whose words examples get.
-        rows: of a batch that this process loads, `train_rows`; None: all.
+        rows: of a batch that this process loads, `batch.train_rows`; None: all.
         kept: folder where lengths of prompts are kept from one start to the next; None: nowhere.
     """
     supervised, data = config.algorithm == "sft", DataConfig.from_config(config)
@@ -313,6 +301,7 @@ def train_loader(
         seed=config.seed,
         augment=asked.augment,
         demonstrate=asked.demonstrate if supervised else None,
+        privilege=shown_to_teacher(config, asked),
         parts=[PartData(size, part.share) for part, size in zip(parts, sizes, strict=True) if part.name],
         shuffle=True,
         group_sizes=data.group_sizes,

@@ -155,6 +155,7 @@ class Rewarded(Task):
         self.task, self.mix = task, mix
         self._own = tuple(name for name in mix.weights if name not in (OWN, *task.terms))
         self.name, self.main, self.notes, self.charts = task.name, task.main, task.notes, task.charts
+        self.privileges = task.privileges
         self.terms = (OWN, *task.terms, *self._own)
         self.metrics = (
             *task.metrics,
@@ -232,6 +233,10 @@ class Rewarded(Task):
     def demonstrate(self, example: Example, rng: np.random.Generator) -> Demonstration:
         """As of the task."""
         return self.task.demonstrate(example, rng)
+
+    def privileged(self, example: Example, kind: str) -> Example:
+        """As of the task."""
+        return self.task.privileged(example, kind)
 
     def truth(self, example: Example) -> dict[str, Any]:
         """As of the task."""

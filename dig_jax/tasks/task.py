@@ -127,6 +127,7 @@ class Task(abc.ABC):
       main: the term that tells which of two models is better where no answers are sampled.
       notes: all that `Scores.notes` can say.
       charts: of the report, beside those every run has: title, and (label, metric of a step) of each line.
+      privileges: kinds of `privileged` that it has, of `boxes.privilege.KINDS`.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Task(abc.ABC):
     main: str
     notes: tuple[str, ...] = ()
     charts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+    privileges: tuple[str, ...] = ()
 
     def __init__(self, config: ConfigDict, answerer: Answerer):
         self.config = config
@@ -182,6 +184,15 @@ class Task(abc.ABC):
     def demonstrate(self, example: Example, rng: np.random.Generator) -> Demonstration:
         """The answer to learn. Raises ValueError where the task has none."""
         raise ValueError(f"the task {self.name} has no answers to learn: config.algorithm can not be sft")
+
+    def privileged(self, example: Example, kind: str) -> Example:
+        """The same question with what is right given away, for a teacher; images keep their sizes.
+
+        Args:
+          example: as it was augmented.
+          kind: of `privileges`.
+        """
+        raise ValueError(f"the task {self.name} has nothing to show a teacher: set config.distill.weight=0")
 
     @abc.abstractmethod
     def score(self, texts: Sequence[str], examples: Sequence[Example]) -> Scores:

@@ -34,6 +34,8 @@ from dig_jax.update.group import Group, most_told
 from dig_jax.update.policy import Experience
 from dig_jax.update.replay import ReplayConfig
 
+Shown = tuple[Prompts, Prompts | None]  # to the policy, and to a teacher where there is one
+
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
@@ -103,6 +105,7 @@ class Collector:
         self._num_slots = rows * (rollout.slots or self._group_size)
         sampling = sampler.sampling(rollout.temperature, rollout.top_p, rollout.top_k)
         keep = ReplayConfig.from_config(config).keeps_sampled
+        self._compares = config.algorithm != "distill"
         self._limits = Limits(sampling, rollout.max_new_tokens, rollout.slots, rollout.rows, routing=keep)
 
     def collect(self, params: nnx.State, step: int) -> Collected:
@@ -151,7 +154,7 @@ class Collector:
                 break
         assert first is not None and kept is not None  # there is at least one attempt
         asked = time.perf_counter()
-        prompts, ids = self._prompts(first, self._loader.positions(step * self._attempts), kept.positions)
+        shown, ids = self._prompts(first, self._loader.positions(step * self._attempts), kept.positions)
         expected = kept.names[first.rows]
         if np.any((agreement.checksums(ids.tolist()) != expected) & (expected >= 0)):
             raise ValueError(
@@ -159,6 +162,7 @@ class Collector:
                 " all hosts the same data"
             )
         data_seconds += time.perf_counter() - asked
+        prompts, teacher = shown
         experience = Experience(
             prompts,
             tokens=kept.tokens[first.rows],
@@ -166,6 +170,7 @@ class Collector:
             behaviour_logprobs=kept.behaviour_logprobs[first.rows],
             advantages=kept.advantages[first.rows],
             routing=kept.routing and experts.take(kept.routing, first.rows, prompts.tokens.shape[1]),
+            teacher=teacher,
         )
         metrics, seconds, response_tokens = self._figures(drawn, parts)
         metrics["rollout/reshard_gb"] = self._sampler.moved_bytes / 1e9
@@ -197,8 +202,8 @@ class Collector:
             penalty=self._overlong.penalty,
         )
 
-    def _prompts(self, first: Batch, before: np.ndarray, now: np.ndarray) -> tuple[Prompts, np.ndarray]:
-        """The prompts of a step, those rows that this process has, and their ids [b].
+    def _prompts(self, first: Batch, before: np.ndarray, now: np.ndarray) -> tuple[Shown, np.ndarray]:
+        """What a step's policy and teacher are shown, those rows that this process has, and their ids [b].
 
         Args:
             first: the step's first batch.
@@ -206,14 +211,17 @@ class Collector:
             now: int [B], the same of those that took their places.
         """
         ids = np.array(first.ids)
+        shown = first.prompts, first.teacher
         if np.array_equal(before, now):
-            return first.prompts, ids
+            return shown, ids
         # Batches come in different buckets; this one holds both, and is the same on all processes.
         bucket = self._loader.bucket_for(np.concatenate([before, now]))
-        prompts = widen(first.prompts, **dataclasses.asdict(bucket))
+        sizes = dataclasses.asdict(bucket)
+        prompts = widen(first.prompts, **sizes)
+        teacher = widen(first.teacher, **sizes) if first.teacher is not None else None
         moved = np.flatnonzero((now != before)[first.rows])
         if not moved.size:
-            return prompts, ids
+            return (prompts, teacher), ids
         batch = self._loader.load(now[first.rows[moved]], bucket)
 
         def replace(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -222,17 +230,22 @@ class Collector:
             return changed
 
         names = replace(ids.astype(object), np.array(batch.ids, object))  # of any length
-        return jax.tree.map(replace, prompts, batch.prompts), names.astype(str)
+        replaced = jax.tree.map(replace, (prompts, teacher), (batch.prompts, batch.teacher))
+        return replaced, names.astype(str)
 
     def _compare(
         self, positions: np.ndarray, parts: np.ndarray, names: np.ndarray, completions: Completions
     ) -> Drawn:
         rollout, eps = completions.rollout, self._loss.advantage_eps
         earned = self._rewards(completions)
-        advantages = np.array(grpo.group_advantages(earned, normalize_std=self._loss.normalize_std, eps=eps))
+        if self._compares:
+            normalize = self._loss.normalize_std
+            advantages = np.array(grpo.group_advantages(earned, normalize_std=normalize, eps=eps))
+        else:  # a teacher alone says what is better
+            advantages = np.zeros_like(earned)
         for number, task in enumerate(self._sampler.task.parts.values()):
             weights, own = weights_apart(task), np.flatnonzero(parts == number)
-            if weights and len(own):
+            if self._compares and weights and len(own):
                 terms = [completions.scores.terms[name].reshape(earned.shape)[own] for name in weights]
                 apart = grpo.advantages_apart(np.stack(terms), tuple(weights.values()), eps=eps)
                 advantages[own] = np.asarray(apart)
@@ -281,7 +294,8 @@ class Collector:
         for prefix, own in groups.items():
             if not len(own):
                 continue
-            figures[f"{prefix}reward/std_in_group"] = float(earned[own].std(axis=1, ddof=1).mean())
+            if earned.shape[1] > 1:
+                figures[f"{prefix}reward/std_in_group"] = float(earned[own].std(axis=1, ddof=1).mean())
             if prefix:
                 figures[f"{prefix}rollout/prompts"] = len(own)
             drawn = grpo.rollout_metrics(earned[own], rollout.mask[own], rollout.finished[own])

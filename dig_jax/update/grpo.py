@@ -10,6 +10,7 @@ et al. 2025, arXiv 2507.18071), clip-higher, token mean and overlong shaping (DA
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -213,6 +214,21 @@ def overlong_penalty(lengths: Array, *, max_new_tokens: int, buffer: int, penalt
     return -penalty * np.clip(over, 0.0, 1.0)
 
 
+def check_overlong(config: ConfigDict) -> None:
+    """Refuses wrong settings of `overlong_penalty`. Raises ValueError, which names them."""
+    buffer, penalty = config.grpo.overlong.buffer, config.grpo.overlong.penalty
+    if not 0 <= buffer <= config.rollout.max_new_tokens:
+        raise ValueError(
+            f"config.grpo.overlong.buffer={buffer}: expected 0 (off) to config.rollout.max_new_tokens"
+            f"={config.rollout.max_new_tokens}"
+        )
+    if not (0 < penalty < math.inf):
+        raise ValueError(
+            f"config.grpo.overlong.penalty={penalty}: expected a finite number above 0; to turn it off, set"
+            " config.grpo.overlong.buffer=0"
+        )
+
+
 def kl_estimate(logprobs: jax.Array, ref_logprobs: jax.Array, kind: str) -> jax.Array:
     """Per-token estimate of KL(policy || reference) from tokens drawn from the policy.
 
@@ -293,11 +309,11 @@ def policy_loss(
         surrogate = surrogate * weight
         metrics["importance_weight_mean"] = token_mean(weight)
 
-    loss = metrics["policy_loss"] = _mean(surrogate, mask, config, totals)
+    loss = metrics["policy_loss"] = masked_mean(surrogate, mask, config, totals)
     if ref_logprobs is not None:
         kl = kl_estimate(logprobs, real(ref_logprobs), config.kl)
         metrics["kl"] = token_mean(kl)
-        loss = loss + config.kl_coef * _mean(kl, mask, config, totals)
+        loss = loss + config.kl_coef * masked_mean(kl, mask, config, totals)
     metrics["loss"] = loss
     return loss, jax.lax.stop_gradient(metrics)
 
@@ -338,7 +354,7 @@ def _clipped_surrogate(
     return loss, clipped
 
 
-def _mean(values: jax.Array, mask: jax.Array, config: GRPOConfig, totals: Totals) -> jax.Array:
+def masked_mean(values: jax.Array, mask: jax.Array, config: GRPOConfig, totals: Totals) -> jax.Array:
     """This micro-batch's share of the step's mean of `[B, G, R]` values, in the config's sense of mean."""
     values = jnp.where(mask > 0, values, 0.0)
     if config.loss == "dr_grpo":

@@ -27,6 +27,7 @@ from dig_jax.models.nn import freeze
 from dig_jax.models.nn.freeze import Freezing
 from dig_jax.models.nn.routing import unknown
 from dig_jax.rollout.routing import KeptRouting
+from dig_jax.run.distillation import DistillConfig
 from dig_jax.update import experts, grpo, microbatches, replay
 from dig_jax.update import sft as supervised
 from dig_jax.update.experts import MoEConfig
@@ -75,6 +76,7 @@ class Learner:
         grpo: GRPO loss settings.
         sft: supervised loss settings.
         moe: settings of mixtures of experts.
+        distill: settings of the teacher.
         temperature: of the rollout; log-probs are those of the tempered policy, as sampled.
         allowed: bool [V], tokens the sampler can draw; the others have probability 0 in the trainer as well.
         chunk: tokens per slice of the output head.
@@ -91,6 +93,7 @@ class Learner:
     grpo: grpo.GRPOConfig
     sft: supervised.SFTConfig
     moe: MoEConfig
+    distill: DistillConfig
     temperature: float
     allowed: jax.Array | np.ndarray
     chunk: int
@@ -123,6 +126,7 @@ class Learner:
             grpo=GRPOConfig.from_config(config),
             sft=sft,
             moe=MoEConfig.from_config(config),
+            distill=DistillConfig.from_config(config),
             temperature=config.rollout.temperature,
             allowed=allowed,
             chunk=config.model.head_chunk,
@@ -184,18 +188,23 @@ class Learner:
 
         return grpo.combine_metrics(self._of_micro_batches(params, batch, measure)[0])
 
-    def update_grpo(self, state: TrainState, batch: Experience) -> tuple[TrainState, Metrics]:
-        """One GRPO update."""
+    def update_grpo(
+        self, state: TrainState, batch: Experience, reference: nnx.State | None = None
+    ) -> tuple[TrainState, Metrics]:
+        """One GRPO update; with a reference where that is the teacher (`with_reference`)."""
         totals = grpo.step_totals(batch.mask)
         pieces = microbatches.cut_up(batch.mask, self.cut)
         lengths = self.cut.lengths(batch.mask.shape[-1])
 
         def loss_of(length: int, params: nnx.State, micro: Experience) -> tuple[jax.Array, Metrics]:
             model = nnx.merge(self.graphdef, params)
-            micro = microbatches.trim(micro, length)
-            weight = self.moe.router_loss_weight
             return grpo_loss(
-                model, micro, totals, config=self.grpo, router_weight=weight, **self._head_settings()
+                *(model, microbatches.trim(micro, length), totals),
+                config=self.grpo,
+                router_weight=self.moe.router_loss_weight,
+                distill=self.distill,
+                teacher=self._teacher(params, reference),
+                **self._head_settings(),
             )
 
         def gradient(
@@ -225,7 +234,21 @@ class Learner:
         ) -> tuple[nnx.State, Metrics]:
             return _gradient(loss_fn)(trained, frozen, micro)
 
-        return self._update(state, gradient, (), _split(batch, self.cut.prompts), 1)
+        return self._update(state, gradient, (), microbatches.split(batch, self.cut.prompts), 1)
+
+    def _teacher(self, params: nnx.State, reference: nnx.State | None) -> Model | None:
+        """Who judges the policy's samples, with parameters that have no gradient; None where nobody does."""
+        if not self.distill.weight:
+            return None
+        if self.distill.needs_reference:
+            params = self.with_reference(reference, params)
+        return nnx.merge(self.graphdef, jax.lax.stop_gradient(params))
+
+    def with_reference(self, reference: nnx.State | None, params: nnx.State) -> nnx.State:
+        """The parameters of the reference, which has those alone that the policy does not share with it."""
+        assert reference is not None
+        _, shared = freeze.split(params, self.frozen)
+        return nnx.merge_state(reference, shared)
 
     def _of_micro_batches(
         self, params: nnx.State, batch: Experience, compute: Callable[[Model, Experience], Any]
@@ -269,7 +292,7 @@ class Learner:
             trained: nnx.State, frozen: nnx.State, batch: Any, pieces: Any
         ) -> tuple[nnx.State, Metrics]:
             of_piece = functools.partial(gradient, trained, frozen, batch)
-            return accumulate(of_piece, pieces, zeros_like=trained)
+            return microbatches.accumulate(of_piece, pieces, zeros_like=trained)
 
         if self.sums_once:
             of_parts = data_axis.apart(of_rows, (None, None, 0, lanes))
@@ -297,32 +320,6 @@ def _gradient(loss_fn: LossFn) -> GradientFn:
     return jax.grad(loss, has_aux=True)
 
 
-def accumulate(
-    gradient: Callable[[Any], tuple[nnx.State, Metrics]], micro_batches: Any, zeros_like: nnx.State
-) -> tuple[nnx.State, Metrics]:
-    """Sums gradients, in float32, and metrics over micro-batches: leaves [number of micro-batches, ...].
-
-    Metrics named `*_max` are combined by maximum. One micro-batch is alive at a time.
-    """
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), zeros_like)
-
-    def body(total: nnx.State, micro: Any) -> tuple[nnx.State, Metrics]:
-        grads, metrics = gradient(micro)
-        return jax.tree.map(jnp.add, total, grads), metrics
-
-    if jax.tree.leaves(micro_batches)[0].shape[0] == 1:
-        grads, metrics = gradient(jax.tree.map(lambda x: x[0], micro_batches))
-        return jax.tree.map(lambda x: x.astype(jnp.float32), grads), metrics
-    grads, stacked = jax.lax.scan(body, zeros, micro_batches)
-    return grads, grpo.combine_metrics(stacked)
-
-
-def _split(batch: Any, size: int) -> Any:
-    """Cuts leaves [B, ...] into [B / size, size, ...], strided: every micro-batch lies on every device."""
-    cut = lambda x: x.reshape(size, x.shape[0] // size, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
-    return jax.tree.map(cut, batch)
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainPrograms:
     """What training compiles.
@@ -337,7 +334,8 @@ class TrainPrograms:
         logprobs: parameters, Experience -> log-probs float32 [B, G, R].
         logprobs_and_routing: the same, and the experts taken, of a model that has experts.
         replay_figures: parameters, Experience with the sampler's routing -> metrics.
-        update_grpo: state, Experience -> state, metrics; the state is donated.
+        update_grpo: state, Experience -> state, metrics; the state is donated. The reference is a third
+            argument where it is the teacher (`config.distill.teacher`).
         update_sft: state, Supervised -> state, metrics; the state is donated.
     """
 
@@ -369,10 +367,9 @@ def train_programs(learner: Learner, params: nnx.State, mesh: Mesh) -> TrainProg
         return trained
 
     def reference_logprobs(reference: nnx.State, params: nnx.State, batch: Experience) -> jax.Array:
-        _, shared = freeze.split(params, learner.frozen)
         # Another policy than the one that sampled: its routers choose for themselves.
         batch = dataclasses.replace(batch, routing=None)
-        return learner.logprobs(nnx.merge_state(reference, shared), batch)
+        return learner.logprobs(learner.with_reference(reference, params), batch)
 
     def update(function: Callable[..., Any]) -> MeshJit:
         return parallel.jit(function, mesh, donate_argnums=0, out_shardings=(in_place, everywhere))

@@ -18,12 +18,15 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from ml_collections import ConfigDict
 
 from dig_jax.rollout.routing import KeptRouting
+from dig_jax.update import grpo
 from dig_jax.update.policy import Experience
 
 Change = Callable[[jax.Array], jax.Array]
+Metrics = dict[str, jax.Array]
 
 # Below this many tokens of a response, its prompt is most of the work.
 SHORTEST_BUCKET = 128
@@ -150,12 +153,39 @@ def padded_tokens(pieces: Pieces, lengths: tuple[int, ...]) -> jax.Array:
     return jnp.sum(jnp.array(lengths, jnp.float32)[pieces.bucket]) * lanes * size
 
 
+def accumulate(
+    gradient: Callable[[Any], tuple[nnx.State, Metrics]], micro_batches: Any, zeros_like: nnx.State
+) -> tuple[nnx.State, Metrics]:
+    """Sums gradients, in float32, and metrics over micro-batches: leaves [number of micro-batches, ...].
+
+    Metrics named `*_max` are combined by maximum. One micro-batch is alive at a time.
+    """
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), zeros_like)
+
+    def body(total: nnx.State, micro: Any) -> tuple[nnx.State, Metrics]:
+        grads, metrics = gradient(micro)
+        return jax.tree.map(jnp.add, total, grads), metrics
+
+    if jax.tree.leaves(micro_batches)[0].shape[0] == 1:
+        grads, metrics = gradient(jax.tree.map(lambda x: x[0], micro_batches))
+        return jax.tree.map(lambda x: x.astype(jnp.float32), grads), metrics
+    grads, stacked = jax.lax.scan(body, zeros, micro_batches)
+    return grads, grpo.combine_metrics(stacked)
+
+
+def split(batch: Any, size: int) -> Any:
+    """Cuts leaves [B, ...] into [B / size, size, ...], strided: every micro-batch lies on every device."""
+    cut = lambda x: x.reshape(size, x.shape[0] // size, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
+    return jax.tree.map(cut, batch)
+
+
 def _change(batch: Experience, prompts: Change, responses: Change) -> Experience:
     """Every array changed: those of prompts [B, ...], and those of responses [B, G, ...]."""
-    names = {field.name for field in dataclasses.fields(batch)} - {"prompts", "routing"}
+    names = {field.name for field in dataclasses.fields(batch)} - {"prompts", "teacher", "routing"}
     routing = batch.routing
     return Experience(
         prompts=jax.tree.map(prompts, batch.prompts),
+        teacher=jax.tree.map(prompts, batch.teacher),
         routing=routing and KeptRouting(prompts(routing.prompts), responses(routing.responses)),
         **jax.tree.map(responses, {name: getattr(batch, name) for name in names}),
     )

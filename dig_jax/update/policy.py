@@ -10,9 +10,11 @@ import numpy as np
 
 from dig_jax.models.api import Extras, Model
 from dig_jax.models.inputs import Prompts
-from dig_jax.models.nn.head import token_logprobs
+from dig_jax.models.nn.head import token_divergences, token_logprobs
 from dig_jax.rollout.routing import KeptRouting
+from dig_jax.run.distillation import DistillConfig
 from dig_jax.update import experts, grpo
+from dig_jax.update.distill import Taught, distill_loss
 
 
 @flax.struct.dataclass
@@ -29,6 +31,7 @@ class Experience:
       old_logprobs: float32 `[B, G, R]` of the trainer before the first update on this rollout; None where the
         loss does not ask for them.
       routing: the experts that the tokens go to; None where the model chooses.
+      teacher: the prompts as a teacher is shown them (`update.distill`); None where there is none.
     """
 
     prompts: Prompts
@@ -39,6 +42,7 @@ class Experience:
     ref_logprobs: grpo.Array | None = None
     old_logprobs: grpo.Array | None = None
     routing: KeptRouting | None = None
+    teacher: Prompts | None = None
 
 
 def forward(
@@ -101,6 +105,43 @@ def response_logprobs(
     return jnp.where(response, logprobs, 0.0), jnp.where(response, entropy, 0.0), extras
 
 
+def taught_logprobs(
+    model: Model,
+    teacher: Model,
+    experience: Experience,
+    *,
+    beta: float,
+    temperature: float,
+    allowed: jax.Array | np.ndarray | None,
+    chunk: int,
+) -> tuple[jax.Array, jax.Array, Taught, Extras]:
+    """As `response_logprobs`, and what a teacher, shown other prompts, says of the same tokens.
+
+    Args:
+      model: the student.
+      teacher: no gradient flows to it; its routers choose for themselves.
+      experience: has both prompts.
+      beta: see `head.token_divergences`.
+      temperature, allowed, chunk: see `response_logprobs`, for both.
+
+    Returns:
+      Log-probs and entropies of the student, what the teacher says, and what the student says besides.
+    """
+    assert experience.teacher is not None
+    tokens, mask = experience.tokens, experience.mask
+    _, hidden, extras = forward(model, experience.prompts, tokens, mask, experience.routing)
+    _, taught_hidden, _ = forward(teacher, experience.teacher, tokens, mask)
+    logprobs, entropy, *taught = token_divergences(
+        *(model.head_table, hidden, tokens, teacher.head_table, taught_hidden),
+        beta=beta,
+        temperature=temperature,
+        allowed=allowed,
+        chunk=chunk,
+    )
+    response = mask > 0
+    return jnp.where(response, logprobs, 0.0), jnp.where(response, entropy, 0.0), Taught(*taught), extras
+
+
 def grpo_loss(
     model: Model,
     experience: Experience,
@@ -111,21 +152,27 @@ def grpo_loss(
     allowed: jax.Array | np.ndarray | None,
     chunk: int,
     router_weight: float = 0.0,
+    distill: DistillConfig | None = None,
+    teacher: Model | None = None,
 ) -> tuple[jax.Array, grpo.Metrics]:
     """The GRPO loss of one micro-batch and its metrics, for `jax.value_and_grad(..., has_aux=True)`.
 
-    `router_weight` is that of the router loss where the model has experts.
+    `router_weight` is that of the router loss where the model has experts. Where `distill` has a weight, the
+    divergence from `teacher` is added, which no gradient flows to.
     """
-    logprobs, entropy, extras = response_logprobs(
-        model,
-        experience.prompts,
-        experience.tokens,
-        experience.mask,
-        temperature=temperature,
-        allowed=allowed,
-        chunk=chunk,
-        routing=experience.routing,
-    )
+    head = {"temperature": temperature, "allowed": allowed, "chunk": chunk}
+    taught: Taught | None = None
+    if distill is not None and distill.weight:
+        assert teacher is not None
+        logprobs, entropy, taught, extras = taught_logprobs(
+            model, teacher, experience, beta=distill.beta, **head
+        )
+    else:
+        logprobs, entropy, extras = response_logprobs(
+            *(model, experience.prompts, experience.tokens, experience.mask),
+            routing=experience.routing,
+            **head,
+        )
     loss, metrics = grpo.policy_loss(
         logprobs,
         experience.behaviour_logprobs,
@@ -137,4 +184,9 @@ def grpo_loss(
         entropy=entropy,
         old_logprobs=experience.old_logprobs,
     )
+    if distill is not None and taught is not None:
+        given = (taught, experience.advantages, experience.mask, config, totals)
+        divergence, more = distill_loss(*given)
+        loss = loss + distill.weight * divergence
+        metrics = jax.lax.stop_gradient({**metrics, **more, "loss": loss})
     return experts.with_router(loss, metrics, extras, experience.mask, totals.tokens, router_weight)

@@ -24,6 +24,7 @@ from dig_jax.rollout.sampler import AskedT, Sampler, sampling_of
 from dig_jax.run import keys, mixture
 from dig_jax.run.batch import BatchConfig
 from dig_jax.run.curriculum import Stage
+from dig_jax.run.distillation import DistillConfig
 from dig_jax.tasks.supervision import SupervisionConfig
 from dig_jax.tasks.task import Asked
 from dig_jax.update import grpo, sft
@@ -103,7 +104,7 @@ class StepMaker:
             stage: which one.
             asked: scores what is drawn for the loader's examples.
             loader: of its training data.
-            reference: parameters of the KL reference; None where the loss has no penalty.
+            reference: parameters of the reference; None where the loss asks for none.
         """
         config = stage.config
         programs = self.programs(stage)
@@ -162,8 +163,10 @@ def grpo_step(
     """
     batch = BatchConfig.from_config(config)
     num_updates, epochs, size = batch.updates_per_step, batch.update_epochs, batch.update_prompts
-    replaying = ReplayConfig.from_config(config)
-    needs_old = replaying.replay == "old" or GRPOConfig.from_config(config).needs_old_logprobs(num_updates)
+    replaying, loss = ReplayConfig.from_config(config), GRPOConfig.from_config(config)
+    needs_old = replaying.replay == "old" or loss.needs_old_logprobs(num_updates)
+    penalised = reference is not None and loss.kl_coef > 0
+    taught_by = (reference,) if DistillConfig.from_config(config).needs_reference else ()
 
     def step(state: TrainState, index: int) -> tuple[TrainState, Metrics, Notes]:
         began = time.perf_counter()
@@ -183,7 +186,7 @@ def grpo_step(
             state = with_learning_rate(state, rates(number))
             # As above: patches of many images are large.
             experience = dataclasses.replace(parallel.put_batch(part, mesh, rows, size), **known)
-            state, measured = programs.update_grpo(state, experience)
+            state, measured = programs.update_grpo(state, experience, *taught_by)
             parts.append(jax.device_get(measured))
         end = time.perf_counter()
         seconds = collected.seconds | {"score": scored - began_scoring, "update": end - scored}
@@ -195,7 +198,7 @@ def grpo_step(
             figures |= {name: float(parts[0][name]) for name in grpo.GAPS if name in figures}
         metrics = {
             **collected.metrics,
-            **{f"grpo/{name}": value for name, value in figures.items()},
+            **{name if "/" in name else f"grpo/{name}": value for name, value in figures.items()},
             **replayed,
             "learning_rate": rates((index + 1) * num_updates - 1),
             **{f"time/{name}": value for name, value in seconds.items()},
@@ -216,10 +219,10 @@ def grpo_step(
         The devices hold the prompts of one part at a time, and of none where no log-probs are wanted.
         """
         known: dict[str, Any] = {}
-        if reference is None and not needs_old:
+        if not penalised and not needs_old:
             return known
         experience = parallel.put_batch(part, mesh, rows, size)
-        if reference is not None:
+        if penalised:
             known["ref_logprobs"] = programs.reference_logprobs(reference, state.params, experience)
         if replaying.replay == "old":
             scored = programs.logprobs_and_routing(state.params, experience)

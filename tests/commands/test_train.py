@@ -329,7 +329,7 @@ def test_a_run_in_bfloat16_of_an_older_version_is_not_continued(
     ("change", "message"),
     [
         ({"checkpoint.resumable": 4}, "checkpoint.resumable=4: expected 0 .all. to config.checkpoint.keep=3"),
-        ({"algorithm": "ppo"}, "config.algorithm='ppo': expected one of grpo, sft"),
+        ({"algorithm": "ppo"}, "config.algorithm='ppo': expected one of grpo, distill, sft"),
         ({"batch.prompts": 9}, "batch.prompts=9 is not a multiple of config.batch.update_prompts=4"),
         ({"rollout.group_size": 1}, "GRPO compares at least 2"),
         ({"grpo.kl": "k9"}, "grpo.kl is 'k9'"),

@@ -25,6 +25,7 @@ from dig_jax.machines import parallel  # noqa: E402
 from dig_jax.rollout.programs import rollout_programs  # noqa: E402
 from dig_jax.rollout.sampler import Sampler  # noqa: E402
 from dig_jax.run import loading  # noqa: E402
+from dig_jax.run.batch import train_rows  # noqa: E402
 from dig_jax.update import steps  # noqa: E402
 from dig_jax.update.experience import Collected, Collector  # noqa: E402
 from dig_jax.update.grpo import GRPOConfig  # noqa: E402
@@ -44,6 +45,7 @@ def step(sizes: list[int], tensor: int, order: list[int], changes: dict[str, Any
     config.batch.micro_prompts = 8
     config.rollout.group_size = 2
     config.rollout.max_new_tokens = 8
+    config.distill.weight, config.distill.teacher = 0.5, "reference"
     config.update_from_flattened_dict(changes)
     config.mesh.data, config.mesh.fsdp, config.mesh.tensor = sizes
     mesh = parallel.make_mesh(config.mesh, [jax.devices()[number] for number in order])
@@ -56,7 +58,7 @@ def step(sizes: list[int], tensor: int, order: list[int], changes: dict[str, Any
     sampling_programs = rollout_programs(graphdef, params, sampling_mesh)
     task = loading.make_task(config, model, tokenizer)
     sampler = Sampler(sampling_programs, tokenizer, task)
-    rows = loading.train_rows(config, mesh, sampling_mesh)
+    rows = train_rows(config, mesh, sampling_mesh)
     loader = loading.train_loader(config, task, model, tokenizer, rows)
     collector = Collector(config, sampler, loader, GRPOConfig.from_config(config))
     learner = Learner.from_config(
@@ -79,6 +81,7 @@ def step(sizes: list[int], tensor: int, order: list[int], changes: dict[str, Any
         "shard_size": gate.addressable_shards[0].data.size,  # of the gate projections
         "response_length": collected.metrics["rollout/response_length_mean"],
         "padded_tokens": float(made_up_mask().sum() / (1 - metrics["grpo/response_padding"])),
+        "taught_kl": metrics["distill/kl"],
         **{name: float(metrics[f"grpo/{name}"]) for name in ("loss", "grad_norm", "kl", "entropy")},
     }
 

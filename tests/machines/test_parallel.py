@@ -96,7 +96,7 @@ def assert_same(steps: list[dict[str, Any]], expected: dict[str, Any]) -> None:
     for step in steps:
         for name in ("tokens", "ids"):
             assert step[name] == {row: expected[name][row] for row in step[name]}
-        for name in ("response_length", "loss", "grad_norm", "kl", "entropy"):
+        for name in ("response_length", "loss", "grad_norm", "kl", "entropy", "taught_kl"):
             assert step[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
 
 

@@ -18,7 +18,8 @@ from dig_jax.run import loading
 from dig_jax.run.fingerprint import fingerprint
 from dig_jax.update import optimizer as optimizers
 from dig_jax.update import sft
-from dig_jax.update.learner import Learner, accumulate, train_programs, with_learning_rate
+from dig_jax.update.learner import Learner, train_programs, with_learning_rate
+from dig_jax.update.microbatches import accumulate
 from dig_jax.update.optimizer import OptimizerConfig
 from dig_jax.update.steps import sft_config
 from tests.commands.test_train import assert_same_steps, final_params, inputs, run, small_config  # noqa: F401

@@ -14,6 +14,7 @@ from PIL import Image
 from dig_jax.data.example import BadRecord, Demonstration, Example, Shape, Size, Turn
 from dig_jax.data.records import Pair, PairSource, open_pairs
 from dig_jax.data.settings import DataConfig
+from dig_jax.tasks.boxes import privilege
 from dig_jax.tasks.boxes.found import found_boxes
 from dig_jax.tasks.boxes.pictures import draw_boxes
 from dig_jax.tasks.boxes.text import REASONS, BoxFormat
@@ -53,6 +54,7 @@ class Differences(Task):
     )
     main = "f1"
     notes = REASONS
+    privileges = privilege.KINDS
     charts = (
         (
             "Share of answers",
@@ -123,6 +125,11 @@ class Differences(Task):
             first = text.index(f"[{coordinates}]") + 1
             unlearned.append((first, first + len(coordinates)))
         return Demonstration(text, tuple(unlearned), {1: pair.boxes})
+
+    def privileged(self, example: Example, kind: str) -> Example:
+        """The pair with the boxes of its differences given away in both images."""
+        images = privilege.shown(example.images, example.target.boxes, kind)
+        return dataclasses.replace(example, images=images)
 
     def score(self, texts: Sequence[str], examples: Sequence[Example]) -> Scores:
         """The DiG reward of each answer."""

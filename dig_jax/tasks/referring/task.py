@@ -27,6 +27,7 @@ from dig_jax.data.records import open_records
 from dig_jax.data.tokenizer import THINK_END
 from dig_jax.machines.folder import to_path
 from dig_jax.tasks.aligned import WRITTEN, AlignedSource, is_aligned, text_of
+from dig_jax.tasks.boxes import privilege
 from dig_jax.tasks.boxes.found import found_boxes
 from dig_jax.tasks.boxes.iou import IOU_SLACK, paired_iou
 from dig_jax.tasks.boxes.pictures import draw_boxes
@@ -114,6 +115,7 @@ class Referring(Task):
     )
     main = "hit"
     notes = REASONS
+    privileges = privilege.KINDS
     charts = (("Boxes per answer", (("predicted", "reward/num_predicted"), ("true", "reward/num_true"))),)
 
     def __init__(self, config: ConfigDict, answerer: Answerer):
@@ -205,6 +207,13 @@ class Referring(Task):
         if self._bare(_whole(example)) and len(boxes):
             text = text[1:-1]
         return Demonstration(text, regions={last: boxes})
+
+    def privileged(self, example: Example, kind: str) -> Example:
+        """The images that are shown whole, with the box of the phrase given away."""
+        images = list(example.images)
+        for number in set(_whole(example)):
+            (images[number],) = privilege.shown([images[number]], example.target.boxes, kind)
+        return dataclasses.replace(example, images=tuple(images))
 
     def score(self, texts: Sequence[str], examples: Sequence[Example]) -> Scores:
         """IoU, hit and form of each answer."""

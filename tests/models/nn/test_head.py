@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dig_jax.models.nn.head import token_logprobs
+from dig_jax.models.nn.head import token_divergences, token_logprobs
 
 
 def plain_logprobs(logits, targets, temperature, allowed):
@@ -43,6 +43,53 @@ def test_token_logprobs_have_the_same_gradient_in_chunks():
 
     gradient = jax.jit(jax.grad(total), static_argnums=1)
     np.testing.assert_allclose(gradient(table, 3), gradient(table, 64), rtol=1e-4, atol=1e-5)
+
+
+def divergence_of(ours, theirs, beta):
+    """As GKD has it; the ends are the two KL divergences."""
+    kl = lambda p, q: jnp.sum(p * jnp.log(p / q), axis=-1)  # noqa: E731
+    if beta in (0.0, 1.0):
+        return kl(theirs, ours) if beta == 0 else kl(ours, theirs)
+    middle = beta * theirs + (1 - beta) * ours
+    return beta * kl(theirs, middle) + (1 - beta) * kl(ours, middle)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_divergences_from_a_teacher_and_their_gradients_equal_the_plain_formula(beta):
+    """Five tokens in chunks of two; the teacher's states and table are constants."""
+    rng = np.random.default_rng(2)
+    hidden, states = rng.standard_normal((2, 2, 5, 4)).astype(np.float32)
+    table, others = rng.standard_normal((2, 7, 4)).astype(np.float32)
+    targets = rng.integers(0, 6, (2, 5))
+    allowed = np.arange(7) != 6
+    weights = rng.standard_normal((2, 5))
+
+    def ours(table, hidden, others, states):
+        given = (table, hidden, targets, others, states)
+        return token_divergences(*given, beta=beta, temperature=0.7, allowed=allowed, chunk=2)
+
+    def plain(table, hidden, others, states):
+        p, q = (jax.nn.softmax((x @ y.T)[..., allowed] / 0.7) for x, y in ((hidden, table), (states, others)))
+        return divergence_of(p, q, beta), divergence_of(p, q, 1.0), p.argmax(-1) == q.argmax(-1)
+
+    given = (table, hidden, others, states)
+    logprobs, entropies, divergence, kl, agreement = ours(*given)
+    for found, right in zip((divergence, kl, agreement), plain(*given), strict=True):
+        np.testing.assert_allclose(found, right, atol=1e-5)
+    alone = token_logprobs(table, hidden, targets, temperature=0.7, allowed=allowed, chunk=2)
+    np.testing.assert_array_equal((logprobs, entropies), alone)
+
+    gradients = jax.grad(lambda *x: jnp.sum(ours(*x)[2] * weights), argnums=(0, 1, 2, 3))(*given)
+    expected = jax.grad(lambda *x: jnp.sum(plain(*x)[0] * weights), argnums=(0, 1))(*given)
+    for found, right in zip(gradients, (*expected, 0 * others, 0 * states), strict=True):
+        np.testing.assert_allclose(found, right, atol=1e-5)
+
+
+def test_a_teacher_with_the_same_states_is_no_signal():
+    hidden, table = np.ones((1, 3, 2), np.float32), np.eye(2, dtype=np.float32)
+    given = (table, hidden, np.zeros((1, 3), int), table, hidden)
+    *_, divergence, kl, agreement = token_divergences(*given, beta=0.5)
+    assert not divergence.any() and not kl.any() and agreement.all()
 
 
 def products(jaxpr):
