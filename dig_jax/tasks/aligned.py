@@ -32,8 +32,24 @@ WRITTEN = BoxFormat("unit", 1, lambda size: size)  # how records write boxes
 _NO_WORD = re.compile(r"<\w+>|\d+(?:\.\d+)?")
 _BOX = re.compile(r"\[\d\.\d{3}(?:,\d\.\d{3}){3}\]")
 
-_Item = tuple[str, list[dict[str, Any]], tuple[int, ...]]  # id, rounds, numbers of crops
 MakeTarget = Callable[[tuple[Turn, ...], Size], Any]  # turns as recorded, size of the picture -> target
+
+
+@dataclasses.dataclass(frozen=True)
+class _Item:
+    """Rounds about one picture, the numbers of their crops, and the objects that answers are about."""
+
+    id: str
+    rounds: tuple[dict[str, Any], ...]
+    crops: tuple[int, ...]
+    targets: frozenset[int]
+
+    @classmethod
+    def read(cls, id: bytes, item: bytes, first: int, count: int) -> _Item:
+        """An item as it is recorded. Raises KeyError."""
+        values = json.loads(item)
+        crops = tuple(range(int(first), int(first) + int(count)))
+        return cls(id.decode(), tuple(values["rounds"]), crops, frozenset(values["targets"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,15 +107,15 @@ class AlignedSource:
         for record in range(len(records)):
             try:
                 items = records.read(record, ("items",))["items"]
-                columns = (items[key] for key in ("id", "kind", "item", "first_crop", "crops"))
+                columns = (items[key] for key in ("kind", "id", "item", "first_crop", "crops"))
                 own: list[_Item] = []
-                for id, kind, item, first, count in zip(*columns, strict=True):
+                for kind, *written in zip(*columns, strict=True):
                     seen.add(kind.decode())
                     if not kinds or kind.decode() in kinds:
-                        crops = tuple(range(int(first), int(first) + int(count)))
-                        own.append((id.decode(), json.loads(item)["rounds"], crops))
-                for id, rounds, crops in _joined(own, joined) if joined else own:
-                    self._asked.append(Asked(id, record, turns_of({"rounds": rounds}), crops))
+                        own.append(_Item.read(*written))
+                for asked in _joined(own, joined) if joined else own:
+                    turns = turns_of(asked.rounds)
+                    self._asked.append(Asked(asked.id, record, turns, asked.crops))
             except Exception as error:  # damaged bytes can make any of the readers raise anything
                 self.unusable.append((record, BadRecord(f"{self.name}, record {record}: {error!r}")))
         if (unknown := sorted(set(kinds) - seen)) and (every or not self._asked):
@@ -154,16 +170,29 @@ class AlignedSource:
 def _joined(items: Sequence[_Item], most: int) -> Iterator[_Item]:
     """Up to `most` items of a picture as rounds of one conversation, which shows the picture once.
 
-    All rounds but the first cost their own words and crops alone. Items are shuffled, each picture in an
-    order of its own, so that every kind is asked first as often as its share.
+    All rounds but the first cost their own words and crops alone. No two of them are about the same object:
+    the later one could be answered from what was said, and not from the picture. Items are shuffled, each
+    picture in an order of its own, so that every kind is asked first as often as its share.
     """
     order = list(items)
-    random.Random(items[0][0] if items else "").shuffle(order)
-    for start in range(0, len(order), most):
-        ids, several, crops = zip(*order[start : start + most], strict=True)
-        first, *later = itertools.chain.from_iterable(several)
+    random.Random(items[0].id if items else "").shuffle(order)
+    groups: list[list[_Item]] = []
+    for item in order:
+        for group in groups:
+            if len(group) < most and not any(item.targets & other.targets for other in group):
+                group.append(item)
+                break
+        else:
+            groups.append([item])
+    for group in groups:
+        first, *later = itertools.chain.from_iterable(item.rounds for item in group)
         shown = [said | {"user": said["user"].replace("<image>\n", "", 1)} for said in later]
-        yield "+".join(ids), [first, *shown], tuple(itertools.chain.from_iterable(crops))
+        yield _Item(
+            "+".join(item.id for item in group),
+            (first, *shown),
+            tuple(itertools.chain.from_iterable(item.crops for item in group)),
+            frozenset().union(*(item.targets for item in group)),
+        )
 
 
 def is_aligned(records: Records) -> bool:
@@ -208,11 +237,11 @@ def with_boxes(turns: Sequence[Turn], size: Size, boxes: BoxFormat) -> tuple[Tur
     return tuple(Turn(turn.role, tuple(map(rewritten, turn.parts))) for turn in turns)
 
 
-def turns_of(item: dict) -> tuple[Turn, ...]:
-    """The turns of an item's rounds; the picture is image 0, and its crops follow. Raises KeyError."""
+def turns_of(rounds: Sequence[dict[str, Any]]) -> tuple[Turn, ...]:
+    """The turns of rounds as recorded; the picture is image 0, and its crops follow. Raises KeyError."""
     turns: list[Turn] = []
     pictures, objects = 0, 1
-    for each in item["rounds"]:
+    for each in rounds:
         turns.append(Turn("user", marked_parts(each["user"], pictures, objects)))
         turns.append(Turn("assistant", (each["assistant"],)))
         pictures += each["user"].count("<image>")

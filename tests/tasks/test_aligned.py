@@ -90,6 +90,15 @@ def test_joined_items_are_rounds_about_one_picture_with_the_crops_of_each(folder
         assert marks == [*range(1, len(shown))]
 
 
+def test_rounds_of_one_conversation_are_about_different_objects(tmp_path):
+    about = {"T-C": (1,), "C-T": (2,), "I-C": (1, 3), "exist": ()}
+    items = [item(kind, 0, 0, ("<image>\nWhat?", "That."), targets=ids) for kind, ids in about.items()]
+    aligned_records.write(tmp_path / "data", ["train"], items, THINGS)
+    kinds = [set(asked.id.replace("s/", "").split("+")) for asked in opened(tmp_path / "data", joined=4)]
+    assert set.union(*kinds) == set(about) and len(kinds) == 2
+    assert not any({"T-C", "I-C"} <= each for each in kinds)
+
+
 def test_joined_items_are_learnt_all_or_refused():
     config = base.get_config()
     config.algorithm, config.conversation.joined = "sft", 3

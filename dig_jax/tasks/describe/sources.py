@@ -177,7 +177,7 @@ def _of_aligned(records: Records, record: int, boxes: BoxFormat) -> Iterator[Que
         if kind.decode() not in _ALIGNED:
             continue
         item = json.loads(text)
-        question, answer = with_boxes(turns_of(item), (view["height"], view["width"]), boxes)
+        question, answer = with_boxes(turns_of(item["rounds"]), (view["height"], view["width"]), boxes)
         wanted = numbers[item["targets"][0]] if kind == b"C-T" else None
         # Others are hardly visible, or no words tell them apart.
         named = tuple(numbers[id] for id in item["targets"])
