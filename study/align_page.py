@@ -141,7 +141,7 @@ def _picture(session: Session, row: Row, mark: Mark) -> Image.Image:
     said = json.loads(mark.answer) if row.boxes and mark.answer else []
     answered = np.array(said, np.float64).reshape(-1, 4) / [width, height, width, height]
     words = mark.answer if not row.boxes else session.desk.boxes.write(answered, (height, width))[1:-1]
-    caption = [row.question.replace("<image>\n", ""), f"answer: {words or 'none could be read'}"]
+    caption = [row.question.replace("<image>", "").strip(), f"answer: {words or 'none could be read'}"]
     maps = [] if not words else [_map(session, row, shown, words)]
     if row.answer:
         right = [*row.options].index(row.answer)

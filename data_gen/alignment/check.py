@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -94,8 +95,9 @@ def _problems(view: View, item: Item, vocabulary: Vocabulary) -> Iterator[str]:
             elif not _names_crops(program) and parse(text, vocabulary) != program:
                 yield f"round {number}: {text!r} reads as another program"
     marks = sum(one.user.count("<object>") for one in item.rounds)
-    if marks != len(item.cuts) or not item.rounds[0].user.startswith("<image>\n"):
-        yield f"{marks} marks for {len(item.cuts)} crops, or no image before the first words"
+    first, images = item.rounds[0].user, sum(one.user.count("<image>") for one in item.rounds)
+    if marks != len(item.cuts) or images != 1 or not re.search(r"\A<image>\n|\n<image>\Z", first):
+        yield f"{marks} marks for {len(item.cuts)} crops, or not one image, before or behind the first words"
     for shown in item.cuts:
         thing = view.by_id.get(shown.thing)
         if thing is None or thing.box != shown.box or thing not in view.eligible or not view.decided(thing):

@@ -35,7 +35,8 @@ class Item:
     Attributes:
       kind: one of KINDS.
       style: of its phrase, one of refer.STYLES; what is asked of I-T; "" of others.
-      rounds: one, or several of a conversation. The first begins with `<image>` and a new line.
+      rounds: one, or several of a conversation. The first begins with `<image>` and a new line, or ends with
+        a new line and `<image>`.
       cuts: the crop at each `<object>`, in the order of the text.
       targets: ids of the objects that are right.
       things: ids of all objects that it shows or names, targets included.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from data_gen.alignment.dialogue import conversation, description
 from data_gen.alignment.items import KINDS, Item
 from data_gen.alignment.kinds import (
+    IMAGE,
     Draw,
     box_to_crop,
     box_to_text,
@@ -35,6 +36,7 @@ MAKERS = {
 }
 DEFAULT_SHARES = {kind: 2.0 if kind in ("T-C", "I-C", "I-T") else 1.0 for kind in KINDS}
 MOST, MOST_OF_A_KIND = 12, 4  # items of one picture
+PLACES = ("first", "last")  # of the picture: before the words of the first question, or behind them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +48,14 @@ class Recipe:
       shares: kind -> items of it per picture; 0.2 is one of every fifth picture.
       held_out: share of pairs of shape and colour that training never shows.
       styles: of phrases, of refer.STYLES: equally many of each where the picture allows it.
+      picture: where it stands in the first question, of PLACES.
     """
 
     seed: int
     shares: Mapping[str, float]
     held_out: float
     styles: tuple[str, ...] = STYLES
+    picture: str = PLACES[0]
 
     def __post_init__(self) -> None:
         """Raises ValueError for shares out of bounds, of unknown kinds, or of nothing at all."""
@@ -67,6 +71,8 @@ class Recipe:
         if not self.styles or set(self.styles) - set(STYLES) or len(set(self.styles)) < len(self.styles):
             given, known = ",".join(self.styles), ", ".join(STYLES)
             raise ValueError(f"--styles={given}: expected some of {known}, separated by commas, each once")
+        if self.picture not in PLACES:
+            raise ValueError(f"--picture={self.picture}: expected one of {', '.join(PLACES)}")
 
 
 def make_items(view: View, split: str, recipe: Recipe, vocabulary: Vocabulary) -> list[Item]:
@@ -94,7 +100,16 @@ def make_items(view: View, split: str, recipe: Recipe, vocabulary: Vocabulary) -
             if kind == "T-C"
             else _several(draw, kind, count, recipe.styles)
         )
+    if recipe.picture == "last":
+        items = [_picture_last(item) for item in items]
     return [dataclasses.replace(item, part=_part(item, view, split, kept)) for item in items]
+
+
+def _picture_last(item: Item) -> Item:
+    """The item with its picture behind the words of the first question."""
+    first, *later = item.rounds
+    first = dataclasses.replace(first, user=f"{first.user.removeprefix(IMAGE)}\n{IMAGE.strip()}")
+    return dataclasses.replace(item, rounds=(first, *later))
 
 
 def _several(draw: Draw, kind: str, count: int, styles: Sequence[str]) -> list[Item]:

@@ -8,7 +8,7 @@ from typing import Any
 from data_gen.alignment.closeups import Rendering
 from data_gen.alignment.crops import IMAGE, SOURCES
 from data_gen.alignment.items import KINDS
-from data_gen.alignment.make import DEFAULT_SHARES, Recipe
+from data_gen.alignment.make import DEFAULT_SHARES, PLACES, Recipe
 from data_gen.alignment.records import PICTURES, Maker
 from data_gen.alignment.refer import STYLES
 from data_gen.alignment.rules import rules_for
@@ -42,6 +42,11 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
         " object (refg); equally many of each (default ref,ref+,refg)"
     )
     add("--styles", default=",".join(STYLES), help=text)
+    text = (
+        "where the picture stands in the first question: before its words, as models expect that were trained"
+        " on it so, or behind them, which a model from nothing learns far sooner (default first)"
+    )
+    add("--picture", choices=PLACES, default=PLACES[0], help=text)
     text = "pixels of the square as the model sees it, which says what is too small (default 336)"
     add("--model_side", type=int, default=336, help=text)
     text = "pixels of a crop (default: half of the picture's shorter side)"
@@ -107,7 +112,7 @@ def maker_of(
     if not 16 <= side <= 1024:
         raise ValueError(f"--crop_side={args.crop_side}: expected 16 to 1024 pixels, got {side}")
     styles = tuple(style.strip() for style in args.styles.split(","))
-    recipe = Recipe(args.seed, read_items(args.items), args.held_out, styles)
+    recipe = Recipe(args.seed, read_items(args.items), args.held_out, styles, args.picture)
     pictures = PICTURES if args.pictures == "both" else (args.pictures,)
     rendered = rendering.facts() if rendering else None
     return Maker(recipe, rules_for(args.model_side), vocabulary_of(metadata), pictures, side, rendered)

@@ -29,6 +29,7 @@ from dig_jax.tasks.boxes.text import BoxFormat
 
 FEATURES = ("image", "items", "crops")
 WRITTEN = BoxFormat("unit", 1, lambda size: size)  # how records write boxes
+_IMAGE = re.compile(r"<image>\n|\n<image>")
 _NO_WORD = re.compile(r"<\w+>|\d+(?:\.\d+)?")
 _BOX = re.compile(r"\[\d\.\d{3}(?:,\d\.\d{3}){3}\]")
 
@@ -186,7 +187,7 @@ def _joined(items: Sequence[_Item], most: int) -> Iterator[_Item]:
             groups.append([item])
     for group in groups:
         first, *later = itertools.chain.from_iterable(item.rounds for item in group)
-        shown = [said | {"user": said["user"].replace("<image>\n", "", 1)} for said in later]
+        shown = [said | {"user": _IMAGE.sub("", said["user"])} for said in later]
         yield _Item(
             "+".join(item.id for item in group),
             (first, *shown),

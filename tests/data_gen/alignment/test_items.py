@@ -1,11 +1,13 @@
 """Items: what may be asked, how options are chosen, and that a seed decides them all."""
 
 import collections
+import dataclasses
 import itertools
 import random
 
 import pytest
 
+from data_gen.alignment import check
 from data_gen.alignment.crops import overlap
 from data_gen.alignment.items import SIX
 from data_gen.alignment.kinds import Draw, box_to_crop, existence, option_set, text_to_box
@@ -142,6 +144,21 @@ def test_training_never_shows_a_pair_of_shape_and_colour_that_is_held_out(views)
             parts[item.part, bool(kept)] += 1
             assert item.part == "testB" or not (kept and split == "train")
     assert parts["testB", True] and not parts["testB", False] and not parts["train", True]
+
+
+def test_the_picture_stands_before_or_behind_the_first_words_and_all_else_is_the_same(views):
+    (split, scene), vocabulary = views[0][4], views[1]
+    before, behind = (
+        make_items(scene, split, Recipe(1, DEFAULT_SHARES, 0.05, picture=place), vocabulary)
+        for place in ("first", "last")
+    )
+    for item, other in zip(before, behind, strict=True):
+        (said, *later), (asked, *rest) = item.rounds, other.rounds
+        assert said.user == "<image>\n" + asked.user.removesuffix("\n<image>") and later == rest
+        assert dataclasses.replace(item, rounds=other.rounds) == other
+        assert not [*check._problems(scene, other, vocabulary)]
+    with pytest.raises(ValueError, match="--picture=middle: expected one of first, last"):
+        Recipe(1, DEFAULT_SHARES, 0.05, picture="middle")
 
 
 def test_at_least_half_of_the_phrases_of_a_picture_are_hard(views):
