@@ -202,13 +202,13 @@ demo: setup-demo  ## a page in the browser: the quickstart's model, while it tra
 	$(DEMO)/bin/python -m dig_jax.demo --model=$(MODEL) $(DEMO_ARGS)
 
 .PHONY: quickstart-align study-align
-# The scenes are those of the quickstart, with many questions of each; a dataset is complete when its folder is there.
-QUICK_ITEMS := T-C:3,C-T:1,I-C:2,C-I:2,T-I:2,I-T:1,exist:0.5,conversation:0.25,description:0.25
+# Scenes with enough objects for four options, and many questions of each; a dataset is complete when its folder is there.
+QUICK_ITEMS := T-C:4,C-T:1,I-C:2,C-I:2,T-I:1,I-T:1,exist:0.5,conversation:0.25,description:0.25
 quickstart-align: setup setup-render  ## the same for TinyGroundingGPT: questions with object crops, four stages, a page
-	[ -d data/quickstart ] || \
-	  $(PY) -m data_gen --preset=tiny --num_pairs=512 --test_pairs=128 --seed=1 --out=data/quickstart
-	[ -d data/quickstart_align ] || $(PY) -m data_gen.align --data=data/quickstart --out=data/quickstart_align \
-	  --items=$(QUICK_ITEMS) --model_side=96 --crop_side=48 --seed=2
+	[ -d data/quickstart_scenes ] || $(PY) -m data_gen --preset=tiny --objects=4-6 --differences=4 \
+	  --num_pairs=600 --test_pairs=150 --seed=2 --out=data/quickstart_scenes
+	[ -d data/quickstart_align ] || $(PY) -m data_gen.align --data=data/quickstart_scenes --out=data/quickstart_align \
+	  --items=$(QUICK_ITEMS) --picture=last --model_side=96 --crop_side=48 --seed=2
 	[ -d runs/quickstart_align_model ] || $(PY) -m dig_jax.scratch --family=clip_dino_qwen --image_size=96 \
 	  --words_of=data/quickstart_align --out=runs/quickstart_align_model
 	$(PY) -m dig_jax.main --config=configs/quickstart_align.py --workdir=runs/quickstart_align

@@ -11,8 +11,10 @@ renders scenes, makes the kinds of questions of them, trains with this config fr
     local    2   phrases and crops to boxes, which crop, yes or no, and words for crops and boxes
     detail   3   conversations and descriptions with boxes, beside questions of the stage before
 
-Nothing here is pretrained, so both towers learn in all stages; the paper freezes them throughout. Pictures
-have 36 tokens and crops 9. Boxes are multiples of 20 thousandths, whose numbers are one token each.
+Nothing here is pretrained, so both towers learn in all stages; the paper freezes them throughout. Questions
+stand before the picture (`data_gen.align --picture=last`), whose cells are asked besides whether they overlap
+the box: phrases are learnt so, and hardly otherwise (docs/tiny_grounding.md). Pictures have 36 tokens and
+crops 9. Boxes are multiples of 20 thousandths, whose numbers are one token each.
 """
 
 from ml_collections import ConfigDict
@@ -35,7 +37,8 @@ def get_config() -> ConfigDict:
     config.referring.bare = True
     config.sft.answer_step = 20
     config.sft.max_answer_tokens = 16
-    config.batch.prompts = config.batch.update_prompts = config.batch.micro_prompts = 16
+    config.sft.aux_weight = 1.0
+    config.batch.prompts = config.batch.update_prompts = config.batch.micro_prompts = 32
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_ratio = 0.03
@@ -51,18 +54,18 @@ def get_config() -> ConfigDict:
         }
     )
     config.eval.greedy = True
-    config.eval.group_size, config.eval.num_pairs, config.eval.every = 0, 256, 600
+    config.eval.group_size, config.eval.num_pairs, config.eval.every = 0, 256, 400
     config.checkpoint.every = 300
     config.log.every = 50
     relations = {"conversation": {"kinds": ("I-T",)}}
     config.curriculum.order = ORDER
     config.curriculum.stages = ConfigDict(
         {
-            "align": {"num_steps": 60, "model": {"freeze_text": True}, **relations},
-            "caption": {"num_steps": 120, **relations},
-            "local": {"num_steps": 2400, "mixture": _local()},
+            "align": {"num_steps": 30, "model": {"freeze_text": True}, **relations},
+            "caption": {"num_steps": 70, **relations},
+            "local": {"num_steps": 1600, "mixture": _local()},
             "detail": {
-                "num_steps": 120,
+                "num_steps": 60,
                 "optimizer": {"learning_rate": 3e-4},
                 "sft": {"max_answer_tokens": 96, "max_earlier_tokens": 96, "cut_answers": True},
                 "mixture": {**_local(), "dialogue": {"weight": 4.0, "conversation": {"kinds": _DIALOGUE}}},
@@ -77,7 +80,7 @@ _DIALOGUE = ("conversation", "description")
 
 def _local() -> dict:
     return {
-        "boxes": {"weight": 3.0, "task": "referring"},  # T-C and I-C
+        "boxes": {"weight": 5.0, "task": "referring"},  # T-C and I-C
         "crops": {"weight": 3.0, "task": "choice"},  # C-I and T-I
         "words": {"weight": 2.0, "conversation": {"kinds": ("C-T", "I-T", "exist")}},
     }

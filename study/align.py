@@ -105,7 +105,7 @@ def batch(arm: str, tokens: Mapping[str, Mapping[str, float]]) -> int:
 def data_jobs(data: Path, quick: bool) -> list[Job]:
     """Scenes, questions and their variants, those that are not there yet."""
     pairs = python("data_gen", preset="tiny", out=data / "pairs", **(QUICK_PAIRS if quick else PAIRS))
-    align = ("data_gen.align", f"--items={ITEMS}", "--model_side=96", "--crop_side=48")
+    align = ("data_gen.align", f"--items={ITEMS}", "--picture=last", "--model_side=96", "--crop_side=48")
     commands = {"pairs": pairs, "items": python(*align, data=data / "pairs", out=data / "items", seed=2)}
     for name, options in VARIANTS.items():
         commands[name] = python("study.align_data", data=data / "items", out=data / name, **options)

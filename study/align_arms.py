@@ -14,7 +14,7 @@ TEXT, IMAGE = ("T-C", "C-T"), ("I-C", "C-I", "T-I", "I-T")
 # 50 : 41 : 9 of texts, crops with boxes, crops with texts. The paper's are 94 : 5 : 1, of which a small run
 # would see nothing.
 SHARES: Mapping[str, int] = {"T-C": 40, "C-T": 10, "I-C": 26, "C-I": 15, "T-I": 5, "I-T": 4}
-STEPS = 3000
+STEPS = 2000
 PROMPTS = 32  # of a batch of A1
 ANSWER_STEP = 20  # thousandths: numbers of boxes are multiples of it
 SEEDS = {"A0": 5, "A1": 5, "E3": 5}  # all others have 3
