@@ -62,6 +62,10 @@ def get_config() -> ConfigDict:
     # Kernel of training and prefill. "plain": XLA, anywhere. "cudnn": NVIDIA GPUs from Ampere on. "splash":
     # TPUs. Kernels take bfloat16 alone. "auto": the platform's kernel where it can run, else "plain".
     config.model.attention = "auto"
+    # Kernel of decoding. "plain": XLA, anywhere; it reads as much of every response's cache as the longest
+    # one asks for. "ragged": TPUs, heads of a multiple of 128; it reads what is filled. "auto": that where it
+    # can run, else "plain".
+    config.model.decode_attention = "auto"
     # How a mixture's experts are computed, no choice ever dropped. "plain": every expert for every token,
     # anywhere. "loop": those chosen, anywhere. "triton": NVIDIA GPUs from Ampere on. "megablox": TPUs. These
     # two take bfloat16 alone. "auto": the platform's kernels where they can run, else "loop".

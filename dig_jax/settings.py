@@ -145,7 +145,8 @@ def _check_grpo(config: ConfigDict, batch: BatchConfig, rollout: RolloutConfig) 
 FREE_ON_RESUME = (
     *("rollout.slots", "rollout.rows", "rollout.mesh", "rollout.layers"),
     *("distributed", "compile_cache", "compile_cache_gb"),
-    *("mesh", "model.remat", "model.attention", "model.experts", "model.expert_room"),
+    *("mesh", "model.remat", "model.attention", "model.decode_attention"),
+    *("model.experts", "model.expert_room"),
     *("optimizer.offload", "eval", "checkpoint", "log"),
     *("data.prefetch", "data.images", "data.max_bad_records"),
     *("evals", "data.eval_split", "moe.measure_every"),

@@ -14,7 +14,7 @@ from dig_jax.models.architecture import Architecture, VisionConfig
 from dig_jax.models.hf.layout import Weight
 from dig_jax.models.hf.safetensors_io import Tensor
 from dig_jax.models.inputs import Prompts
-from dig_jax.models.nn.caches import PromptCache, ResponseCache
+from dig_jax.models.nn.caches import PromptCache, ResponseCache, positions_read
 from dig_jax.models.nn.readers import Readers
 from dig_jax.models.nn.routing import Extras, Routing
 
@@ -28,6 +28,7 @@ __all__ = [
     "Readers",
     "ResponseCache",
     "Routing",
+    "positions_read",
 ]
 
 
@@ -60,6 +61,14 @@ class Model(Protocol):
 
     def init_response_cache(self, batch: int, group: int, length: int) -> ResponseCache:
         """An empty cache for `group` responses of up to `length` tokens to each of `batch` prompts."""
+        ...
+
+    def cache_block(self, longest: int) -> int | None:
+        """Positions of each response's cache, of `longest`, that decoding reads at a time.
+
+        It reads the blocks of so many that hold a token, at least one (`positions_read`). None: it reads all
+        of its `window`.
+        """
         ...
 
     def decode(

@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dig_jax.models.api import Model, PromptCache, ResponseCache
+from dig_jax.models.api import Model, PromptCache, ResponseCache, positions_read
 from dig_jax.models.inputs import Prompts
 from dig_jax.rollout.routing import KeptRouting
 from dig_jax.rollout.sampling import Sampling, sample
@@ -118,6 +118,7 @@ def start(
         jnp.int32(0),
         sample(model.logits(last), keys, 0, sampling),  # the head runs once per prompt, not per completion
         sampling,
+        read=jnp.float32(0),
     )
     return Decoding(state, prompt_cache, model.init_response_cache(batch, group, max_new_tokens))
 
@@ -144,7 +145,12 @@ def advance(
       sampling: as at the `start`.
       budget: of thought, the same in all calls; the first token is never past it.
     """
-    until = jnp.minimum(until, decoding.rollout.tokens.shape[-1])
+    longest = decoding.rollout.tokens.shape[-1]
+    until, block = jnp.minimum(until, longest), model.cache_block(longest)
+
+    def read(filled: jax.Array) -> jax.Array:
+        """The share of a cache that is read where so many tokens are filled."""
+        return jnp.float32(1) if block is None else positions_read(filled, block, longest) / longest
 
     def unfinished(carry: tuple[Rollout, ResponseCache]) -> jax.Array:
         state, _ = carry
@@ -156,7 +162,7 @@ def advance(
         hidden, cache = model.decode(fed, state.steps - 1, decoding.prompt_cache, cache)
         forced = budget.forced(state.tokens, state.steps) if budget else None
         drawn = sample(model.logits(hidden), keys, state.steps, sampling, forced)
-        return _record(state, state.steps, drawn, sampling), cache
+        return _record(state, state.steps, drawn, sampling, read(state.steps - 1)), cache
 
     state, cache = jax.lax.while_loop(unfinished, decode, (decoding.rollout, decoding.cache))
     return Decoding(state, decoding.prompt_cache, cache)
@@ -181,9 +187,16 @@ def _empty(batch: int, group: int, length: int, pad_id: int) -> Rollout:
 
 
 def _record(
-    state: Rollout, step: jax.Array, drawn: tuple[jax.Array, jax.Array, jax.Array], sampling: Sampling
+    state: Rollout,
+    step: jax.Array,
+    drawn: tuple[jax.Array, jax.Array, jax.Array],
+    sampling: Sampling,
+    read: jax.Array,
 ) -> Rollout:
-    """Writes token number `step` of the completions that are still running, and notes which end with it."""
+    """Writes token number `step` of the completions that are still running, and notes which end with it.
+
+    `read` is the share of the response caches that it took.
+    """
     tokens, logprobs, model_logprobs = drawn
     running = ~state.finished
 
@@ -198,5 +211,5 @@ def _record(
         model_logprobs=write(state.model_logprobs, model_logprobs, 0),
         finished=state.finished | is_end(tokens, sampling),
         steps=step + 1,
-        cache_reads=step.astype(jnp.float32),  # none for the first token
+        cache_reads=state.cache_reads + read,
     )

@@ -13,8 +13,9 @@ A slot with keys and values of its own copy of the prompt would read 4 to 8 time
 gather them from the rows for every token would write them besides. Slots that are bound to a row, as they
 once were, read as little and stand idle while others of their prompt go on: `bench.schedule` counts it.
 
-Attention reads a window of the response cache: the first of a few lengths that holds all running completions,
-so that short ones do not pay for the longest there could be.
+Where the model has a kernel that reads what is filled (`Model.cache_block`), a slot reads the blocks that its
+own completion fills. Else attention reads a window of the response cache: the first of a few lengths that
+holds all running completions, so that short ones do not pay for the longest there could be.
 
 Shape letters: D data shards; of each: B prompts, A rows, N slots; G completions per prompt, R
 `max_new_tokens`. A completion's number is prompt * G + its place in the group.
@@ -28,7 +29,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dig_jax.models.api import Model, PromptCache, ResponseCache
+from dig_jax.models.api import Model, PromptCache, ResponseCache, positions_read
 from dig_jax.models.inputs import Prompts
 from dig_jax.rollout import routing as experts
 from dig_jax.rollout.engine import Rollout, is_end
@@ -173,12 +174,12 @@ def run(model: Model, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Poo
       sampling: as for `fill`.
     """
     shards, completions, longest = pool.drawn.tokens.shape
-    windows = windows_of(longest)
+    block = model.cache_block(longest)
+    windows = windows_of(longest) if block is None else [longest]
     shard_keys = keys.reshape(shards, completions)
 
     def window_number(pool: Pool) -> jax.Array:
-        fed = jnp.max(jnp.where(pool.schedule.busy, pool.schedule.length - 1, 0))
-        return jnp.searchsorted(jnp.array(windows), fed)
+        return jnp.searchsorted(jnp.array(windows), jnp.max(pool.schedule.fed))
 
     def decode(pool: Pool, number: int) -> Pool:
         def goes_on(pool: Pool) -> jax.Array:
@@ -186,7 +187,7 @@ def run(model: Model, pool: Pool, keys: jax.Array, *, sampling: Sampling) -> Poo
             wanted = schedule.is_running() & ~schedule.wants_prompts()
             return wanted & (window_number(pool) == number)
 
-        step = partial(_step, model, shard_keys, sampling, windows[number])
+        step = partial(_step, model, shard_keys, sampling, windows[number], block)
         return jax.lax.while_loop(goes_on, step, pool)
 
     def go_on(pool: Pool) -> Pool:
@@ -216,14 +217,16 @@ def to_rollout(pool: Pool, group: int) -> Rollout:
     return dataclasses.replace(drawn, routing=experts.join_shards(pool.drawn.routing, group))
 
 
-def _step(model: Model, keys: jax.Array, sampling: Sampling, window: int, pool: Pool) -> Pool:
+def _step(
+    model: Model, keys: jax.Array, sampling: Sampling, window: int, block: int | None, pool: Pool
+) -> Pool:
     """One more token in every slot."""
     schedule, drawn = pool.schedule, pool.drawn
     longest = drawn.tokens.shape[2]
     flat = (-1, 1)  # [D*N,1]
     hidden, cache = model.decode(
         pool.token.reshape(flat),
-        schedule.length.reshape(flat) - 1,
+        schedule.fed.reshape(flat),
         pool.rows,
         pool.cache,
         window=window,
@@ -240,6 +243,7 @@ def _step(model: Model, keys: jax.Array, sampling: Sampling, window: int, pool: 
     # A completion whose first token ended it, or is all it may have, was put into a slot for nothing.
     running = ~_pick(drawn.finished, schedule.completion) & (schedule.length < longest)
     ends = is_end(tokens, sampling)
+    read = window if block is None else jnp.mean(positions_read(schedule.fed, block, longest))
     # Nowhere for idle slots: writing to completion B * G is dropped.
     target = jnp.where(running, schedule.completion, schedule.completions)
 
@@ -251,7 +255,7 @@ def _step(model: Model, keys: jax.Array, sampling: Sampling, window: int, pool: 
 
     routing = drawn.routing
     if routing is not None:  # of the token that was fed, which is the one before
-        fed = schedule.length - 1
+        fed = schedule.fed
         chosen = experts.of_step(cache, fed.reshape(flat)).reshape(*fed.shape, *routing.responses.shape[3:])
         routing = dataclasses.replace(routing, responses=write(routing.responses, chosen, fed))
     finish = jax.vmap(lambda finished, which, ends: finished.at[which].set(ends, mode="drop"))
@@ -264,7 +268,7 @@ def _step(model: Model, keys: jax.Array, sampling: Sampling, window: int, pool: 
             model_logprobs=write(drawn.model_logprobs, model_logprobs),
             finished=finish(drawn.finished, target, ends),
             steps=drawn.steps + 1,
-            cache_reads=drawn.cache_reads + window / longest,
+            cache_reads=drawn.cache_reads + read / longest,
             routing=routing,
         ),
         cache=cache,

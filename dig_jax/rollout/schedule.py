@@ -71,6 +71,11 @@ class Schedule:
         """bool [D,N]: slots that hold a completion."""
         return self.completion < self.completions
 
+    @property
+    def fed(self) -> jax.Array:
+        """int32 [D,N]: tokens of the completion in each slot before the last one, whose caches are filled."""
+        return jnp.where(self.busy, self.length - 1, 0)
+
     def is_running(self) -> jax.Array:
         """Whether a completion is left, of any shard."""
         return jnp.any(self.busy) | self.wants_prompts()

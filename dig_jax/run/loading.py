@@ -109,7 +109,8 @@ def abstract_model(
     settings = ModelConfig.from_config(config)
     dtype, param_dtype = jnp.dtype(settings.dtype), jnp.dtype(settings.param_dtype)
     options = kernels.options(
-        architecture, mesh, dtype, settings.attention, settings.experts, settings.expert_room
+        *(architecture, mesh, dtype, settings.attention, settings.experts, settings.expert_room),
+        decode_attention=settings.decode_attention,
     )
     model = families.abstract_model(
         architecture, dtype=dtype, param_dtype=param_dtype, remat=settings.remat, **options

@@ -10,7 +10,7 @@ Shapes: B prompts of all processes, b of this one, G completions per prompt, R r
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -269,19 +269,12 @@ class Collector:
             "rollout/attempts": len(drawn),
             "rollout/tokens": tokens,
             "rollout/slot_use": tokens / sum(int(part.rollout.steps) for part in drawn) / self._num_slots,
-            "rollout/read_per_filled": self._read_per_filled([part.rollout for part in drawn]),
+            "rollout/read_per_filled": read_per_filled(
+                [part.rollout for part in drawn], self._num_slots, self._limits.max_new_tokens
+            ),
         }
         seconds = {name: sum(part.seconds[name] for part in drawn) for name in drawn[0].seconds}
         return metrics, seconds, round(tokens)
-
-    def _read_per_filled(self, rollouts: list[Rollout]) -> float:
-        """Positions of response caches that attention read, for each one that held a token it could use."""
-        positions = self._limits.max_new_tokens * self._num_slots
-        read = sum(float(rollout.cache_reads) for rollout in rollouts) * positions
-        lengths = np.concatenate([rollout.mask.sum(axis=-1).reshape(-1) for rollout in rollouts])
-        # Token n was drawn with n - 1 before it in the cache: 0 for the second one.
-        filled = float(np.sum((lengths - 1) * (lengths - 2) / 2, where=lengths > 1))
-        return read / max(filled, 1.0)
 
     def _of_attempt(self, completions: Completions, parts: np.ndarray) -> dict[str, float]:
         """What was earned and drawn in one attempt: in all, and by each part of a mixture."""
@@ -303,6 +296,21 @@ class Collector:
             if penalty is not None:
                 figures[f"{prefix}reward/overlong"] = float(penalty[own].mean())
         return figures
+
+
+def read_per_filled(rollouts: Sequence[Rollout], slots: int, longest: int) -> float:
+    """Positions of response caches that attention read, for each one that held a token it could use.
+
+    Args:
+        rollouts: that were drawn one after another.
+        slots: of the pool that drew them.
+        longest: R, positions of the cache of each slot.
+    """
+    read = sum(float(rollout.cache_reads) for rollout in rollouts) * longest * slots
+    lengths = np.concatenate([np.sum(rollout.mask, axis=-1).reshape(-1) for rollout in rollouts])
+    # Token n was drawn with n - 2 before it in the cache: 0 for the second one.
+    filled = float(np.sum((lengths - 1) * (lengths - 2) / 2, where=lengths > 1))
+    return read / max(filled, 1.0)
 
 
 def _replace_uninformative(kept: Drawn, fresh: Drawn) -> Drawn:

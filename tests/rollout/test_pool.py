@@ -6,12 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from dig_jax.models.hf import checkpoint
+from dig_jax.models.nn import ragged_decode
+from dig_jax.models.nn.ragged_decode import RaggedDecode
 from dig_jax.rollout import pool
 from dig_jax.rollout.engine import rollout, sample_keys
 from dig_jax.rollout.sampling import Sampling
 from dig_jax.rollout.thinking import Budget
+from dig_jax.update.experience import read_per_filled
 from tests.models.conftest import PromptMaker
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -149,6 +153,39 @@ def test_short_completions_read_a_short_window_of_the_cache(model, prompts, samp
     assert sorted(set(windows)) == [5, 10, 20, 40]
     assert drawn.cache_reads < drawn.steps - 1
     assert_same(drawn, together)
+
+
+@pytest.fixture
+def by_kernel(model, monkeypatch):
+    """The model, whose decoding reads responses' caches in blocks of 8 positions that are filled."""
+    monkeypatch.setattr(ragged_decode, "MOST_POSITIONS", 8)
+    monkeypatch.setattr(ragged_decode, "LANES", 8)
+    other = nnx.clone(model)
+    other.text.decode_attention = RaggedDecode(interpret=True)
+    assert other.cache_block(NEW) == 8 and model.cache_block(NEW) is None
+    return other
+
+
+def test_a_kernel_that_reads_what_is_filled_draws_the_same(by_kernel, prompts, sampling, together):
+    """Two slots, one after another a completion in each; every one reads blocks of its own alone."""
+    drawn = pooled(by_kernel, prompts, sampling, slots=2, rows=1)
+    assert_same(drawn, together)
+    lengths = np.sum(together.mask, axis=-1).astype(int).reshape(-1)
+    # Token n is drawn with n - 1 fed before it; what ends with its first token takes a step in which one is.
+    fed = [n for length in lengths for n in range(max(length - 1, 1))]
+    of_completions = sum(min(max(-(-n // 8), 1) * 8, NEW) for n in fed)
+    idle = 2 * (drawn.steps - 1) - len(fed)  # steps of a slot without one, in which it reads a block
+    np.testing.assert_allclose(drawn.cache_reads * 2 * NEW, of_completions + 8 * idle, rtol=1e-6)
+    assert read_per_filled([drawn], slots=2, longest=NEW) < 0.6 * 2 * NEW * (drawn.steps - 1) / sum(fed)
+
+
+def test_decoding_in_step_with_the_kernel_draws_the_same(by_kernel, prompts, sampling, together):
+    run = jax.jit(rollout, static_argnames=("sampling", "max_new_tokens"))
+    drawn = run(by_kernel, prompts, keys_for(4), sampling=sampling, max_new_tokens=NEW)
+    assert_same(drawn, together)
+    read = [min(max(-(-n // 8), 1) * 8, NEW) / NEW for n in range(drawn.steps - 1)]
+    np.testing.assert_allclose(drawn.cache_reads, sum(read), rtol=1e-6)
+    assert together.cache_reads == together.steps - 1
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ Whatever can be trained on many tokens goes through an `Attention`:
 `PlainAttention` runs anywhere and says what is right; `cudnn_attention` and `splash_attention` are the
 same on a GPU and on a TPU without a matrix of scores in memory. Decoding uses `attend` on every platform: one
 query per response is bound by reading the caches, and the plain form reads each of them once, in place and
-without copies. (Paged kernels want the cache cut into pages, and a shared prompt repeated or merged from
-two calls.)
+without copies. What it can not do is read a part of an array that is as long as data say: `ragged_decode`
+does on TPUs, for the responses' own caches, and `attend` joins what it read with the rest (`Read`).
 """
 
 import dataclasses
@@ -125,7 +125,19 @@ class KeyValues(NamedTuple):
         return cls(tokens.k.swapaxes(-3, -2), tokens.v.swapaxes(-3, -2), mask)
 
 
-def attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
+class Read(NamedTuple):
+    """What queries have read of keys elsewhere, by a softmax over those alone.
+
+    Attributes:
+      mixed: float32 [B,G,K,H/K,T,E], the values under its weights.
+      log_total: float32 [B,G,K,H/K,T,1], logarithm of the sum of exp(score); `MASKED` where there was no key.
+    """
+
+    mixed: jax.Array
+    log_total: jax.Array
+
+
+def attend(q: jax.Array, segments: Sequence[KeyValues], reads: Sequence[Read] = ()) -> jax.Array:
     """Grouped-query attention with one softmax over the keys of all `segments` together.
 
     Keeping the segments apart is what lets G sequences read one copy of their prompt: its keys are
@@ -134,16 +146,21 @@ def attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
     Args:
       q: [B,G,T,H,E].
       segments: at least one; see `KeyValues`.
+      reads: what these queries, one per sequence, have read of other keys, which belong to the softmax too.
 
     Returns:
       [B,G,T,H,E] in the dtype of q.
     """
-    mixed = _attend_chunks(_grouped(q, segments[0]), segments)  # [B,G,K,H/K,T,E]
+    mixed = _attend_chunks(grouped(q, segments[0].k.shape[-3]), segments, reads)  # [B,G,K,H/K,T,E]
     return jnp.moveaxis(mixed, 4, 2).reshape(q.shape)
 
 
 def attend_with_readers(
-    q: jax.Array, prompts: KeyValues, own: Sequence[KeyValues], readers: Readers
+    q: jax.Array,
+    prompts: KeyValues,
+    own: Sequence[KeyValues],
+    readers: Readers,
+    reads: Sequence[Read] = (),
 ) -> jax.Array:
     """`attend` of one query of each of B responses, to the prompt that it reads and to its own.
 
@@ -154,43 +171,46 @@ def attend_with_readers(
       prompts: k, v [A,K,P,E]; mask [A,1,1,P].
       own: of the responses, k, v [B,1,K,S,E].
       readers: who reads which prompt.
+      reads: see `attend`.
 
     Returns:
       [B,1,1,H,E] in the dtype of q.
     """
-    grouped = _grouped(q, prompts)  # [B,1,K,H/K,1,E]
+    queries = grouped(q, prompts.k.shape[-3])  # [B,1,K,H/K,1,E]
     count = prompts.k.shape[0]
-    shared = _scores(readers.to_prompts(grouped, count), prompts)  # [A,C,K,H/K,1,P]
-    scores = [_scores(grouped, segment) for segment in own]
+    shared = _scores(readers.to_prompts(queries, count), prompts)  # [A,C,K,H/K,1,P]
+    scores = [_scores(queries, segment) for segment in own]
     highest = jnp.max(shared, axis=-1, keepdims=True)
     peaks = [readers.to_responses(highest), *(jnp.max(s, axis=-1, keepdims=True) for s in scores)]
-    peak = jnp.stack(peaks).max(axis=0)
+    peak = jnp.stack([*peaks, *(read.log_total for read in reads)]).max(axis=0)
     # A place with no response has a peak of its own, so that nothing there is infinite.
     shared = jnp.exp(shared - readers.to_prompts(peak, count, empty=highest))
     weights = [jnp.exp(s - peak) for s in scores]
+    elsewhere = [jnp.exp(read.log_total - peak) for read in reads]
     totals = [readers.to_responses(jnp.sum(shared, axis=-1, keepdims=True))]
-    totals += [jnp.sum(w, axis=-1, keepdims=True) for w in weights]
+    totals += [jnp.sum(w, axis=-1, keepdims=True) for w in weights] + elsewhere
     parts = [readers.to_responses(_mix(shared, prompts))]
     parts += [_mix(w, segment) for w, segment in zip(weights, own, strict=True)]
+    parts += [weight * read.mixed for weight, read in zip(elsewhere, reads, strict=True)]
     mixed = jnp.divide(sum(parts), sum(totals)).astype(q.dtype)
     return jnp.moveaxis(mixed, 4, 2).reshape(q.shape)
 
 
-def _grouped(q: jax.Array, keys: KeyValues) -> jax.Array:
+def grouped(q: jax.Array, kv_heads: int) -> jax.Array:
     """Queries [B,G,T,H,E] in the order of the scores: the products then need no transpose of anything large.
 
     Returns:
       [B,G,K,H/K,T,E].
     """
-    return jnp.moveaxis(q.reshape(*q.shape[:3], keys.k.shape[-3], -1, q.shape[-1]), 2, 4)
+    return jnp.moveaxis(q.reshape(*q.shape[:3], kv_heads, -1, q.shape[-1]), 2, 4)
 
 
-def _attend_chunks(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
+def _attend_chunks(q: jax.Array, segments: Sequence[KeyValues], reads: Sequence[Read]) -> jax.Array:
     """`_attend` for at most `QUERY_CHUNK` queries at a time. q and the result: [B,G,K,H/K,T,E]."""
     num_queries = q.shape[4]
     num_chunks = -(-num_queries // QUERY_CHUNK)
     if num_chunks == 1:
-        return _attend(q, segments)
+        return _attend(q, segments, reads)
     # Chunks of one size, with as little padding as whole vector registers allow.
     size = 8 * -(-num_queries // (8 * num_chunks))
 
@@ -225,15 +245,18 @@ def _split_queries(x: jax.Array, axis: int, num_chunks: int, size: int) -> jax.A
     return jnp.moveaxis(x.reshape(*x.shape[:axis], num_chunks, size, *x.shape[axis + 1 :]), axis, 0)
 
 
-def _attend(q: jax.Array, segments: Sequence[KeyValues]) -> jax.Array:
+def _attend(q: jax.Array, segments: Sequence[KeyValues], reads: Sequence[Read] = ()) -> jax.Array:
     """Attention of queries [B,G,K,H/K,T,E], to the same shape."""
     scores = [_scores(q, segment) for segment in segments]
     # The shift cancels in the quotient, so it carries no gradient.
-    peak = jax.lax.stop_gradient(jnp.stack([jnp.max(s, axis=-1, keepdims=True) for s in scores]).max(axis=0))
+    peaks = [*(jnp.max(s, axis=-1, keepdims=True) for s in scores), *(read.log_total for read in reads)]
+    peak = jax.lax.stop_gradient(jnp.stack(peaks).max(axis=0))
     weights = [jnp.exp(s - peak) for s in scores]
-    total = sum(jnp.sum(w, axis=-1, keepdims=True) for w in weights)  # [B,G,K,H/K,T,1]
-    mixed = sum(_mix(w, segment) for w, segment in zip(weights, segments, strict=True))
-    return jnp.divide(mixed, total).astype(q.dtype)
+    elsewhere = [jnp.exp(read.log_total - peak) for read in reads]
+    totals = [*(jnp.sum(w, axis=-1, keepdims=True) for w in weights), *elsewhere]  # [B,G,K,H/K,T,1]
+    parts = [_mix(w, segment) for w, segment in zip(weights, segments, strict=True)]
+    parts += [weight * read.mixed for weight, read in zip(elsewhere, reads, strict=True)]
+    return jnp.divide(sum(parts), sum(totals)).astype(q.dtype)
 
 
 def _scores(q: jax.Array, segment: KeyValues) -> jax.Array:

@@ -23,8 +23,10 @@ from dig_jax.models.nn.attention import (
     QKV,
     Attention,
     KeyValues,
+    Read,
     attend,
     attend_with_readers,
+    grouped,
     length_mask,
 )
 from dig_jax.models.nn.caches import (
@@ -48,6 +50,7 @@ from dig_jax.models.nn.layers import (
     scan_layers,
     stack_layers,
 )
+from dig_jax.models.nn.ragged_decode import RaggedDecode
 from dig_jax.models.nn.readers import Readers
 from dig_jax.models.nn.routing import RouterOutput, Routing
 
@@ -146,7 +149,7 @@ class TextDecoder(nnx.Module):
       make_attention: makes a layer's self-attention.
       axes_of: which axis turns each rotary frequency.
       make_layer: makes a layer, from the configuration and `make_attention`.
-      rngs, dtype, remat, attention: see `VisionLanguageModel`; dtype is that of parameters.
+      rngs, dtype, remat, attention, decode_attention: see `VisionLanguageModel`; dtype is that of parameters.
     """
 
     def __init__(
@@ -160,10 +163,12 @@ class TextDecoder(nnx.Module):
         dtype: jnp.dtype,
         remat: str,
         attention: Attention,
+        decode_attention: RaggedDecode | None = None,
     ) -> None:
         self.config = config
         self.axes_of = axes_of
         self.attention = attention
+        self.decode_attention = decode_attention
         self.remat = remat
         self.embedding = make_param(
             rngs,
@@ -286,7 +291,8 @@ class TextDecoder(nnx.Module):
         Args:
           x: [B,G,D] embeddings of token number `step` of each response.
           step: int32 scalar, or [B,G] when responses have got to different lengths.
-          window: how many slots of `cache` to read, where none from there on is filled; None: all.
+          window: how many slots of `cache` to read, where none from there on is filled; None: all. With a
+            `cache_block` only the blocks that hold a token are read, and no window is needed.
           readers: which prompt each of B responses reads, where G is 1 and there are others than B prompts;
             None: the one it lies beside.
 
@@ -300,27 +306,20 @@ class TextDecoder(nnx.Module):
         position = first[:, None] + jnp.broadcast_to(step, (batch, group))
         rotation = self.rotation(jnp.broadcast_to(position[:, :, None, None], (batch, group, 1, 3)))
         visible = length_mask(prompt_cache.length, prompt_cache.k.shape[3])
-        window = cache.k.shape[4] if window is None else window
-        slots = jnp.arange(window)
-        filled = (slots < jnp.broadcast_to(step, (batch, group))[..., None])[:, :, None]  # [B,G,1,window]
-
-        def read(stacked: jax.Array, index: jax.Array) -> jax.Array:
-            """The window of one layer, [B,G,K,window,E], cut out at once."""
-            size = (1, *stacked.shape[1:4], window, stacked.shape[5])
-            return jax.lax.dynamic_slice(stacked, (index, 0, 0, 0, 0, 0), size)[0]
+        before = self._before(cache, jnp.broadcast_to(step, (batch, group)), window)
 
         # The new token attends to the cache as it was and to itself, and the cache is written once after
         # the scan: written inside, it would be copied in every layer.
         def run(x: jax.Array, xs: tuple) -> tuple[jax.Array, tuple]:
             index, layer, prompt_k, prompt_v = xs
             prompts = KeyValues(prompt_k, prompt_v, visible)
-            before = KeyValues(read(cache.k, index), read(cache.v, index), filled)
 
             def mix(new: QKV) -> list[jax.Array]:
-                own = [before, KeyValues.of(new, None)]
+                own, reads = before(index, new.q)
+                own = [*own, KeyValues.of(new, None)]
                 if readers is None:
-                    return [attend(new.q, [prompts, *own])]
-                return [attend_with_readers(new.q, prompts, own, readers)]
+                    return [attend(new.q, [prompts, *own], reads)]
+                return [attend_with_readers(new.q, prompts, own, readers, reads)]
 
             among = None if isinstance(self.layers, nnx.List) else (self.layers, index)
             (x,), (new,), said = layer([x], [rotation], mix, among=among)
@@ -330,6 +329,46 @@ class TextDecoder(nnx.Module):
         x, (k, v, said) = scan_layers(self.layers, run, x[:, :, None], prompt_cache.k, prompt_cache.v)
         hidden, written = self.norm(x[:, :, 0]), write_slots(cache, k, v, step)
         return hidden, ResponseCache(written.k, written.v, write_routing(cache.routing, said, step))
+
+    def cache_block(self, longest: int, dtype: jnp.dtype) -> int | None:
+        """See `api.Model`; `dtype` is that of the cache."""
+        if self.decode_attention is None:
+            return None
+        heads, head_dim = self.config.num_key_value_heads, self.config.head_dim
+        return self.decode_attention.block(longest, heads, head_dim, dtype)
+
+    def _before(
+        self, cache: ResponseCache, filled: jax.Array, window: int | None
+    ) -> Callable[[jax.Array, jax.Array], tuple[list[KeyValues], list[Read]]]:
+        """What the tokens fed before are to the queries of a layer: to attend to, or read by the kernel.
+
+        Args:
+          cache: of the responses.
+          filled: int32 [B,G], slots of it that are.
+          window: see `decode`.
+
+        Returns:
+          A function of the layer's number and of queries [B,G,1,H,E].
+        """
+        longest = cache.k.shape[4]
+        window = longest if window is None else window
+        kernel, block = self.decode_attention, self.cache_block(longest, cache.k.dtype)
+        if kernel is not None and block is not None:
+            work = kernel.plan(filled, block, longest)
+
+            def by_kernel(index: jax.Array, q: jax.Array) -> tuple[list[KeyValues], list[Read]]:
+                queries = grouped(q, cache.k.shape[3])
+                return [], [kernel(queries, (cache.k, cache.v), index, work, block)]
+
+            return by_kernel
+        visible = (jnp.arange(window) < filled[..., None])[:, :, None]  # [B,G,1,window]
+
+        def cut(stacked: jax.Array, index: jax.Array) -> jax.Array:
+            """The window of one layer, [B,G,K,window,E], cut out at once."""
+            size = (1, *stacked.shape[1:4], window, stacked.shape[5])
+            return jax.lax.dynamic_slice(stacked, (index, 0, 0, 0, 0, 0), size)[0]
+
+        return lambda index, q: ([KeyValues(cut(cache.k, index), cut(cache.v, index), visible)], [])
 
     def rotation(self, positions: jax.Array) -> Rotation:
         """Multimodal rotary embedding of int positions [...,T,3] (time, row, column): angles [...,T,E/2]."""

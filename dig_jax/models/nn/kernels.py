@@ -13,10 +13,12 @@ from dig_jax.models.nn.cudnn_attention import CudnnAttention
 from dig_jax.models.nn.experts import Experts
 from dig_jax.models.nn.grouped import LoopGrouped
 from dig_jax.models.nn.megablox import MegabloxGrouped
+from dig_jax.models.nn.ragged_decode import RaggedDecode
 from dig_jax.models.nn.splash_attention import SplashAttention
 from dig_jax.models.nn.triton_grouped import TritonGrouped
 
 NAMES = ("auto", "plain", "cudnn", "splash")
+DECODE = ("auto", "plain", "ragged")
 EXPERTS = ("auto", "plain", "loop", "triton", "megablox")
 
 _KERNELS: tuple[type[CudnnAttention] | type[SplashAttention], ...] = (CudnnAttention, SplashAttention)
@@ -24,7 +26,13 @@ _GROUPED: tuple[type[TritonGrouped] | type[MegabloxGrouped], ...] = (TritonGroup
 
 
 def options(
-    architecture: Architecture, mesh: Mesh, dtype: jnp.dtype, attention: str, experts: str, room: float
+    architecture: Architecture,
+    mesh: Mesh,
+    dtype: jnp.dtype,
+    attention: str,
+    experts: str,
+    room: float,
+    decode_attention: str = "auto",
 ) -> dict[str, Any]:
     """The options of `families.make` that say how a model computes on the devices of a mesh.
 
@@ -34,13 +42,17 @@ def options(
       dtype: of activations.
       attention: see `choose`.
       experts, room: see `choose_experts`.
+      decode_attention: see `choose_decode`.
 
     Raises:
       ValueError: as those do; or the mesh splits experts that the model does not have.
     """
     device = mesh.devices.flat[0]
     head_dims = [*architecture.vision.head_dims, architecture.text.head_dim]
-    chosen: dict[str, Any] = {"attention": choose(attention, device, dtype, head_dims)}
+    chosen: dict[str, Any] = {
+        "attention": choose(attention, device, dtype, head_dims),
+        "decode_attention": choose_decode(decode_attention, device, architecture.text.head_dim),
+    }
     if isinstance(architecture.text, MoETextConfig):
         return chosen | {"experts": choose_experts(experts, device, dtype, room)}
     if "expert" in mesh.shape:
@@ -72,6 +84,25 @@ def choose(name: str, device: jax.Device, dtype: jnp.dtype, head_dims: Sequence[
         if name in ("auto", kernel.name) and not obstacle:
             return kernel()
     return PLAIN
+
+
+def choose_decode(name: str, device: jax.Device, head_dim: int) -> RaggedDecode | None:
+    """The kernel called `name` that decoding on `device` reads responses' caches with; None: plain XLA.
+
+    Args:
+      name: one of `DECODE`. "auto" takes the kernel on TPUs, where it serves; else plain.
+      device: one of those the model will run on, or will be compiled for.
+      head_dim: of the decoder's attention.
+
+    Raises:
+      ValueError: an unknown name, or a kernel that can not run there.
+    """
+    if name not in DECODE:
+        raise ValueError(f"model.decode_attention={name!r}: expected one of {', '.join(DECODE)}")
+    obstacle = RaggedDecode.obstacle(device, head_dim)
+    if name == RaggedDecode.name and obstacle:
+        raise ValueError(f"model.decode_attention={name!r} {obstacle}; use 'auto' or 'plain'")
+    return None if name == "plain" or obstacle else RaggedDecode.on(device)
 
 
 def choose_experts(name: str, device: jax.Device, dtype: jnp.dtype, room: float) -> Experts:

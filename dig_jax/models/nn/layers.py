@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from flax.core import spmd
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from dig_jax.machines.data_axis import APART
 
@@ -106,10 +106,7 @@ def map_shards(
     if not rules or mesh.size == 1:
         return function
 
-    def mesh_axes(name: str | None) -> tuple[str, ...]:
-        axes = rules.get(name) or ()
-        axes = (axes,) if isinstance(axes, str) else axes
-        return tuple(axis for axis in axes if mesh.shape[axis] > 1)
+    mesh_axes = functools.partial(_mesh_axes, rules, mesh)
 
     def call(*args: Any) -> Any:
         sizes = {
@@ -136,6 +133,21 @@ def map_shards(
         )(*args)
 
     return call
+
+
+def shard_size(name: str, size: int) -> int:
+    """How much of a dimension of this logical name each device has inside `map_shards`."""
+    rules: dict[str | None, Any] = dict(spmd.get_logical_axis_rules())
+    mesh = jax.sharding.get_abstract_mesh()
+    shards = math.prod(mesh.shape[axis] for axis in _mesh_axes(rules, mesh, name))
+    return size if size % shards else size // shards
+
+
+def _mesh_axes(rules: dict[str | None, Any], mesh: AbstractMesh, name: str | None) -> tuple[str, ...]:
+    """The axes of the mesh, of more than one device, that a logical name stands for."""
+    axes = rules.get(name) or ()
+    axes = (axes,) if isinstance(axes, str) else axes
+    return tuple(axis for axis in axes if mesh.shape[axis] > 1)
 
 
 def precision_for(x: jax.Array) -> jax.lax.Precision | None:

@@ -22,6 +22,7 @@ from dig_jax.models.nn.attention import PLAIN, Attention
 from dig_jax.models.nn.caches import RESPONSE_CACHE, RESPONSE_ROUTING, PromptCache, ResponseCache
 from dig_jax.models.nn.decoder import AxesOf, Counted, MakeAttention, TextDecoder, TextLayer
 from dig_jax.models.nn.layers import REMAT, constrain, make_param
+from dig_jax.models.nn.ragged_decode import RaggedDecode
 from dig_jax.models.nn.readers import Readers
 from dig_jax.models.nn.routing import Extras, RouterOutput, Routing, id_dtype, router_loss
 
@@ -57,6 +58,8 @@ class VisionLanguageModel(nnx.Module):
       param_dtype: of parameters.
       remat: which activations the backward pass computes again; see `layers.remat`.
       attention: of prefill and training; see `kernels.choose`.
+      decode_attention: the kernel that decoding reads the responses' caches with; None: plain XLA. See
+        `kernels.choose_decode`.
 
     Raises:
       ValueError: an unknown `remat`.
@@ -77,6 +80,7 @@ class VisionLanguageModel(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         remat: str = "none",
         attention: Attention = PLAIN,
+        decode_attention: RaggedDecode | None = None,
     ) -> None:
         if remat not in REMAT:
             raise ValueError(f"remat={remat!r}: expected one of {', '.join(REMAT)}")
@@ -84,6 +88,7 @@ class VisionLanguageModel(nnx.Module):
         self.dtype = dtype
         options: Any = {"rngs": rngs, "dtype": param_dtype, "remat": remat, "attention": attention}
         self.vision = make_tower(config.vision, **options)
+        options["decode_attention"] = decode_attention
         self.text = TextDecoder(config.text, make_attention, axes_of, make_layer, **options)
         self.head = (
             None
@@ -166,6 +171,10 @@ class VisionLanguageModel(nnx.Module):
         per_token = (text.num_hidden_layers, batch, group, length, text.num_experts_per_tok)
         chosen = constrain(self._narrow(jnp.zeros(per_token, jnp.int32)), *RESPONSE_ROUTING)
         return ResponseCache(empty, empty, chosen)
+
+    def cache_block(self, longest: int) -> int | None:
+        """See `api.Model`."""
+        return self.text.cache_block(longest, self.dtype)
 
     def decode(
         self,

@@ -21,6 +21,7 @@ class ModelConfig:
       head_chunk: response positions per slice of the output head.
       remat: one of `layers.REMAT`.
       attention: one of `kernels.NAMES`.
+      decode_attention: one of `kernels.DECODE`.
       experts: one of `kernels.EXPERTS`.
       expert_room: see `experts.Experts`.
     """
@@ -30,6 +31,7 @@ class ModelConfig:
     head_chunk: int
     remat: str
     attention: str
+    decode_attention: str
     experts: str
     expert_room: float
 
@@ -44,5 +46,6 @@ class ModelConfig:
         checks.at_least("model.head_chunk", self.head_chunk, 1)
         checks.one_of("model.remat", self.remat, tuple(REMAT))
         checks.one_of("model.attention", self.attention, kernels.NAMES)
+        checks.one_of("model.decode_attention", self.decode_attention, kernels.DECODE)
         checks.one_of("model.experts", self.experts, kernels.EXPERTS)
         checks.at_least("model.expert_room", self.expert_room, 1.0)

@@ -281,4 +281,4 @@ def test_kernels_split_over_a_mesh_equal_the_plain_form(tensor):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     errors = json.loads(done.stdout)
-    assert errors.keys() == KERNELS.keys() and max(errors.values()) < 1e-5
+    assert errors.keys() == {*KERNELS, "ragged"} and max(errors.values()) < 1e-5
