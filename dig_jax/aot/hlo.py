@@ -10,7 +10,7 @@ Traffic with the memory (HBM) is what the operations of the scheduled program re
 results that the compiler placed in on-chip memory (memory space `S(n)`) left out. An operand that is only
 sliced counts with its slices, and an update in place with the part that is updated. Traffic inside
 hand-written kernels is not visible: their operands and results count once, and of a stack of layers that one
-is read of, that one.
+is read of, that one. What decoding's kernel reads depends on data: it counts with what it states itself.
 
 XLA:GPU cuts fusions and collectives into `-start` and `-done`: the start counts, with what it calls.
 
@@ -24,6 +24,7 @@ import re
 from collections.abc import Sequence
 
 from dig_jax.aot.groups import group_size, share_across
+from dig_jax.models.nn import ragged_decode
 from dig_jax.models.nn.expert_parallel import FURTHER
 from dig_jax.models.nn.megablox import ONE_LAYER_OF
 
@@ -37,6 +38,7 @@ _CALLED = re.compile(r"(?:calls|to_apply|body|condition|async_execution_thread)=
 _BRANCHES = re.compile(
     r"branch_computations=\{([^}]*)\}|true_computation=%([\w.\-]+), false_computation=%([\w.\-]+)"
 )
+_STATED = re.compile(r'"cost_estimate":\{[^}]*"bytes_accessed":"(\d+)"')
 # Operations that move nothing: they name, group or wait for what others moved.
 _FREE = frozenset(
     [
@@ -318,6 +320,8 @@ def _moved(instruction: Instruction, computation: Computation, computations: dic
         return written + (instruction.size if operands and operands[0].hbm_size else 0)
     if instruction.opcode == "dynamic-update-slice":
         return 2 * operands[1].size if operands[0].hbm_size else 0
+    if f"/{ragged_decode.NAME}/" in instruction.text and (stated := _STATED.search(instruction.text)):
+        return float(stated[1])
     read = [operand.hbm_size for operand in operands]
     if one_of := re.search(rf"/{ONE_LAYER_OF}(\d+)/", instruction.text):
         read.append(max(read) / int(one_of[1]) - max(read))

@@ -97,6 +97,19 @@ ENTRY %main (x: f32[16,64], w: f32[3,64,8]) -> f32[16,8] {
     assert hlo.read_traffic(text.replace("METADATA", known)).hbm == 16 * 64 * 4 + LAYER + SHARD
 
 
+def test_the_kernel_that_reads_what_is_filled_counts_with_what_it_states():
+    text = """\
+ENTRY %main (q: f32[16,64], k: bf16[3,16,2048,64]) -> f32[16,64] {
+  %q = f32[16,64]{1,0} parameter(0)
+  %k = bf16[3,16,2048,64]{3,2,1,0} parameter(1)
+  ROOT %y = f32[16,64]{1,0} custom-call(%q, %k), metadata={op_name="jit(drain)/ragged_decode/pallas_call"}, \
+backend_config={"custom_call_config":{"cost_estimate":{"flops":"7","bytes_accessed":"12345"}}}
+}
+"""
+    assert hlo.read_traffic(text).hbm == 12345
+    assert hlo.read_traffic(text.replace("ragged_decode", "other")).hbm > 3 * 16 * 2048 * 64 * 2
+
+
 def test_a_collective_that_several_fusions_carry_counts_once():
     gather = 'f32[64,8]{1,0} all-gather(%p), replica_groups=[1,4]<=[4], frontend_attributes={chain_id="1"}'
     text = f"""\

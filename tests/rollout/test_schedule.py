@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bench.schedule import count
+from dig_jax.models.nn import ragged_decode
 from dig_jax.rollout.schedule import Schedule
 
 D, B, G = 2, 4, 3
@@ -45,16 +46,20 @@ def test_every_completion_is_decoded_once_beside_its_prompt(rows, slots):
     np.testing.assert_array_equal(done, work)
 
 
-def test_counts_by_hand():
+def test_counts_by_hand(monkeypatch):
     """Two rows of one slot, completions of 3 and 1, 2 and 2 steps after their first tokens.
 
     Bound to rows, the slots take 3 + 1 and 2 + 2. Else the second takes 1, 2 and 2: they are dealt in order.
+    Blocks are of 2 positions: 3 steps, with 0, 1 and 2 filled, read one each, as an idle slot does.
     """
+    monkeypatch.setattr(ragged_decode, "MOST_POSITIONS", 2)
+    monkeypatch.setattr(ragged_decode, "LANES", 2)
     lengths = np.array([[[4, 2], [3, 3]]])
     bound, free = (count(lengths, 2, 1, longest=16, bound=bound) for bound in (True, False))
     assert (bound.steps, free.steps) == (4, 5)
     assert bound.tokens == free.tokens == 8
     assert (bound.read, free.read) == (4 * 16 * 2, 5 * 16 * 2)  # all positions of two slots
+    assert (bound.read_filled, free.read_filled) == (8 * 2, 8 * 2 + 2 * 2)
     assert bound.filled == free.filled == (0 + 1 + 2) + 0 + (0 + 1) + (0 + 1)
     assert bound.slot_use == 1.0
 
@@ -64,3 +69,4 @@ def test_a_window_is_read_until_a_longer_completion_runs():
     one = count(np.array([[[1000]]]), 1, 1, longest=1024)
     assert one.steps == 999
     assert one.read == 257 * 256 + 256 * 512 + (999 - 513) * 1024
+    assert one.read_filled == 513 * 512 + (999 - 513) * 1024

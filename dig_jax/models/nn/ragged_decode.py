@@ -185,7 +185,7 @@ def _read(
             jax.ShapeDtypeStruct((*q.shape[:3], LANES), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
-        cost_estimate=_cost(q, k, heads),
+        cost_estimate=_cost(q, k, heads, block),
         interpret=interpret,
         name=NAME,
     )(layer, work.response, work.block, work.length, q, k, v)
@@ -245,10 +245,10 @@ def _kernel(
         log_total_ref[...] = jnp.broadcast_to(log_total, log_total_ref.shape)
 
 
-def _cost(q: jax.Array, k: jax.Array, heads: int) -> pl.CostEstimate:
-    """Of caches that are half full, as those of long responses are on average."""
+def _cost(q: jax.Array, k: jax.Array, heads: int, block: int) -> pl.CostEstimate:
+    """Of caches from empty to full, any as likely: over the tokens of responses of full length."""
     responses, kv_heads, _, head_dim = q.shape
-    read = responses * kv_heads * k.shape[3] // 2
+    read = responses * kv_heads * (k.shape[3] + block) // 2
     return pl.CostEstimate(
         flops=4 * read * heads * head_dim,
         bytes_accessed=2 * read * head_dim * k.dtype.itemsize + 3 * q.size * 4,
