@@ -106,22 +106,21 @@ def count(lengths: np.ndarray, rows: int, slots: int, longest: int, bound: bool 
         steps=steps,
         tokens=int(work.sum()),
         read=read * rows * slots,
-        read_filled=_read_filled(lengths, steps * rows * slots, longest),
+        read_filled=_read_filled(lengths, longest),
         filled=int(np.sum(work * (work - 1) // 2)),
         slots=rows * slots,
         rows=rows,
     )
 
 
-def _read_filled(lengths: np.ndarray, slot_steps: int, longest: int) -> int:
-    """Positions that the kernel reads in so many steps of slots: in idle ones a block."""
+def _read_filled(lengths: np.ndarray, longest: int) -> int:
+    """Positions that the kernel reads: whole blocks, and nothing of slots that are idle."""
     text = architecture("4B").text
     heads, dtype = text.num_key_value_heads // TENSOR, jnp.dtype(jnp.bfloat16)
     block = RaggedDecode().block(longest, heads, text.head_dim, dtype)
     of_fed = np.asarray(positions_read(np.arange(longest), block, longest), np.int64)
     until = np.concatenate([[0], np.cumsum(of_fed)])
-    busy = np.maximum(lengths.astype(np.int64) - 1, 1)  # what ends with its first token takes a step, too
-    return int(until[busy].sum() + (slot_steps - busy.sum()) * of_fed[0])
+    return int(until[np.maximum(lengths - 1, 0)].sum())
 
 
 def _reads(events: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:

@@ -66,8 +66,8 @@ class Model(Protocol):
     def cache_block(self, longest: int) -> int | None:
         """Positions of each response's cache, of `longest`, that decoding reads at a time.
 
-        It reads the blocks of so many that hold a token, at least one (`positions_read`). None: it reads all
-        of its `window`.
+        It reads the blocks of so many that hold a token (`positions_read`). None: it reads all of its
+        `window`.
         """
         ...
 

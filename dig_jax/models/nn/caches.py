@@ -41,14 +41,9 @@ class ResponseCache:
     routing: jax.Array | None = None  # [L,B,G,R,experts per token]; None: no experts
 
 
-def blocks_read(length: jax.Array, block: int) -> jax.Array:
-    """Blocks of so many positions that are read of caches with `length`, int [...], filled: at least one."""
-    return jnp.maximum(-(-length // block), 1)
-
-
 def positions_read(length: jax.Array, block: int, longest: int) -> jax.Array:
-    """The positions in those blocks, of caches of `longest` positions."""
-    return jnp.minimum(block * blocks_read(length, block), longest)
+    """Positions in the blocks that hold anything, of caches of `longest` with `length`, int [...], filled."""
+    return jnp.minimum(-(-length // block) * block, longest)
 
 
 def write_slots(cache: ResponseCache, k: jax.Array, v: jax.Array, step: jax.Array) -> ResponseCache:

@@ -24,7 +24,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from dig_jax.models.nn.attention import MASKED, Read
-from dig_jax.models.nn.caches import RESPONSE_CACHE, Caches, blocks_read
+from dig_jax.models.nn.caches import RESPONSE_CACHE, Caches
 from dig_jax.models.nn.layers import map_shards, precision_for, shard_size
 
 NAME = "ragged_decode"  # of the kernel in compiled programs
@@ -42,7 +42,7 @@ LISTED = ("activation_batch",)
 class Work(NamedTuple):
     """The blocks that hold anything, response by response; every shard has a list of its own.
 
-    A response with an empty cache has its first block listed: it must say that it read nothing.
+    Where all caches are empty a block is listed all the same: a grid has at least one step.
 
     Attributes:
       response: int32 [N*blocks], whose block it is.
@@ -114,13 +114,13 @@ class RaggedDecode:
 
         def listed(length: jax.Array) -> tuple[jax.Array, ...]:
             length = jnp.clip(length.reshape(-1), 0, longest)
-            ends = jnp.cumsum(blocks_read(length, block))
+            ends = jnp.cumsum(-(-length // block))
             number = jnp.arange(length.shape[0] * blocks)
             # As many responses end before an entry as the number of its own.
             response = jnp.sum(ends[None, :] <= number[:, None], axis=1, dtype=jnp.int32)
             response = jnp.minimum(response, length.shape[0] - 1)
             begins = jnp.where(response > 0, ends[response - 1], 0)
-            return response, number - begins, ends[-1:], length
+            return response, number - begins, jnp.maximum(ends[-1:], 1), length
 
         return Work(*map_shards(listed, [("activation_batch", None)], [LISTED] * 4)(length))
 
@@ -192,7 +192,8 @@ def _read(
     mixed, log_total = (
         x.reshape(batch, group, kv_heads, rows, -1)[..., :heads, :] for x in (mixed, log_total)
     )
-    return mixed, log_total[..., :1]
+    empty = (work.length == 0).reshape(batch, group, 1, 1, 1)  # what the kernel has not written may be NaN
+    return jnp.where(empty, 0, mixed), jnp.where(empty, MASKED, log_total[..., :1])
 
 
 def _kernel(
