@@ -118,7 +118,7 @@ def _read_filled(lengths: np.ndarray, longest: int) -> int:
     text = architecture("4B").text
     heads, dtype = text.num_key_value_heads // TENSOR, jnp.dtype(jnp.bfloat16)
     block = RaggedDecode().block(longest, heads, text.head_dim, dtype)
-    of_fed = np.asarray(positions_read(np.arange(longest), block, longest), np.int64)
+    of_fed = np.asarray(positions_read(jnp.arange(longest), block, longest), np.int64)
     until = np.concatenate([[0], np.cumsum(of_fed)])
     return int(until[np.maximum(lengths - 1, 0)].sum())
 

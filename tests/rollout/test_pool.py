@@ -198,6 +198,7 @@ def test_a_kernel_that_reads_what_is_filled_draws_the_same(
     np.testing.assert_allclose(read_per_filled([drawn], slots=2, longest=NEW), read / sum(fed), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_decoding_in_step_with_the_kernel_draws_the_same(model, prompts, sampling, together, monkeypatch):
     run = jax.jit(rollout, static_argnames=("sampling", "max_new_tokens"))
     other = with_kernel(model, monkeypatch, KernelInXla())

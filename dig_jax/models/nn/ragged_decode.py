@@ -47,13 +47,13 @@ class Work(NamedTuple):
     Attributes:
       response: int32 [N*blocks], whose block it is.
       block: int32 [N*blocks], which of its blocks.
-      count: int32 [shards], entries of the list; what is behind means nothing.
+      entries: int32 [shards], how many the list has; what is behind means nothing.
       length: int32 [N], filled positions.
     """
 
     response: jax.Array
     block: jax.Array
-    count: jax.Array
+    entries: jax.Array
     length: jax.Array
 
 
@@ -168,7 +168,7 @@ def _read(
         partial(_kernel, block=block, longest=longest),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=4,
-            grid=(parts, work.count[0]),
+            grid=(parts, work.entries[0]),
             in_specs=[pl.BlockSpec((None, own, rows, head_dim), of_response), cached, cached],
             out_specs=[
                 pl.BlockSpec((None, own, rows, head_dim), of_response),

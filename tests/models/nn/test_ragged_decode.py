@@ -100,12 +100,12 @@ def test_the_list_has_the_filled_blocks_response_by_response():
     Of caches that are all empty one block is listed: a grid has at least one step.
     """
     work = RaggedDecode().plan(jnp.array([[0], [9], [4], [99]]), block=4, longest=12)
-    count = work.count.item()
+    count = work.entries.item()
     entries = list(zip(work.response.tolist(), work.block.tolist(), strict=True))[:count]
     assert entries == [(1, 0), (1, 1), (1, 2), (2, 0), (3, 0), (3, 1), (3, 2)]
     assert len(work.response) == 4 * 3 and work.length.tolist() == [0, 9, 4, 12]
     empty = RaggedDecode().plan(jnp.zeros((4, 1), jnp.int32), block=4, longest=12)
-    assert (empty.count.item(), empty.response[0].item(), empty.block[0].item()) == (1, 3, 0)
+    assert (empty.entries.item(), empty.response[0].item(), empty.block[0].item()) == (1, 3, 0)
 
 
 @pytest.mark.parametrize(
