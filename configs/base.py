@@ -327,6 +327,9 @@ def get_config() -> ConfigDict:
     # Greedy answers as well: metrics "f1", "reward_greedy", ... Not for Thinking models, whose makers advise
     # against it: they repeat themselves without end.
     config.eval.greedy = False
+    # Each evaluation again with the first image of every example that of another one (of the same size): what
+    # a model earns that does not look, as metrics "NAME/blind/f1_sampled", ... Not of benchmarks.
+    config.eval.blind = False
     config.eval.thinking_budget = 0  # tokens of thought after which it is closed; 0 = off. docs/thinking.md
 
     # Evaluations: name -> some of task, data, split, every, num_examples. With eval.main = "mixed", such as

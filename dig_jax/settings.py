@@ -261,7 +261,7 @@ def check_resume(config: ConfigDict, saved: epath.Path, data: Mapping[str, Any] 
     if any(stage.config.advance.at for stage in stages):
         # Greedy answers may be drawn or not: `_advance` has seen that those are drawn which decide. Runs from
         # before there was a choice drew them always.
-        free = free - set(DECIDED_BY_EVALUATION) | {"eval.greedy"}
+        free = free - set(DECIDED_BY_EVALUATION) | {"eval.greedy", "eval.blind"}
     changes = {
         key: f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())

@@ -139,10 +139,11 @@ def prepare(config: ConfigDict, workdir: epath.Path, check: Callable[[], None]) 
         for number, task in enumerate(asked.parts.values()):
             rewards.try_out(task, loader.first(number))
         train_data.append(loader)
-    entries = evaluations.entries(config)
+    entries = evaluations.measured(config)
     eval_tasks = [loading.make_eval_task(config, entry, model_folder, tokenizer) for entry in entries]
+    using = model_folder, tokenizer, sampling_mesh
     eval_data = [
-        loading.eval_loader(config, task, entry.data, entry.split, model_folder, tokenizer, sampling_mesh)
+        loading.eval_loader(config, task, entry.data, entry.split, *using, entry.blind)
         for entry, task in zip(entries, eval_tasks, strict=True)
     ]
 

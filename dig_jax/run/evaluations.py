@@ -35,6 +35,7 @@ class EvalConfig:
         group_size: sampled completions per example; 0 = greedy answers alone.
         greedy: whether greedy answers are drawn beside them.
         thinking_budget: tokens of thought after which it is closed; 0 = off.
+        blind: whether each is made again with the first images exchanged, see `measured`.
     """
 
     main: str
@@ -44,6 +45,7 @@ class EvalConfig:
     group_size: int
     greedy: bool
     thinking_budget: int
+    blind: bool
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> EvalConfig:
@@ -72,6 +74,7 @@ class Entry:
         num_examples: the first so many; 0 for the whole split.
         benchmark: the public set that it measures, from files below `data`; "" for the task's own examples.
             Its split "" is all that the set has by default; its first examples are a sample by the seed.
+        blind: the first image of each example is that of another one (`MismatchedDataset`).
     """
 
     name: str
@@ -81,6 +84,7 @@ class Entry:
     every: int
     num_examples: int
     benchmark: str = ""
+    blind: bool = False
 
     def config(self, config: ConfigDict) -> ConfigDict:
         """The run's settings as this evaluation has them.
@@ -125,6 +129,22 @@ def entries(config: ConfigDict) -> tuple[Entry, ...]:
         for name, changes in said.items()
     ]
     return tuple(sorted(found, key=lambda entry: entry.name != main))
+
+
+def measured(config: ConfigDict) -> tuple[Entry, ...]:
+    """The entries, and with `config.eval.blind` each again as a blind one, NAME/blind, behind them.
+
+    Benchmarks have none: their pictures are of all sizes, and few have another to exchange with.
+    """
+    found = entries(config)
+    if not EvalConfig.from_config(config).blind:
+        return found
+    blind = [
+        dataclasses.replace(entry, name=f"{entry.name}/blind", blind=True)
+        for entry in found
+        if not entry.benchmark
+    ]
+    return (*found, *blind)
 
 
 def _of_benchmark(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:

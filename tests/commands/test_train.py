@@ -117,12 +117,12 @@ def test_a_stopped_run_continues_exactly(inputs: pathlib.Path, tmp_path: pathlib
     assert fingerprint(actual_params) == fingerprint(expected_params)
 
 
-def test_grpo_logs_every_promised_metric_and_moves_the_model(
-    inputs: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    config = small_config(inputs, "grpo", num_steps=1, **{"data.eval": str(inputs / "pairs")})
+def test_grpo_logs_what_it_promises_and_moves_the_model(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    changes = {"data.eval": str(inputs / "pairs"), "eval.blind": True}
+    config = small_config(inputs, "grpo", num_steps=1, **changes)
     workdir = run(config, tmp_path / "run")
     (metrics,) = lines(workdir, "metrics.jsonl")
+    assert {"main/f1", "main/reward_sampled", "main/blind/f1"} <= lines(workdir, "evals.jsonl")[-1].keys()
     expected = {
         *(f"reward/{name}" for name in ("reward", "accuracy", "format", "f1", "iou", "precision", "recall")),
         *(f"rollout/{name}" for name in ("response_length_mean", "truncated", "zero_std_groups")),
