@@ -197,6 +197,9 @@ def get_config() -> ConfigDict:
     config.grpo.kl_coef = 1e-2  # 0 = no reference model is kept
     # The reference is the model the run started from. True, in a stage: from there on, that it starts from.
     config.grpo.reanchor = False
+    # Share of each token's weight in the loss, 0..1, that is in proportion to how much its log-prob owes to
+    # the first image: one more pass, with that image blanked. 0 = off. docs/training.md
+    config.grpo.visual_dependency = 0.0
     config.grpo.importance_cap = 0.0  # cap of the sampler/trainer importance weight; 0 = no correction
     config.grpo.dynamic_sampling = (
         0  # extra rollouts allowed per step to replace groups of equal reward; 0 = off

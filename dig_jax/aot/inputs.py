@@ -107,11 +107,12 @@ def experience(
     *,
     reference: bool,
     old: bool,
+    blind: bool = False,
     teacher: bool = False,
     experts: TextConfig | None = None,
 ) -> Experience:
-    """Experience [B,G,R] of `prompts`, with the reference's and the old policy's log-probs where wanted, and
-    with prompts of a teacher, which are of the same size.
+    """Experience [B,G,R] of `prompts`, with the reference's, the old policy's and blind log-probs where
+    wanted, and with prompts of a teacher, which are of the same size.
 
     With `experts`, of the decoder that they are in, the experts that its tokens go to as well.
     """
@@ -135,6 +136,7 @@ def experience(
         advantages=batch_array(mesh, jnp.float32, batch, group),
         ref_logprobs=values if reference else None,
         old_logprobs=values if old else None,
+        blind_logprobs=values if blind else None,
         routing=routing,
         teacher=prompts if teacher else None,
     )

@@ -197,24 +197,32 @@ def _update_phases(
     parts, updates = batch_config.prompts // batch_config.update_prompts, batch_config.updates_per_step
     prompts = inputs.prompts(plan.architecture, work.bucket, config.batch.update_prompts, plan.mesh)
     replay, distill = ReplayConfig.from_config(config).replay, DistillConfig.from_config(config)
-    old = replay == "old" or GRPOConfig.from_config(config).needs_old_logprobs(updates)
+    loss = GRPOConfig.from_config(config)
+    old, blind = replay == "old" or loss.needs_old_logprobs(updates), loss.visual_dependency > 0
     batch = inputs.experience(
         *(prompts, work.group, work.response, plan.mesh),
         reference=config.grpo.kl_coef > 0,
         old=old,
+        blind=blind,
         teacher=distill.weight > 0,
         experts=None if replay == "off" else plan.architecture.text,
     )
     # What is of the whole step; other parts come when used.
-    kept = (batch.ref_logprobs, batch.old_logprobs, batch.routing if replay == "old" else None)
+    # Until they are computed.
+    known: dict[str, Any] = {"ref_logprobs": None, "old_logprobs": None, "blind_logprobs": None}
+    kept = (*(getattr(batch, name) for name in known), batch.routing if replay == "old" else None)
     waiting = {"batch": chip_bytes(batch) + (parts - 1) * chip_bytes(kept)}
     forward = config.batch.update_prompts * flops.forward(plan.architecture, work)
     if config.grpo.kl_coef:
-        bare = dataclasses.replace(batch, ref_logprobs=None, old_logprobs=None, routing=None)
+        bare = dataclasses.replace(batch, **known, routing=None)
         lower = partial(programs.reference_logprobs.lower, reference, state.params, bare)
         yield Phase("reference log-probs", lower, held | waiting, "batch", runs=parts, flops=forward)
+    if blind:
+        bare = dataclasses.replace(batch, **known)
+        lower = partial(programs.blind_logprobs.lower, state.params, bare)
+        yield Phase("blind log-probs", lower, held | waiting, "batch", runs=parts, flops=forward)
     if old:
-        bare = dataclasses.replace(batch, old_logprobs=None)
+        bare = dataclasses.replace(batch, old_logprobs=None, blind_logprobs=None)
         program = programs.logprobs
         if replay == "old":
             bare, program = dataclasses.replace(bare, routing=None), programs.logprobs_and_routing

@@ -65,6 +65,11 @@ class DistillConfig:
                     f"config.grpo.dynamic_sampling={config.grpo.dynamic_sampling} replaces groups that earn"
                     " alike, which config.algorithm='distill' learns from as from others: set it to 0"
                 )
+            if config.grpo.visual_dependency:
+                raise ValueError(
+                    f"config.grpo.visual_dependency={config.grpo.visual_dependency} weighs advantages, and"
+                    " config.algorithm='distill' has none: set it to 0"
+                )
             if config.grpo.overlong.buffer:
                 raise ValueError(
                     f"config.grpo.overlong.buffer={config.grpo.overlong.buffer} changes rewards, which"

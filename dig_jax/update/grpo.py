@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from dig_jax.update.blind import visual_weights
+
 LOSSES = ("grpo", "dr_grpo", "gspo")
 KLS = ("k1", "k2", "k3")
 LOSS_MEANS = ("token", "sequence")
@@ -60,6 +62,8 @@ class GRPOConfig:
       importance_cap: None takes the ratio against the sampler's own log-probs. A number takes it against the
         trainer's old log-probs instead, and multiplies each token's loss by the truncated importance weight
         min(old / behaviour, importance_cap), which corrects for a sampler whose numerics or filters differ.
+      visual_dependency: share of a token's weight that is in proportion to how much it owes to the first
+        image (`update.blind`); 0 turns it off, and no blind log-probs are needed.
     """
 
     loss: str
@@ -72,6 +76,7 @@ class GRPOConfig:
     normalize_std: bool
     advantage_eps: float
     importance_cap: float | None
+    visual_dependency: float = 0.0
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "GRPOConfig":
@@ -102,6 +107,8 @@ class GRPOConfig:
             raise ValueError(
                 f"grpo.importance_cap is {self.importance_cap}; expected more than 0, or None (off)"
             )
+        if not 0 <= self.visual_dependency <= 1:
+            raise ValueError(f"grpo.visual_dependency is {self.visual_dependency}; expected 0 (off) to 1")
         if self.loss == "dr_grpo" and self.normalize_std:
             raise ValueError(
                 "grpo.loss is 'dr_grpo' and grpo.normalize_std is True: Dr. GRPO does not divide by the "
@@ -130,12 +137,17 @@ class GRPOConfig:
                 f"grpo.importance_cap is {self.importance_cap}, which weighs every token by a ratio of its"
                 " own; GSPO has one per response: set grpo.importance_cap=0"
             )
+        if self.visual_dependency:
+            wrong.append(
+                f"grpo.visual_dependency is {self.visual_dependency}, which weighs tokens; GSPO has one ratio"
+                " for all of a response: set grpo.visual_dependency=0"
+            )
         if wrong:
             raise ValueError("grpo.loss is 'gspo', and " + "; ".join(wrong))
 
     def needs_old_logprobs(self, updates: int) -> bool:
         """Whether the loss asks for `old_logprobs` where a rollout is used for so many updates."""
-        return self.importance_cap is not None and updates > 1
+        return (self.importance_cap is not None or self.visual_dependency > 0) and updates > 1
 
 
 @flax.struct.dataclass
@@ -256,6 +268,7 @@ def policy_loss(
     *,
     entropy: jax.Array,
     old_logprobs: jax.Array | None = None,
+    blind_logprobs: jax.Array | None = None,
 ) -> tuple[jax.Array, Metrics]:
     """The clipped policy-gradient loss plus the KL penalty, for one micro-batch.
 
@@ -272,6 +285,8 @@ def policy_loss(
         importance weights need (see `GRPOConfig.needs_old_logprobs`). None: the current ones, which are the
         same in that first update; after it, the metrics of the gap between sampler and trainer would
         measure what the updates changed.
+      blind_logprobs: `[B, G, R]`, those of the same parameters as `old_logprobs` without the first image;
+        may be None when `visual_dependency` is 0.
 
     Returns:
       The loss, and metrics that add up over micro-batches (`*_max` by maximum; see `combine_metrics`).
@@ -308,6 +323,15 @@ def policy_loss(
         weight = jnp.minimum(weight, config.importance_cap)
         surrogate = surrogate * weight
         metrics["importance_weight_mean"] = token_mean(weight)
+
+    if config.visual_dependency:
+        if blind_logprobs is None:
+            raise ValueError("grpo.visual_dependency is above 0 but there are no blind log-probs")
+        dependency = jnp.abs(old - real(blind_logprobs))
+        weight = visual_weights(dependency, mask, config.visual_dependency)
+        surrogate = surrogate * weight
+        metrics["visual_dependency"] = token_mean(dependency)
+        metrics["visual_weight_max"] = jnp.max(real(weight))
 
     loss = metrics["policy_loss"] = masked_mean(surrogate, mask, config, totals)
     if ref_logprobs is not None:

@@ -30,6 +30,7 @@ from dig_jax.rollout.routing import KeptRouting
 from dig_jax.run.distillation import DistillConfig
 from dig_jax.update import experts, grpo, microbatches, replay
 from dig_jax.update import sft as supervised
+from dig_jax.update.blind import without_first_image
 from dig_jax.update.experts import MoEConfig
 from dig_jax.update.grpo import GRPOConfig
 from dig_jax.update.microbatches import Cut, Pieces
@@ -156,6 +157,11 @@ class Learner:
 
         scores, pieces = self._of_micro_batches(params, batch, score)
         return microbatches.put_back(scores, pieces, group)
+
+    def blind_logprobs(self, params: nnx.State, batch: Experience) -> jax.Array:
+        """The same without the first images. Other pictures go to other experts: routers choose."""
+        prompts = without_first_image(batch.prompts)
+        return self.logprobs(params, dataclasses.replace(batch, prompts=prompts, routing=None))
 
     def logprobs_and_routing(self, params: nnx.State, batch: Experience) -> tuple[jax.Array, KeptRouting]:
         """The same, and the experts that the model, which has some, takes for that."""
@@ -332,7 +338,8 @@ class TrainPrograms:
             of those that a stage of the run trains, in the dtype of computation.
         reference_logprobs: reference, parameters of the policy, Experience -> log-probs float32 [B, G, R].
         logprobs: parameters, Experience -> log-probs float32 [B, G, R].
-        logprobs_and_routing: the same, and the experts taken, of a model that has experts.
+        blind_logprobs: the same, with the first image of each prompt blanked.
+        logprobs_and_routing: as `logprobs`, and the experts taken, of a model that has experts.
         replay_figures: parameters, Experience with the sampler's routing -> metrics.
         update_grpo: state, Experience -> state, metrics; the state is donated. The reference is a third
             argument where it is the teacher (`config.distill.teacher`).
@@ -345,6 +352,7 @@ class TrainPrograms:
     reference: MeshJit
     reference_logprobs: MeshJit
     logprobs: MeshJit
+    blind_logprobs: MeshJit
     logprobs_and_routing: MeshJit
     replay_figures: MeshJit
     update_grpo: MeshJit
@@ -382,6 +390,7 @@ def train_programs(learner: Learner, params: nnx.State, mesh: Mesh) -> TrainProg
         reference=parallel.jit(reference, mesh, out_shardings=copied),
         reference_logprobs=parallel.jit(reference_logprobs, mesh, out_shardings=rows),
         logprobs=parallel.jit(learner.logprobs, mesh, out_shardings=rows),
+        blind_logprobs=parallel.jit(learner.blind_logprobs, mesh, out_shardings=rows),
         logprobs_and_routing=parallel.jit(learner.logprobs_and_routing, mesh, out_shardings=rows),
         replay_figures=parallel.jit(learner.replay_figures, mesh, out_shardings=everywhere),
         update_grpo=update(learner.update_grpo),

@@ -3,6 +3,8 @@
 Shapes: B prompts, G responses per prompt, P padded prompt length, R padded response length, D width.
 """
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -30,6 +32,8 @@ class Experience:
       ref_logprobs: float32 `[B, G, R]` of the frozen reference; None when there is no KL penalty.
       old_logprobs: float32 `[B, G, R]` of the trainer before the first update on this rollout; None where the
         loss does not ask for them.
+      blind_logprobs: float32 `[B, G, R]`, as `old_logprobs`, without the first image; None where the loss
+        does not ask for them.
       routing: the experts that the tokens go to; None where the model chooses.
       teacher: the prompts as a teacher is shown them (`update.distill`); None where there is none.
     """
@@ -41,6 +45,7 @@ class Experience:
     advantages: grpo.Array
     ref_logprobs: grpo.Array | None = None
     old_logprobs: grpo.Array | None = None
+    blind_logprobs: grpo.Array | None = None
     routing: KeptRouting | None = None
     teacher: Prompts | None = None
 
@@ -160,7 +165,7 @@ def grpo_loss(
     `router_weight` is that of the router loss where the model has experts. Where `distill` has a weight, the
     divergence from `teacher` is added, which no gradient flows to.
     """
-    head = {"temperature": temperature, "allowed": allowed, "chunk": chunk}
+    head: dict[str, Any] = {"temperature": temperature, "allowed": allowed, "chunk": chunk}
     taught: Taught | None = None
     if distill is not None and distill.weight:
         assert teacher is not None
@@ -183,6 +188,7 @@ def grpo_loss(
         totals,
         entropy=entropy,
         old_logprobs=experience.old_logprobs,
+        blind_logprobs=experience.blind_logprobs,
     )
     if distill is not None and taught is not None:
         given = (taught, experience.advantages, experience.mask, config, totals)

@@ -219,11 +219,13 @@ def grpo_step(
         The devices hold the prompts of one part at a time, and of none where no log-probs are wanted.
         """
         known: dict[str, Any] = {}
-        if not penalised and not needs_old:
+        if not (penalised or needs_old or loss.visual_dependency):
             return known
         experience = parallel.put_batch(part, mesh, rows, size)
         if penalised:
             known["ref_logprobs"] = programs.reference_logprobs(reference, state.params, experience)
+        if loss.visual_dependency:
+            known["blind_logprobs"] = programs.blind_logprobs(state.params, experience)
         if replaying.replay == "old":
             scored = programs.logprobs_and_routing(state.params, experience)
             known["old_logprobs"], known["routing"] = scored
