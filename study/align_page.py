@@ -154,10 +154,11 @@ def _picture(session: Session, row: Row, mark: Mark) -> Image.Image:
 
 
 def _map(session: Session, row: Row, shown: Sequence[np.ndarray], words: str) -> Image.Image:
-    """Where the last layer looks: from the letter's crop, or from the tokens of the box."""
+    """Where the last layer looks: from the letter's crop, where that sees the picture, or from the answer."""
     request = session.request(shown, row.question)
     looked = attention.look(session.policy, session.desk, request, session.desk.tokenizer.encode(words))
-    heat = looked.crops[[*row.options].index(words)] if words in row.options else looked.answer
+    chosen = looked.crops[[*row.options].index(words)] if words in row.options else looked.answer
+    heat = chosen if chosen.any() else looked.answer
     return attention.overlay(shown[0], heat, session.desk.image_config)
 
 

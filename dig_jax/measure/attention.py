@@ -8,7 +8,7 @@ of what the model sees: the square around a picture, where its family pads it to
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,9 @@ class Look:
     """Where a model looked.
 
     Attributes:
-      answer: float [h, w], from the tokens of the answer to the first picture; its sum is 1.
-      crops: the same from the tokens of every further picture, in the order shown.
+      answer: float [h, w], from the tokens of the answer to the picture; its sum is 1.
+      crops: the same from the tokens of every further image, in the order of their numbers; zeros of one that
+        stands before the picture, which it cannot see.
     """
 
     answer: np.ndarray
@@ -41,7 +42,7 @@ class Look:
 
 
 def look(policy: Policy, desk: Desk, request: Request, answer: Sequence[int]) -> Look:
-    """Where a model looks in the picture that a question shows first.
+    """Where a model looks in the first of the images of a question, wherever that stands in it.
 
     Args:
       policy: structure and weights of the model (`Session.policy`).
@@ -57,15 +58,28 @@ def look(policy: Policy, desk: Desk, request: Request, answer: Sequence[int]) ->
             f"{len(answer)} tokens of an answer and {len(request.order)} pictures: expected some"
         )
     weights = _weights(*policy, desk.prompts([request]), jnp.asarray([list(answer)]))
-    found = np.asarray(weights, np.float64)[0]
     runs = _runs(np.isin(request.ids, list(desk.architecture.placeholders)))
     merge = desk.image_config.merge_size
-    height, width = patch_grid(*request.shown[request.order[0]].size, desk.image_config)
+    height, width = patch_grid(*request.shown[min(request.order)].size, desk.image_config)
     grid = height // merge, width // merge
-    padded = found.shape[0] - len(answer)
-    sources = [slice(padded, padded + len(answer)), *runs[1:]]
-    of_each = [_shares(found[source, runs[0]].sum(axis=0)).reshape(grid) for source in sources]
-    return Look(of_each[0], tuple(of_each[1:]))
+    found = np.asarray(weights, np.float64)[0]
+    return _look(found, dict(zip(request.order, runs, strict=True)), len(answer), grid)
+
+
+def _look(found: np.ndarray, runs: Mapping[int, slice], length: int, grid: tuple[int, int]) -> Look:
+    """The maps of an answer of `length` tokens.
+
+    Args:
+      found: [tokens, tokens of the prompt], who looks where; the answer is last.
+      runs: number of an image -> its tokens.
+      grid: rows and columns of the tokens of the image of the lowest number.
+    """
+    picture, *crops = sorted(runs)
+    sources = [slice(len(found) - length, None), *(runs[crop] for crop in crops)]
+    answered, *others = (
+        _shares(found[source, runs[picture]].sum(axis=0)).reshape(grid) for source in sources
+    )
+    return Look(answered, tuple(others))
 
 
 @jax.jit

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dig_jax.data.images import ImageConfig
-from dig_jax.measure.attention import inside, overlay
+from dig_jax.measure.attention import _look, inside, overlay
 
 SQUARE = ImageConfig(16, 1, 1, 64**2, 64**2, (0.5, 0.5, 0.5), (1, 1, 1), square=True)
 
@@ -20,6 +20,20 @@ def test_patches_count_as_far_as_they_lie_in_the_box():
     assert inside(heat, np.array([0.5, 0.0, 1.0, 0.5])) == pytest.approx(0.6)  # the upper right quarter
     assert inside(heat, np.array([0.75, 0.0, 1.0, 1.0])) == pytest.approx(0.5)
     assert inside(heat, np.array([0.0, 0.0, 0.5, 1.0])) == 0
+
+
+@pytest.mark.parametrize("picture", [slice(0, 4), slice(3, 7)])
+def test_a_picture_is_looked_at_wherever_it_stands_among_the_crops(picture):
+    crops = {1: slice(4, 5), 2: slice(6, 7)} if picture.start == 0 else {1: slice(0, 1), 2: slice(2, 3)}
+    found = np.zeros((9, 7))  # two tokens of the answer behind seven of the prompt
+    found[7:, picture] = [[1, 0, 0, 0], [1, 2, 0, 0]]
+    if picture.start == 0:
+        found[4, picture] = [0, 0, 0, 3]
+    looked = _look(found, {**crops, 0: picture}, 2, (2, 2))
+    np.testing.assert_allclose(looked.answer, [[0.5, 0.5], [0, 0]])
+    first, second = looked.crops
+    np.testing.assert_allclose(first, [[0, 0], [0, 1.0 if picture.start == 0 else 0]])
+    assert not second.any()
 
 
 def test_a_map_lies_over_the_square_around_a_picture():
