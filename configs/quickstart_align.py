@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     config.sft.answer_step = 20
     config.sft.max_answer_tokens = 16
     config.sft.aux_weight = 1.0
-    config.batch.prompts = config.batch.update_prompts = config.batch.micro_prompts = 32
+    config.batch.prompts = config.batch.update_prompts = config.batch.micro_prompts = 16
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_ratio = 0.03
@@ -54,18 +54,18 @@ def get_config() -> ConfigDict:
         }
     )
     config.eval.greedy = True
-    config.eval.group_size, config.eval.num_pairs, config.eval.every = 0, 256, 400
+    config.eval.group_size, config.eval.num_pairs, config.eval.every = 0, 256, 600
     config.checkpoint.every = 300
     config.log.every = 50
     relations = {"conversation": {"kinds": ("I-T",)}}
     config.curriculum.order = ORDER
     config.curriculum.stages = ConfigDict(
         {
-            "align": {"num_steps": 30, "model": {"freeze_text": True}, **relations},
-            "caption": {"num_steps": 70, **relations},
-            "local": {"num_steps": 1600, "mixture": _local()},
+            "align": {"num_steps": 40, "model": {"freeze_text": True}, **relations},
+            "caption": {"num_steps": 80, **relations},
+            "local": {"num_steps": 2400, "mixture": _local()},
             "detail": {
-                "num_steps": 60,
+                "num_steps": 100,
                 "optimizer": {"learning_rate": 3e-4},
                 "sft": {"max_answer_tokens": 96, "max_earlier_tokens": 96, "cut_answers": True},
                 "mixture": {**_local(), "dialogue": {"weight": 4.0, "conversation": {"kinds": _DIALOGUE}}},
@@ -80,7 +80,7 @@ _DIALOGUE = ("conversation", "description")
 
 def _local() -> dict:
     return {
-        "boxes": {"weight": 5.0, "task": "referring"},  # T-C and I-C
-        "crops": {"weight": 3.0, "task": "choice"},  # C-I and T-I
-        "words": {"weight": 2.0, "conversation": {"kinds": ("C-T", "I-T", "exist")}},
+        "boxes": {"weight": 7.0, "task": "referring"},  # T-C and I-C
+        "crops": {"weight": 2.0, "task": "choice"},  # C-I and T-I
+        "words": {"weight": 1.0, "conversation": {"kinds": ("C-T", "I-T", "exist")}},
     }
