@@ -204,7 +204,7 @@ demo: setup-demo  ## a page in the browser: the quickstart's model, while it tra
 .PHONY: quickstart-align study-align
 # Scenes with enough objects for four options, and many questions of each; a dataset is complete when its folder is there.
 QUICK_ITEMS := T-C:4,C-T:1,I-C:2,C-I:2,T-I:1,I-T:1,exist:0.5,conversation:0.25,description:0.25
-quickstart-align: setup setup-render  ## the same for TinyGroundingGPT: questions with object crops, four stages, a page
+quickstart-align: setup setup-render  ## the same for TinyGroundingGPT: questions with object crops, stages, a page
 	[ -d data/quickstart_scenes ] || $(PY) -m data_gen --preset=tiny --objects=4-6 --differences=4 \
 	  --num_pairs=600 --test_pairs=150 --seed=2 --out=data/quickstart_scenes
 	[ -d data/quickstart_align ] || $(PY) -m data_gen.align --data=data/quickstart_scenes --out=data/quickstart_align \
