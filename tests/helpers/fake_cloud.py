@@ -61,6 +61,8 @@ elif verb == "describe":
     if not state.exists():
         sys.exit("ERROR: (gcloud) NOT_FOUND: Resource was not found")
     now = state.read_text()
+    with (cloud / "told").open("a") as told:
+        told.write(now + "\\n")
     print(now)
     if now == "WAITING_FOR_RESOURCES":
         state.write_text("ACTIVE")
@@ -75,12 +77,15 @@ elif verb == "ssh":
 """
 )
 
-# The training run: what becomes of it, and of the slice under it, is the next line of `plan`.
+# The training run: what becomes of it, and of the slice under it, is the next line of `plan`. A slice that is
+# taken away is seen to be gone before the run ends, or who looks at both might see the end alone.
 FAKE_PYTHON = """#!/bin/bash
 printf '%s\\n' "$@"
 read -r code state <"$FAKE_CLOUD/plan"
 sed -i 1d "$FAKE_CLOUD/plan"
+before=$(cat "$FAKE_CLOUD/state")
 printf %s "$state" >"$FAKE_CLOUD/state"
+while [ "$state" != "$before" ] && ! grep -qx "$state" "$FAKE_CLOUD/told"; do sleep 0.05; done
 if [ "$code" = killed ]; then kill -9 $PPID; fi
 exit "$code"
 """
