@@ -62,9 +62,11 @@ def arrays(batch) -> dict[str, np.ndarray]:
     result = {
         f.name: getattr(batch, f.name)
         for f in dataclasses.fields(batch)
-        if f.name not in ("prompts", "examples")
+        if f.name not in ("prompts", "examples", "teacher")
     }
-    result |= {f.name: getattr(batch.prompts, f.name) for f in dataclasses.fields(batch.prompts)}
+    shown = {"": batch.prompts} | ({"teacher/": batch.teacher} if batch.teacher else {})
+    for name, prompts in shown.items():
+        result |= {name + f.name: getattr(prompts, f.name) for f in dataclasses.fields(prompts)}
     return result | {"ids": np.array(batch.ids)}
 
 
