@@ -57,9 +57,11 @@ def write_slots(cache: ResponseCache, k: jax.Array, v: jax.Array, step: jax.Arra
 
     # One update per response, where its slots are, in a loop, so that a program is as long for 512 responses
     # as for one. A scatter of all of them wants the cache in another order in memory than attention does, and
-    # a TPU would copy the whole cache there and back for every token.
+    # a TPU would copy the whole cache there and back for every token. From the last to the first: a loop that
+    # counts up XLA's TPU compiler may take for one that writes all of the cache, and then it fails.
     def write_all(caches: Caches, new: Caches, step: jax.Array) -> Caches:
-        def write_one(number: jax.Array, caches: Caches) -> Caches:
+        def write_one(turn: jax.Array, caches: Caches) -> Caches:
+            number = step.size - 1 - turn
             row, column = number // step.shape[1], number % step.shape[1]
             where = (0, row, column, 0, step[row, column], 0)
             k, v = (

@@ -16,7 +16,7 @@ from dig_jax.models.nn.attention import (
     grouped,
     length_mask,
 )
-from dig_jax.models.nn.caches import positions_read
+from dig_jax.models.nn.caches import ResponseCache, positions_read, write_slots
 from dig_jax.models.nn.ragged_decode import RaggedDecode
 from dig_jax.models.nn.readers import Readers
 
@@ -147,17 +147,22 @@ def test_a_kernel_that_can_not_run_is_refused(name, where, head_dim, message):
         kernels.choose_decode(name, where, head_dim)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["v5e:2x2", "v6e:2x2", "v5p:2x2x1"])
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_the_kernel_compiles_for_a_tpu_and_copies_no_cache(monkeypatch, name, dtype):
-    """By the real compiler: a chip's share of 4B, 36 layers, 64 responses of 2,048 tokens, 2 heads of 8."""
+def chip_called(name, monkeypatch):
+    """One of the chips of a slice that is not there, for the real compiler."""
     pytest.importorskip("libtpu")
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
     monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # else one process at a time
     from jax.experimental import topologies
 
-    chip = topologies.get_topology_desc(platform="tpu", topology_name=name).devices[0]
+    return topologies.get_topology_desc(platform="tpu", topology_name=name).devices[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["v5e:2x2", "v6e:2x2", "v5p:2x2x1"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_the_kernel_compiles_for_a_tpu_and_copies_no_cache(monkeypatch, name, dtype):
+    """By the real compiler: a chip's share of 4B, 36 layers, 64 responses of 2,048 tokens, 2 heads of 8."""
+    chip = chip_called(name, monkeypatch)
     kernel = kernels.choose_decode("auto", chip, 128)
     assert kernel is not None and kernel.cores == (2 if "v5p" in name else 1)
     where = jax.sharding.SingleDeviceSharding(chip)
@@ -168,3 +173,27 @@ def test_the_kernel_compiles_for_a_tpu_and_copies_no_cache(monkeypatch, name, dt
     compiled = run.lower(shape(dtype, 64, 1, 1, 8, 128), cache, cache, shape(jnp.int32, 64, 1)).compile()
     assert compiled.as_text().count(f"/{ragged_decode.NAME}") > 0
     assert compiled.memory_analysis().temp_size_in_bytes < 64 * 2 * 2048 * 128 * 2  # one layer's keys
+
+
+@pytest.mark.slow
+def test_a_loop_that_reads_and_writes_caches_compiles_for_a_tpu_and_copies_none(monkeypatch):
+    """128 responses at lengths of their own: what is read becomes the next query, and a key and a value."""
+    chip = chip_called("v5e:2x2", monkeypatch)
+    kernel, where = kernels.choose_decode("auto", chip, 128), jax.sharding.SingleDeviceSharding(chip)
+    block = kernel.block(2048, 2, 128, jnp.bfloat16)
+    shape = lambda dtype, *sizes: jax.ShapeDtypeStruct(sizes, dtype, sharding=where)  # noqa: E731
+    values = shape(jnp.bfloat16, 4, 128, 1, 2, 2048, 128)
+
+    def run(cache, q, new, length):
+        def step(carry):
+            cache, q, length = carry
+            seen = read(kernel, q, (cache.k, cache.v), length, block)
+            q = (q + seen.mixed.reshape(q.shape)).astype(q.dtype)
+            return write_slots(cache, new * jnp.mean(q), new, length), q, length + 1
+
+        return jax.lax.while_loop(lambda carry: jnp.max(carry[2]) < 2048, step, (cache, q, length))
+
+    fed = (shape(jnp.bfloat16, *sizes) for sizes in ((128, 1, 1, 8, 128), (4, 128, 1, 2, 1, 128)))
+    args = ResponseCache(values, values), *fed, shape(jnp.int32, 128, 1)
+    compiled = jax.jit(run, donate_argnums=0).lower(*args).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 128 * 2 * 2048 * 128 * 2  # one layer's keys
