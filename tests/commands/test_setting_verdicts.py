@@ -10,9 +10,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
 from dig_jax import settings
 from dig_jax.run import keys
+from tests.helpers.base_config import base_config
 
 RECORDED = Path(__file__).parent / "setting_verdicts.json"
 
@@ -34,13 +34,6 @@ BACKGROUNDS: dict[str, dict[str, Any]] = {
 }
 
 
-def config_of(changes: dict[str, Any]) -> ConfigDict:
-    config = base.get_config()
-    config.data.train = ("pairs",)
-    config.update_from_flattened_dict(changes)
-    return config
-
-
 def accepted(config: ConfigDict) -> bool:
     try:
         settings.check(config)
@@ -52,9 +45,9 @@ def accepted(config: ConfigDict) -> bool:
 def verdicts(background: dict[str, Any]) -> dict[str, list[str]]:
     """The values of every setting that are refused, as text."""
     refused: dict[str, list[str]] = {}
-    config = config_of(background)
+    config = base_config(background)
     as_it_was = keys.flat(config.to_dict())
-    for key, value in keys.flat(config_of({}).to_dict()).items():
+    for key, value in keys.flat(base_config().to_dict()).items():
         wrong = []
         for tried in TRIED[type(value)]:
             config.update_from_flattened_dict({key: tried})
@@ -74,7 +67,7 @@ def test_each_value_of_each_setting_is_accepted_or_refused_as_recorded():
 
 
 def test_every_number_refuses_something():
-    settings_of = keys.flat(config_of({}).to_dict())
+    settings_of = keys.flat(base_config().to_dict())
     refused = {key for found in json.loads(RECORDED.read_text()).values() for key in found}
     numbers = {key for key, value in settings_of.items() if type(value) in (int, float)}
     assert numbers <= refused

@@ -9,7 +9,6 @@ import pytest
 from flax import nnx
 
 from configs import base
-from dig_jax import settings
 from dig_jax.machines import parallel
 from dig_jax.models.inputs import Prompts
 from dig_jax.update import grpo
@@ -19,6 +18,7 @@ from dig_jax.update.optimizer import OptimizerConfig
 from dig_jax.update.policy import Experience
 from dig_jax.update.steps import grpo_step
 from tests.commands.test_train import inputs, lines, run, small_config  # noqa: F401
+from tests.helpers.base_config import assert_refused
 from tests.update.test_grpo import CONFIG
 from tests.update.test_steps import FixedCollector, Programs
 
@@ -112,11 +112,7 @@ def test_all_updates_of_a_step_have_the_logprobs_with_and_without_the_image_from
     ],
 )
 def test_settings_that_contradict_are_refused(changes, message):
-    config = base.get_config()
-    config.data.train = ("pairs",)
-    config.update_from_flattened_dict(changes)
-    with pytest.raises(ValueError, match=message):
-        settings.check(config)
+    assert_refused(changes, message)
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from dig_jax.update.experience import Collector
 from dig_jax.update.grpo import GRPOConfig, step_totals
 from dig_jax.update.policy import forward
 from tests.commands.test_train import inputs, lines, run, small_config, without_times  # noqa: F401
+from tests.helpers.base_config import assert_refused, base_config
 
 
 def loss_of(divergences, advantages, **changes):
@@ -69,18 +70,11 @@ def test_completions_that_earn_alike_are_counted_and_those_of_them_that_a_teache
     ],
 )
 def test_settings_that_contradict_are_refused(changes, message):
-    config = base.get_config()
-    config.data.train = ("pairs",)
-    config.update_from_flattened_dict(changes)
-    with pytest.raises(ValueError, match=message):
-        settings.check(config)
+    assert_refused(changes, message)
 
 
 def test_one_completion_is_enough_where_a_teacher_alone_is_learnt_from():
-    config = base.get_config()
-    config.data.train = ("pairs",)
-    config.algorithm, config.distill.weight, config.rollout.group_size = "distill", 1.0, 1
-    settings.check(config)
+    settings.check(base_config({"algorithm": "distill", "distill.weight": 1.0, "rollout.group_size": 1}))
 
 
 def plain_gradient(config, folder, experience):

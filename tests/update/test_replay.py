@@ -20,6 +20,7 @@ from dig_jax.update.experience import Drawn, _replace_uninformative
 from dig_jax.update.microbatches import Cut, Pieces
 from dig_jax.update.policy import Experience
 from dig_jax.update.replay import ReplayConfig
+from tests.helpers.base_config import assert_refused, base_config
 
 UNKNOWN = 255
 
@@ -142,17 +143,9 @@ def test_a_prompt_that_takes_the_place_of_another_brings_its_experts():
     assert kept.routing.prompts[..., 0, 0].tolist() == [[1, 1, UNKNOWN, UNKNOWN], [9, 9, 9, 9]]
 
 
-def config_with(**changes: object):
-    config = base.get_config()
-    config.model_path, config.data.train = "model", ("pairs",)
-    config.update_from_flattened_dict(changes)
-    return config
-
-
 def test_what_a_single_update_would_choose_anyway_is_not_replayed():
-    settings.check(config_with(**{"moe.replay": "old"}))  # four updates
-    with pytest.raises(ValueError, match="moe.replay='old'.*there is only one"):
-        settings.check(config_with(**{"moe.replay": "old", "batch.update_prompts": 512}))
+    settings.check(base_config({"moe.replay": "old"}))  # four updates
+    assert_refused({"moe.replay": "old", "batch.update_prompts": 512}, "moe.replay='old'.*there is only one")
 
 
 @pytest.mark.parametrize(
@@ -160,14 +153,13 @@ def test_what_a_single_update_would_choose_anyway_is_not_replayed():
     [({"moe.replay": "sampler"}, "moe.replay"), ({"moe.measure_every": -1}, "moe.measure_every")],
 )
 def test_unknown_ways_of_replay_are_refused(changes, named):
-    with pytest.raises(ValueError, match=named):
-        settings.check(config_with(**changes))
+    assert_refused(changes, named)
 
 
 def test_a_dense_model_has_nothing_to_replay_or_to_measure():
     dense, experts = (families.of_type(name).published(size) for name, size in PUBLISHED)
     for changes in ({"moe.replay": "rollout"}, {"moe.measure_every": 5}):
-        replaying = ReplayConfig.from_config(config_with(**changes))
+        replaying = ReplayConfig.from_config(base_config(changes))
         replaying.check_model(experts)
         with pytest.raises(ValueError, match="the model has no experts"):
             replaying.check_model(dense)
@@ -200,14 +192,14 @@ def test_compile_counts_the_ids_of_an_update():
 
 def test_a_run_may_be_measured_anew_but_not_replayed_otherwise(tmp_path):
     """Runs from before there was a choice did as "off" does."""
-    config = config_with()
+    config = base_config()
     old = json.loads(config.to_json())
     del old["moe"]
     (tmp_path / "config.json").write_text(json.dumps(old))
-    changed = settings.check_resume(config_with(**{"moe.measure_every": 5}), tmp_path / "config.json")
+    changed = settings.check_resume(base_config({"moe.measure_every": 5}), tmp_path / "config.json")
     assert changed == ["moe.measure_every: 0 -> 5"]
     with pytest.raises(ValueError, match="moe.replay: 'off' -> 'rollout'"):
-        settings.check_resume(config_with(**{"moe.replay": "rollout"}), tmp_path / "config.json")
+        settings.check_resume(base_config({"moe.replay": "rollout"}), tmp_path / "config.json")
 
 
 @pytest.mark.parametrize(
