@@ -76,7 +76,7 @@ class GRPOConfig:
     normalize_std: bool
     advantage_eps: float
     importance_cap: float | None
-    visual_dependency: float = 0.0
+    visual_dependency: float
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "GRPOConfig":

@@ -22,6 +22,7 @@ CONFIG = grpo.GRPOConfig(
     normalize_std=True,
     advantage_eps=1e-6,
     importance_cap=None,
+    visual_dependency=0.0,
 )
 GSPO = {"loss": "gspo", "loss_mean": "sequence", "clip_low": 0.05, "clip_high": 0.05}
 

@@ -25,6 +25,7 @@ CONFIG = grpo.GRPOConfig(
     normalize_std=True,
     advantage_eps=1e-6,
     importance_cap=None,
+    visual_dependency=0.0,
 )
 GROUP, LENGTH = 3, 6
 
